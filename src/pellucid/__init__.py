@@ -1,1 +1,70 @@
-"""Pellucid: pretrained transformers, one line away, in a library that one person can read."""
+"""Pellucid: pretrained transformers, one line away, in a library that one person can read.
+
+    from pellucid import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+Names are imported when they are first used: configs, tokenizers and errors never import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pellucid.compat.auto import (
+        AutoModel as AutoModel,
+        AutoModelForCausalLM as AutoModelForCausalLM,
+        AutoModelForMaskedLM as AutoModelForMaskedLM,
+        AutoModelForQuestionAnswering as AutoModelForQuestionAnswering,
+        AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification as AutoModelForSequenceClassification,
+        AutoModelForTokenClassification as AutoModelForTokenClassification,
+    )
+    from pellucid.compat.auto_text import AutoConfig as AutoConfig
+    from pellucid.compat.auto_text import AutoTokenizer as AutoTokenizer
+    from pellucid.compat.generation import GenerationConfig as GenerationConfig
+    from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
+    from pellucid.compat.pipelines import pipeline as pipeline
+    from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
+    from pellucid.compat.streamers import TextStreamer as TextStreamer
+    from pellucid.errors import PellucidError as PellucidError
+
+_HOMES = {
+    "AutoConfig": "compat.auto_text",
+    "AutoTokenizer": "compat.auto_text",
+    "AutoModel": "compat.auto",
+    "AutoModelForCausalLM": "compat.auto",
+    "AutoModelForMaskedLM": "compat.auto",
+    "AutoModelForQuestionAnswering": "compat.auto",
+    "AutoModelForSeq2SeqLM": "compat.auto",
+    "AutoModelForSequenceClassification": "compat.auto",
+    "AutoModelForTokenClassification": "compat.auto",
+    "GenerationConfig": "compat.generation",
+    "PellucidError": "errors",
+    "PreTrainedModel": "compat.modeling",
+    "TextIteratorStreamer": "compat.streamers",
+    "TextStreamer": "compat.streamers",
+    "pipeline": "compat.pipelines",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605  the names above
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"pellucid.{_HOMES[name]}"), name)
+    elif name[0].isupper() and ("For" in name or name.endswith("Model")):  # LlamaForCausalLM, BertModel …
+        value = import_module("pellucid.compat.modeling").class_named(name)
+    else:
+        value = None
+    if value is None:
+        from pellucid.errors import nearest
+
+        raise AttributeError(f"pellucid has no {name!r}. {nearest(name, _HOMES)}".rstrip())
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

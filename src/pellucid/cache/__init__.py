@@ -1,0 +1,1 @@
+"""Which tokens belong to which sequence, and what a model keeps of a sequence between calls."""

@@ -1,0 +1,107 @@
+"""One file for each architecture: `families/<model_type>.py` holds data, no forward.
+
+    CLASSES    task -> the class that the reference has for it, written to `architectures`
+    DEFAULTS   what files written by the reference leave out
+    ALIASES    other spellings of a key
+    IGNORED    key -> values at which ignoring it is right (None: any)
+    WEIGHTS    file name -> slot (`weights/table.py`), or a function of the config that returns it;
+               BASE is the prefix that headless files leave out
+    spec(c)    Config -> Spec
+
+The directory is the registry. A family may also live in another package, under the entry point `pellucid.families`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, cast
+
+from pellucid.config import Config, read_json
+from pellucid.errors import ConfigError, nearest
+from pellucid.spec import Spec, Task
+from pellucid.weights.table import Entry, Table
+
+# Other model types that are these architectures, key for key.
+SAME_AS = {"gpt-sw3": "gpt2", "internlm3": "llama", "iquestcoder": "llama"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family file says, ready to use."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def ignored(self) -> Mapping[str, tuple[Any, ...] | None]:
+        return cast(Mapping[str, "tuple[Any, ...] | None"], self.module.IGNORED)
+
+    def table(self, config: Config) -> Table:
+        weights = self.module.WEIGHTS
+        entries = weights(config.copy()) if callable(weights) else weights
+        return Table(cast(Mapping[str, Entry], entries), base=self.module.BASE)
+
+    @property
+    def classes(self) -> Mapping[Task | None, str]:
+        return cast("Mapping[Task | None, str]", self.module.CLASSES)
+
+    def config(self, values: Mapping[str, Any], where: object) -> Config:
+        return Config(values, defaults=self.module.DEFAULTS, aliases=self.module.ALIASES, where=where)
+
+    def spec(self, config: Config) -> tuple[Spec, dict[str, Any]]:
+        """The spec, and the keys that nobody knows.
+
+        Raises:
+            ConfigError: a value that makes no model, or a key that would be ignored at a price.
+        """
+        fresh = config.copy()
+        spec = cast(Spec, self.module.spec(fresh))
+        return spec, fresh.close(self.ignored)
+
+
+def names() -> list[str]:
+    """Every `model_type` there is a family for."""
+    own = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    outside = [point.name for point in entry_points(group="pellucid.families")]
+    return sorted({*own, *SAME_AS, *outside})
+
+
+def find(model_type: object, where: object = "config.json") -> Family:
+    """The family of a `model_type`.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    known = names()
+    if not isinstance(model_type, str) or model_type not in known:
+        what = f"no family for model_type={model_type!r}" if model_type else "config.json names no model_type"
+        near = nearest(str(model_type), known)
+        raise ConfigError(
+            what, where=where, next=near or f"this version knows {', '.join(known)}; see docs/adding-a-family.md"
+        )
+    for point in entry_points(group="pellucid.families", name=model_type):
+        return Family(model_type, point.load())
+    name = SAME_AS.get(model_type, model_type)
+    return Family(name, import_module(f"pellucid.families.{name}"))
+
+
+def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Family]:
+    """A folder's config.json with its family's defaults, and the family.
+
+    Raises:
+        ConfigError: config.json is missing, broken, or of an unknown family.
+        ArgumentError: an override that is no key of the family.
+    """
+    path = folder / "config.json"
+    values = read_json(path)
+    family = find(values.get("model_type"), path)
+    config = family.config(values, path)
+    if overrides:
+        config.update(overrides)
+    return config, family

@@ -1,0 +1,153 @@
+"""GenerationConfig: the options of `generate`, from generation_config.json and from arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pellucid import hub
+from pellucid.config import read_json
+from pellucid.engine.sampling import Sampling
+from pellucid.errors import ArgumentError, Unsupported, nearest
+
+# What is done, with the value that holds where nobody says otherwise.
+DEFAULTS: dict[str, Any] = {
+    "max_new_tokens": None, "max_length": 20, "min_new_tokens": 0, "do_sample": False, "temperature": 1.0,
+    "top_k": 50, "top_p": 1.0, "seed": None, "eos_token_id": None, "pad_token_id": None, "bos_token_id": None,
+    "decoder_start_token_id": None, "use_cache": True,
+}  # fmt: skip
+
+# What the reference knows and this version does not do: the values at which that makes no difference.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,), "num_beam_groups": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,),
+    "length_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,), "min_p": (0, 0.0),
+    "typical_p": (1.0,), "epsilon_cutoff": (0, 0.0), "eta_cutoff": (0, 0.0), "diversity_penalty": (0.0,),
+    "penalty_alpha": (0, 0.0), "bad_words_ids": (), "force_words_ids": (), "constraints": (), "stop_strings": (),
+    "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
+    "max_time": (), "min_length": (0,), "early_stopping": (False,), "guidance_scale": (1.0,), "sequence_bias": (),
+    "output_scores": (False,), "output_logits": (False,), "output_attentions": (False,),
+    "output_hidden_states": (False,), "return_dict_in_generate": (False,), "cache_implementation": ("dynamic", "hybrid"),
+    "prompt_lookup_num_tokens": (), "assistant_early_exit": (), "dola_layers": (), "low_memory": (False,),
+    "token_healing": (False,), "watermarking_config": (), "exponential_decay_length_penalty": (),
+    "renormalize_logits": (False,), "remove_invalid_values": (False,), "encoder_repetition_penalty": (1.0,),
+    "top_h": (), "is_assistant": (False,), "cache_config": (), "compile_config": (), "disable_compile": (True, False),
+    "return_legacy_cache": (False,), "prefill_chunk_size": (),
+}  # fmt: skip
+# Settings of a feature that is off, and who wrote the file: kept, without effect.
+IDLE = frozenset(
+    """
+    transformers_version _from_model_config num_assistant_tokens num_assistant_tokens_schedule target_lookbehind
+    assistant_confidence_threshold assistant_lookbehind max_matching_ngram_size chat_format language task
+    """.split()
+)
+FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+class GenerationConfig:
+    """Options of `generate`; unset ones take the values of `DEFAULTS`.
+
+    Raises:
+        ArgumentError: an option that does not exist; says which one was meant.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._given: dict[str, Any] = {}
+        self.update(**options)
+
+    def update(self, **options: Any) -> None:
+        """Sets options; None unsets."""
+        for name, value in options.items():
+            if name not in DEFAULTS and name not in NEUTRAL and name not in IDLE:
+                near = nearest(name, [*DEFAULTS, *NEUTRAL])
+                raise ArgumentError(f"generate has no option {name!r}", where=name, next=near or "see GenerationConfig")
+            self._given[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or (name not in DEFAULTS and name not in NEUTRAL and name not in IDLE):
+            raise AttributeError(f"generate has no option {name!r}. {nearest(name, DEFAULTS)}".rstrip())
+        value = self._given.get(name)
+        return DEFAULTS.get(name) if value is None else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_given":
+            super().__setattr__(name, value)
+        else:
+            self.update(**{name: value})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that were set."""
+        return {name: value for name, value in self._given.items() if value is not None}
+
+    def merged(self, options: Mapping[str, Any]) -> GenerationConfig:
+        """A copy with other options set; sampling is on where an option for sampling was passed."""
+        new = GenerationConfig(**self._given)
+        given = {name: value for name, value in options.items() if value is not None}
+        new.update(**given)
+        if "do_sample" not in given and any(name in given for name in FOR_SAMPLING):
+            new.update(do_sample=True)
+        return new
+
+    def check(self) -> None:
+        """Refuses what this version does not do.
+
+        Raises:
+            Unsupported: names the option and the value at which it is off.
+        """
+        for name, value in self.to_dict().items():
+            allowed = NEUTRAL.get(name)
+            if allowed is not None and value not in allowed and value not in ([], {}):
+                off = f"pass {name}={allowed[0]!r}" if allowed else f"leave {name} out"
+                raise Unsupported(f"{name}={value!r} is not supported yet", where="generate", next=off)
+        for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("max_length", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ArgumentError(f"{name}={value!r}", where=name, next=f"use a whole number, at least {least}")
+
+    def sampling(self) -> Sampling:
+        """How tokens are chosen: greedy without `do_sample`, or at temperature 0."""
+        if not self.do_sample:
+            return Sampling()
+        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed)
+
+    @property
+    def eos(self) -> frozenset[int]:
+        """The ids that end a sequence."""
+        value = self.eos_token_id
+        return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+    ) -> GenerationConfig:
+        """The options of a folder or hub id; the config's own where there is no generation_config.json."""
+        folder = hub.resolve(
+            pretrained_model_name, want="config", revision=revision, offline=True if local_files_only else None
+        )
+        return read_options(folder)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Writes generation_config.json."""
+        from pellucid.weights.save import replace_file
+
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / "generation_config.json", json.dumps(self.to_dict(), indent=2) + "\n")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GenerationConfig) and self.to_dict() == other.to_dict()
+
+    def __repr__(self) -> str:
+        return f"GenerationConfig({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
+
+
+def read_options(folder: Path) -> GenerationConfig:
+    """generation_config.json; the special ids of config.json where it has none."""
+    path = folder / "generation_config.json"
+    known = {*DEFAULTS, *NEUTRAL, *IDLE}
+    if path.exists():
+        return GenerationConfig(**{k: v for k, v in read_json(path).items() if k in known})
+    values = read_json(folder / "config.json")
+    return GenerationConfig(**{k: v for k, v in values.items() if k in known and k.endswith("_token_id")})

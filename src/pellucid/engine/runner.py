@@ -1,0 +1,166 @@
+"""Requests through a model: one step function, rows that come and go, tokens as they are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.cache.batch import Batch, Memory
+from pellucid.cache.extents import Cache
+from pellucid.engine.sampling import Sampling, choose
+from pellucid.errors import InputError
+from pellucid.models.model import Model
+
+PREFILL_TOKENS = 4096  # most prompt tokens in one step: bounds the memory of a long prompt
+
+
+@dataclass
+class Request:
+    """One sequence to continue.
+
+    Args:
+        ids: the prompt; what the encoder reads where there is one.
+        max_new: tokens to generate at most.
+        min_new: tokens before an end is allowed.
+        eos: ids that end the sequence; the one that did is kept.
+        begin: what a decoder starts from, behind an encoder; empty otherwise.
+    """
+
+    ids: Sequence[int]
+    max_new: int
+    min_new: int = 0
+    eos: frozenset[int] = frozenset()
+    sampling: Sampling = field(default_factory=Sampling)
+    begin: Sequence[int] = ()
+    output: list[int] = field(default_factory=list)
+    finish: Literal["", "stop", "length"] = ""
+
+    def accept(self, token: int) -> None:
+        """Takes a chosen token and notes whether it was the last."""
+        self.output.append(token)
+        if token in self.eos:
+            self.finish = "stop"
+        elif len(self.output) >= self.max_new:
+            self.finish = "length"
+
+
+def run(model: Model, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
+    """Continues all requests together; yields (index of the request, token) as tokens are chosen.
+
+    Rows leave the batch when they finish. The tokens of a request do not depend on its company.
+
+    Raises:
+        InputError: an empty prompt, an id outside the vocabulary, a prompt that fills the context.
+    """
+    live = [i for i, request in enumerate(requests) if _prepare(model, request)]
+    cache = Cache(len(live))
+    cache.rows = [type(row)(reserved=_tokens(requests[i])) for i, row in zip(live, cache.rows)]
+    chance = {i: requests[i].sampling.generator() for i in live if not requests[i].sampling.greedy}
+    memory = _encode(model, [requests[i] for i in live]) if model.encoder is not None else None
+    pending = [list(requests[i].begin or requests[i].ids) for i in live]
+    while live:
+        logits_RV = _prefill(model, cache, pending, memory)
+        memory = None
+        chosen = [_next(logits_RV[r], requests[i], chance.get(i)) for r, i in enumerate(live)]
+        for i, token in zip(live, chosen):
+            requests[i].accept(token)
+            yield i, token
+        stay = [r for r, i in enumerate(live) if not requests[i].finish]
+        pending = [[chosen[r]] for r in stay]
+        if len(stay) < len(live):
+            cache.select(stay)
+            live = [live[r] for r in stay]
+
+
+def generate(model: Model, requests: Sequence[Request]) -> None:
+    """Continues all requests to their ends; the tokens are in `request.output`."""
+    for _ in run(model, requests):
+        pass
+
+
+@torch.inference_mode()
+def step(
+    model: Model, cache: Cache, rows: Sequence[int], pieces: Sequence[Sequence[int]], memory: Memory | None = None
+) -> Tensor:
+    """New tokens of some cache rows through the model; logits after the last of each, [R, V] float32 on the CPU."""
+    device = model.device
+    begins = [cache.rows[r].position for r in rows]
+    ends = [begin + len(piece) for begin, piece in zip(begins, pieces)]
+    places = [p for begin, end in zip(begins, ends) for p in range(begin, end)]
+    model.check_positions(max(ends))
+    ids_N = torch.tensor([token for piece in pieces for token in piece], device=device)
+    batch = Batch([len(p) for p in pieces], torch.tensor(places, device=device), ends, cache, rows, memory)
+    x_ND = model.run(model.lookup(ids_N, "prompt"), batch)
+    if len(places) > len(rows):
+        x_ND = x_ND[batch.last]
+    logits_RV = model.predict(x_ND)
+    batch.finish()
+    return logits_RV.float().cpu()
+
+
+def _prefill(model: Model, cache: Cache, pending: list[list[int]], memory: Memory | None) -> Tensor:
+    """All pending tokens of all rows, in steps of at most `PREFILL_TOKENS`; logits after each row's last."""
+    if sum(map(len, pending)) <= PREFILL_TOKENS:
+        return step(model, cache, range(len(pending)), pending, memory)
+    logits = []
+    for row, tokens in enumerate(pending):  # one row after the other: its logits come with its last piece
+        own = None if memory is None else _part(memory, row)
+        for start in range(0, len(tokens), PREFILL_TOKENS):
+            last = step(model, cache, [row], [tokens[start : start + PREFILL_TOKENS]], own)
+            own = None
+        logits.append(last)
+    return torch.cat(logits)
+
+
+def _part(memory: Memory, row: int) -> Memory:
+    begin = sum(memory.lengths[:row])
+    return Memory(memory.x[begin : begin + memory.lengths[row]], [memory.lengths[row]])
+
+
+@torch.inference_mode()
+def _encode(model: Model, requests: Sequence[Request]) -> Memory:
+    """What the encoder makes of all prompts, packed."""
+    assert model.encoder is not None
+    lengths = [len(request.ids) for request in requests]
+    ids_N = torch.tensor([token for request in requests for token in request.ids], device=model.device)
+    places = torch.tensor([p for n in lengths for p in range(n)], device=model.device)
+    vectors = model.encoder.embed.tokens(ids_N) if ids_N.numel() else model.lookup(ids_N)
+    return Memory(model.encoder.run(vectors, Batch(lengths, places, lengths)), lengths)
+
+
+def _next(logits_V: Tensor, request: Request, chance: torch.Generator | None) -> int:
+    if len(request.output) < request.min_new and request.eos:
+        logits_V = logits_V.index_fill(0, torch.tensor(sorted(request.eos)), float("-inf"))
+    return choose(logits_V, request.sampling, chance)
+
+
+def _prepare(model: Model, request: Request) -> bool:
+    """Checks a request against the model; False where there is nothing to generate."""
+    vocab, context = model.spec.vocab, model.spec.context
+    if not request.ids:
+        raise InputError("the prompt is empty", where="prompt", next="give at least one token, such as the BOS token")
+    bad = next((token for token in (*request.ids, *request.begin) if not 0 <= token < vocab), None)
+    if bad is not None:
+        raise InputError(
+            f"token id {bad} is outside the vocabulary of {vocab}",
+            where="prompt",
+            next="use the tokenizer of this model",
+        )
+    if context is not None and model.encoder is None:
+        if len(request.ids) >= context:
+            raise InputError(
+                f"the prompt has {len(request.ids)} tokens, the model's context {context}",
+                where="prompt",
+                next="shorten the prompt",
+            )
+        request.max_new = min(request.max_new, context - len(request.ids))
+    request.eos = frozenset(token for token in request.eos if 0 <= token < vocab)
+    return request.max_new > 0
+
+
+def _tokens(request: Request) -> int:
+    return len(request.begin or request.ids) + request.max_new

@@ -1,0 +1,105 @@
+"""T5, T5 1.1 and Flan-T5. Papers: arXiv 1910.10683, 2210.11416."""
+
+from pellucid.config import Config
+from pellucid.errors import ConfigError
+from pellucid.families._read import activation
+from pellucid.spec import Attention, Block, Embed, LmHead, Mlp, PreNorm, RelativeBias, RmsNorm, Spec, Stack
+from pellucid.weights.table import Entry, Unused
+
+CLASSES = {None: "T5Model", "seq2seq-lm": "T5ForConditionalGeneration"}
+DEFAULTS = {
+    "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": None,
+    "num_heads": 8, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "dropout_rate": 0.1,
+    "layer_norm_epsilon": 1e-6, "feed_forward_proj": "relu", "pad_token_id": 0, "eos_token_id": 1,
+    "is_encoder_decoder": True, "tie_word_embeddings": True,
+}  # fmt: skip
+ALIASES = {
+    "hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
+    "head_dim": "d_kv",
+}  # fmt: skip
+IGNORED = {
+    "n_positions": None,  # the length of the training data; relative positions know no limit
+    "is_decoder": (False,),
+    "add_cross_attention": None,
+}
+
+BASE = ""
+
+
+def sides(side: str, at: str, cross: bool) -> dict[str, Entry]:
+    """The names of one side's layers; a decoder's hold attention over the encoder between the other two."""
+    layer = f"{side}.block.{{i}}.layer"
+    mlp = 2 if cross else 1
+    return {
+        f"{layer}.0.layer_norm.weight": f"{at}blocks.{{i}}.attn_norm.weight",
+        **{f"{layer}.0.SelfAttention.{x}.weight": f"{at}blocks.{{i}}.attn.{x}.weight" for x in "qkvo"},
+        **({f"{layer}.1.layer_norm.weight": f"{at}blocks.{{i}}.cross_norm.weight"} if cross else {}),
+        **{f"{layer}.1.EncDecAttention.{x}.weight": f"{at}blocks.{{i}}.cross.{x}.weight" for x in "qkvo" if cross},
+        f"{layer}.{mlp}.layer_norm.weight": f"{at}blocks.{{i}}.mlp_norm.weight",
+        f"{layer}.{mlp}.DenseReluDense.wi.weight": f"{at}blocks.{{i}}.mlp.up.weight",
+        f"{layer}.{mlp}.DenseReluDense.wi_0.weight": f"{at}blocks.{{i}}.mlp.gate.weight",
+        f"{layer}.{mlp}.DenseReluDense.wi_1.weight": f"{at}blocks.{{i}}.mlp.up.weight",
+        f"{layer}.{mlp}.DenseReluDense.wo.weight": f"{at}blocks.{{i}}.mlp.down.weight",
+        f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight": f"{at}relative_bias.weight",
+        f"{side}.final_layer_norm.weight": f"{at}norm.weight",
+    }
+
+
+def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
+    absent = ".wi.weight" if c.feed_forward_proj.startswith("gated-") else ".wi_1.weight"
+    names: dict[str, Entry] = {
+        "shared.weight": "encoder.embed.tokens.weight",
+        "encoder.embed_tokens.weight": "encoder.embed.tokens.weight",
+        "decoder.embed_tokens.weight": "embed.tokens.weight",
+        "lm_head.weight": "lm_head.out.weight",
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": Unused("never read in T5's own code"),
+    }
+    names |= sides("encoder", "encoder.", cross=False) | sides("decoder", "", cross=True)
+    return {name: slot for name, slot in names.items() if not name.endswith(absent)}
+
+
+def spec(c: Config) -> Spec:
+    kind = c.feed_forward_proj
+    gated = kind.startswith("gated-")
+    act = activation(act_name(kind), c)
+    if c.get("is_gated_act", gated) != gated or activation(c.get("dense_act_fn") or act_name(kind), c) != act:
+        what = f"is_gated_act={c.get('is_gated_act')} and dense_act_fn={c.get('dense_act_fn')!r} contradict"
+        raise ConfigError(f"{what} feed_forward_proj={kind!r}", where=c.where, next="correct config.json")
+    width, heads, drop = c.number("d_model", least=1), c.number("num_heads", least=1), c.dropout_rate
+    norm = RmsNorm(eps=c.number("layer_norm_epsilon", float))
+    mlp = Mlp(hidden=c.number("d_ff", least=1), act=act, gated=gated, dropout=drop)
+
+    def attention(causal: bool) -> Attention:
+        kv = c.number("d_kv", least=1)
+        return Attention(heads=heads, kv_heads=heads, head_dim=kv, scale=1.0, causal=causal, dropout=drop)
+
+    def stack(layers: int, decoder: bool) -> Stack:
+        block = Block(
+            attn=attention(causal=decoder), cross=attention(causal=False) if decoder else None,
+            mlp=mlp, order=PreNorm(norm=norm), dropout=drop,
+        )  # fmt: skip
+        bias = RelativeBias(
+            buckets=c.number("relative_attention_num_buckets", least=2),
+            max_distance=c.number("relative_attention_max_distance", least=2), bidirectional=not decoder,
+        )  # fmt: skip
+        embed = Embed(vocab=c.number("vocab_size", least=1), dropout=drop)
+        return Stack(width=width, embed=embed, blocks=(block,) * layers, norm=norm, relative_bias=bias, dropout=drop)
+
+    layers = c.number("num_layers", least=1)
+    # The first T5 ties its head to the embedding and scales what goes in; 1.1 does neither. Files written by
+    # transformers 5 always say "tied" and keep the difference in scale_decoder_outputs.
+    scaled = c.get("scale_decoder_outputs", c.tie_word_embeddings is not False)
+    head = LmHead(tied=c.tie_word_embeddings is not False, scale=width**-0.5 if scaled else None)
+    start = c.decoder_start_token_id
+    return Spec(
+        family="t5",
+        stack=stack(c.num_decoder_layers or layers, decoder=True),
+        encoder=stack(layers, decoder=False),
+        heads={"seq2seq-lm": head},
+        decoder_start=c.pad_token_id if start is None else start,
+    )
+
+
+def act_name(kind: str) -> str:
+    """The activation in `gated-gelu`, `relu` …; T5 means the tanh form by gated GELU."""
+    return "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")

@@ -1,0 +1,160 @@
+"""From what a user names to a folder on disk. The only file that opens a socket or reads an environment variable.
+
+A path never asks the network. An id (`org/name`) is looked for in the local cache of huggingface_hub, and fetched
+where it is not there, unless offline mode was asked for (`offline=True`, `PELLUCID_OFFLINE=1` or `HF_HUB_OFFLINE=1`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from pellucid.errors import NotAModel
+
+Want = Literal["config", "tokenizer", "model"]
+
+CONFIG = ("config.json", "generation_config.json")
+TOKENIZER = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+
+_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+
+def default_model() -> Path:
+    """The model inside the package, used when none is named: stories260K, 1 MB, MIT."""
+    return Path(__file__).parent / "default_model"
+
+
+def offline_by_environment() -> bool:
+    """Whether the environment asks that no socket be opened."""
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE_VARIABLES)
+
+
+OFFLINE_VARIABLES = ("PELLUCID_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def resolve(
+    name: str | os.PathLike[str] | None,
+    *,
+    want: Want = "model",
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    offline: bool | None = None,
+    subfolder: str = "",
+    force_download: bool = False,
+) -> Path:
+    """The local folder of a path, of a hub id, or of the default model (None).
+
+    Raises:
+        NotAModel: there is no such folder; the id is malformed, unknown, gated, or not in the cache while offline.
+    """
+    if name is None:
+        return default_model()
+    if not isinstance(name, (str, os.PathLike)):
+        raise NotAModel(f"{name!r} is a {type(name).__name__}", next="give a path or an id, as a string")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _inside(path, subfolder)
+    text = os.fspath(name)
+    if path.exists():
+        raise NotAModel(f"{text!r} is a file", where=path, next="give the folder that holds config.json")
+    if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith("."):
+        raise NotAModel(
+            f"there is no folder {text!r}", where=path.absolute(), next="give a model folder, or a hub id like org/name"
+        )
+    if offline is None:
+        offline = offline_by_environment()
+    if not offline and _reachable():
+        return _inside(_fetch(text, want, revision, cache_dir, token, force_download), subfolder)
+    return _inside(_cached(text, revision, cache_dir, offline), subfolder)
+
+
+def _inside(folder: Path, subfolder: str) -> Path:
+    inner = (folder / subfolder).resolve()
+    if not inner.is_relative_to(folder.resolve()) or not inner.is_dir():
+        raise NotAModel(f"there is no subfolder {subfolder!r}", where=folder, next="list the folder's contents")
+    return folder / subfolder if subfolder else folder
+
+
+def _fetch(
+    name: str,
+    want: Want,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+    force: bool,
+) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        files = HfApi(token=token).list_repo_files(name, revision=revision)
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            allow_patterns=_wanted(files, want),
+            force_download=force,
+        )
+    except GatedRepoError:
+        raise NotAModel(f"{name!r} is gated", where="the hub", next="accept its terms there and pass token=…") from None
+    except RepositoryNotFoundError:
+        raise NotAModel(
+            f"there is no {name!r}, neither a folder here nor a model on the hub",
+            where=Path(name).absolute(),
+            next="check the spelling; a private model needs token=…",
+        ) from None
+    except RevisionNotFoundError:
+        raise NotAModel(f"{name!r} has no revision {revision!r}", where="the hub", next="check the revision") from None
+    return Path(folder)
+
+
+def _wanted(files: list[str], want: Want) -> list[str]:
+    """The files that a purpose needs; safetensors rather than pickles where both exist."""
+    if want == "config":
+        return list(CONFIG)
+    if want == "tokenizer":
+        return list(TOKENIZER)
+    has_safetensors = any(fnmatch(file, pattern) for file in files for pattern in WEIGHTS)
+    return [*CONFIG, *TOKENIZER, *(WEIGHTS if has_safetensors else OLD_WEIGHTS)]
+
+
+def _cached(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, local_files_only=True))
+    except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
+        why = "offline mode" if offline else "no network"
+        raise NotAModel(
+            f"there is no folder {name!r}, and it is not in the local cache ({why})",
+            where=Path(name).absolute(),
+            next="give a path, or download it once with a network",
+        ) from None
+
+
+def _reachable(timeout: float = 3.0) -> bool:
+    """Whether the hub answers at all; its client alone would retry for half a minute before it says no."""
+    import socket
+    from urllib.parse import urlsplit
+
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy knows
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    try:
+        socket.create_connection((endpoint.hostname or "", port), timeout).close()
+    except OSError:
+        return False
+    return True

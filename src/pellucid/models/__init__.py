@@ -1,0 +1,1 @@
+"""A loaded model: config + spec + modules + weights, with one forward for every use."""

@@ -1,0 +1,392 @@
+"""From a folder to a model: every tensor of the file has a place, every parameter is filled exactly once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid import families, hub
+from pellucid.config import Config
+from pellucid.errors import ArgumentError, Unsupported, WeightsError
+from pellucid.models.model import Model, Report
+from pellucid.nn.parts import Layer, Rms
+from pellucid.ops.rope import inverse_frequencies
+from pellucid.spec import Task
+from pellucid.weights.source import Weights, open_weights
+from pellucid.weights.table import Place
+
+log = logging.getLogger("pellucid")
+
+# Modules that belong to a task rather than to the network: absent as a whole, they are new; in part, they are broken.
+HEADS = ("lm_head", "classifier", "span", "next_sentence", "pooler")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass
+class Source:
+    """Where a parameter's pages come from."""
+
+    weights: Weights
+    name: str
+
+    def release(self) -> None:
+        """Gives clean pages back to the operating system; they are read again when touched."""
+        self.weights.release(self.name)
+
+    def dirty(self) -> bool | None:
+        """Whether the mapped pages were written to; None where that cannot be known."""
+        return self.weights.dirty(self.name)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()  # a pickled parameter holds its own values
+
+
+def load(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    task: Task | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    config: Config | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    ignore_tensors: Sequence[str] = (),
+    ignore_mismatched_sizes: bool = False,
+    seed: int = 0,
+    model_class: type[Model] = Model,
+    folder: Path | None = None,
+) -> Model:
+    """A model with the weights of a folder, of a hub id, or of the default model (None).
+
+    Args:
+        task: which head; None for the hidden states alone.
+        dtype: None or "auto" for the file's; float16 computes in float32 on a CPU.
+        overrides: config keys of the family (`num_labels=3`).
+        ignore_tensors: names or patterns of file tensors that nothing needs to read.
+        ignore_mismatched_sizes: a head of another shape counts as absent.
+        seed: for the parameters of a head that the file does not have.
+        folder: the resolved folder, where the caller has it.
+
+    Raises:
+        NotAModel, ConfigError, WeightsError, ArgumentError: see `errors.py`; the message names what to do.
+    """
+    folder = folder or hub.resolve(name)
+    if config is None:
+        config, family = families.read_config(folder, overrides)
+    else:
+        family = families.find(config.model_type, config.where)
+        config.update(overrides or {})
+    spec, unknown = family.spec(config)
+    with torch.device("meta"):
+        model = model_class(spec, config, family.table(config), task)
+    weights = open_weights(folder)
+    target = torch.device(device or "cpu")
+    report = Report(files=[str(path) for path in weights.files], unknown_keys=unknown)
+    model.report = report
+    wanted = choose_dtype(dtype, weights, target, report)
+    filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes)
+    _complete(model, filled, wanted, seed)
+    for key, value in unknown.items():
+        if value not in (None, False, 0, "", [], {}):
+            report.notes.append(f"config key {key}={value!r} is unknown and has no effect")
+    for note in report.notes:
+        log.warning("%s: %s", folder.name, note)
+    model.eval()
+    return model if target.type == "cpu" else model.to(target)
+
+
+def create(config: Config, *, task: Task | None, dtype: torch.dtype | None = None, model_class: type[Model] = Model) -> Model:
+    """A model with random weights, drawn from torch's global generator."""
+    family = families.find(config.model_type, config.where)
+    spec, unknown = family.spec(config)
+    model = model_class(spec, config, family.table(config), task)
+    model.report.unknown_keys = unknown
+    if dtype is not None:
+        model.to(dtype)
+    initialise(model, None)
+    return model.eval()
+
+
+# ------------------------------------------------------------------------------------------------ dtype
+
+
+def choose_dtype(
+    asked: torch.dtype | str | None, weights: Weights, device: torch.device, report: Report
+) -> torch.dtype:
+    """The dtype to compute in: what was asked, or the file's, with float16 widened on a CPU."""
+    if asked is None or asked == "auto":
+        size: dict[str, int] = {}
+        for name in weights.names:
+            entry = weights.entry(name)
+            size[entry.dtype] = size.get(entry.dtype, 0) + entry.nbytes
+        floats = {kind: n for kind, n in size.items() if kind in DTYPES}
+        if not floats:
+            raise Unsupported(
+                f"weights of dtype {', '.join(size)}", where=weights.files[0], next="convert them to BF16 or F32"
+            )
+        dtype = DTYPES[max(floats, key=lambda kind: floats[kind])]
+        if len(floats) > 1:
+            report.notes.append(f"the file mixes {', '.join(sorted(floats))}; computing in {dtype}")
+    else:
+        dtype = parse_dtype(asked)
+    if dtype == torch.float16 and device.type == "cpu":
+        report.notes.append("float16 computes in float32 on a CPU; pass dtype='bfloat16' to keep 16 bits")
+        return torch.float32
+    return dtype
+
+
+def parse_dtype(asked: torch.dtype | str) -> torch.dtype:
+    """`torch.bfloat16`, `"bfloat16"` or `"torch.bfloat16"`."""
+    dtype = asked if isinstance(asked, torch.dtype) else getattr(torch, str(asked).removeprefix("torch."), None)
+    if dtype not in DTYPES.values():
+        raise ArgumentError(
+            f"dtype={asked!r} is none that a model computes in",
+            where="dtype",
+            next="use 'auto', 'float32', 'bfloat16', 'float16' or 'float64'",
+        )
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+# ------------------------------------------------------------------------------------------------ filling
+
+
+def _fill(
+    model: Model, weights: Weights, dtype: torch.dtype, ignore_tensors: Sequence[str], ignore_mismatched: bool
+) -> set[str]:
+    """Gives every file tensor its place; returns the parameters that were filled."""
+    report = model.report
+    slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
+    homeless: list[str] = []
+    sources: dict[str, list[tuple[str, Place]]] = {}  # slot -> the file tensors that fill it
+    for name in weights.names:
+        place = model.table.find(name)
+        if any(fnmatch(name, pattern) for pattern in ignore_tensors):
+            report.unused[name] = "named in ignore_tensors"
+        elif place is None:
+            homeless.append(name)
+        elif place.recomputed:
+            _compare_buffer(model, place.recomputed, name, weights)
+            report.recomputed[name] = place.recomputed
+        elif place.unused:
+            report.unused[name] = place.unused
+        elif all(slot in slots for slot in place.slots):
+            if _shape_fits(place, slots, weights, ignore_mismatched, report):
+                for slot in place.slots:
+                    sources.setdefault(slot, []).append((name, place))
+        elif place.slots[0].split(".")[0] in HEADS and place.slots[0].split(".")[0] not in dict(model.named_children()):
+            report.other_heads.append(name)
+        else:
+            homeless.append(name)
+    if homeless:
+        _refuse_homeless(homeless, model, weights)
+    _settle_ties(model, sources, weights)
+    _assign(model, sources, weights, dtype)
+    return set(sources)
+
+
+def _shape_fits(
+    place: Place, slots: Mapping[str, Tensor], weights: Weights, ignore_mismatched: bool, report: Report
+) -> bool:
+    """Whether a file tensor has the shape that its slots add up to."""
+    first = tuple(slots[place.slots[0]].shape)
+    shape = (sum(slots[slot].shape[0] for slot in place.slots), *first[1:]) if first else first
+    expected = shape[::-1] if place.transposed else shape
+    found = tuple(weights.entry(place.name).shape)
+    if found == expected:
+        return True
+    if ignore_mismatched and place.slots[0].split(".")[0] in HEADS:
+        report.unused[place.name] = f"is {list(found)}, the new head wants {list(expected)}"
+        return False
+    raise WeightsError(
+        f"{place.name} is {list(found)}, the model wants {list(expected)}",
+        where=weights.file_of(place.name),
+        next="correct config.json; for a new head of another size pass ignore_mismatched_sizes=True",
+    )
+
+
+def _refuse_homeless(names: list[str], model: Model, weights: Weights) -> None:
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise WeightsError(
+        f"{len(names)} tensor(s) have no place in a {model.spec.family} model with this config: {listed}",
+        where=weights.file_of(names[0]),
+        next=f"correct config.json, or pass ignore_tensors={names[:1]!r} if nothing needs them",
+    )
+
+
+def _settle_ties(model: Model, sources: dict[str, list[tuple[str, Place]]], weights: Weights) -> None:
+    """One file tensor for each parameter: copies must be equal, and a head that differs is not tied."""
+    for tied, stored in model.ties().items():
+        if tied not in sources:
+            continue
+        if stored not in sources:  # the file keeps the shared matrix under its other name
+            sources[stored] = sources.pop(tied)
+            continue
+        own = sources[tied][0][0]
+        equal = torch.equal(weights.tensor(own), weights.tensor(sources[stored][0][0]))
+        if equal or not tied.startswith("lm_head"):
+            sources[stored] += sources.pop(tied)
+        else:
+            model.untie()
+            model.report.notes.append(f"{own} differs from the embedding it should be tied to; kept as it is")
+    for slot, found in sources.items():
+        for name, _ in found[1:]:
+            if not torch.equal(weights.tensor(name), weights.tensor(found[0][0])):
+                raise WeightsError(
+                    f"{found[0][0]} and {name} are the same parameter, {slot}, and differ",
+                    where=weights.file_of(name),
+                    next=f"pass ignore_tensors=[{name!r}] to take the first",
+                )
+
+
+def _assign(
+    model: Model, sources: Mapping[str, list[tuple[str, Place]]], weights: Weights, dtype: torch.dtype
+) -> None:
+    """Makes views of the mapped file the model's parameters; copies only to change the dtype."""
+    slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
+    ties = model.ties()
+    places = {name: place for found in sources.values() for name, place in found}
+    for name in weights.names:
+        if name not in places:
+            continue
+        place = places[name]
+        model.places.append(place)
+        model.report.used.append(name)
+        stored = [ties.get(slot, slot) for slot in place.slots]
+        if not any(sources[slot][0][0] == name for slot in stored):
+            continue  # an equal copy of a tensor that is taken
+        rows = [slots[slot].shape[0] if slots[slot].dim() else 1 for slot in place.slots]
+        for slot, part in zip(stored, place.split(weights.tensor(name), rows)):
+            if sources[slot][0][0] == name:
+                _set(model, slot, part.to(dtype), Source(weights, name) if part.dtype == dtype else None)
+    model.tie_weights()
+
+
+def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:
+    path, _, last = slot.rpartition(".")
+    parameter = nn.Parameter(tensor)
+    if source is not None:
+        parameter.source = source  # type: ignore[attr-defined]  # read by nn/linear.py
+    model.get_submodule(path)._parameters[last] = parameter
+
+
+def _compare_buffer(model: Model, kind: str, name: str, weights: Weights) -> None:
+    """A buffer that follows from the config must say what the config says."""
+    found = weights.tensor(name)
+    match kind:
+        case "position ids":
+            same = torch.equal(found.flatten(), torch.arange(found.numel(), dtype=found.dtype))
+        case "causal mask":
+            n = found.shape[-1]
+            same = found.numel() == n * n and torch.equal(found.reshape(n, n) != 0, torch.ones(n, n).tril() != 0)
+        case "masked score":
+            same = found.numel() == 1 and float(found) <= -1e4
+        case _:
+            same = _same_frequencies(model, found)
+    if not same:
+        raise WeightsError(
+            f"the stored {kind} {name} {list(found.shape)} are not what config.json gives",
+            where=weights.file_of(name),
+            next=f"correct config.json, or pass ignore_tensors=[{name!r}] to trust it",
+        )
+
+
+def _same_frequencies(model: Model, found: Tensor) -> bool:
+    rope = model.stack.blocks[0].attn.rope
+    if rope is None:
+        return False
+    candidates = (inverse_frequencies(rope), inverse_frequencies(replace(rope, scaling=None)))
+    return any(
+        c.shape == found.shape and torch.allclose(found.float(), c, rtol=1e-2, atol=1e-6) for c in candidates
+    )
+
+
+# ------------------------------------------------------------------------------------------------ completing
+
+
+def _complete(model: Model, filled: set[str], dtype: torch.dtype, seed: int) -> None:
+    """What the file does not hold: a whole head may be new, anything else is missing."""
+    ties = model.ties()
+    filled = filled | {tied for tied, stored in ties.items() if stored in filled}
+    slots = [name for name, _ in nn.Module.named_parameters(model, remove_duplicate=False)]
+    lost = [slot for slot in slots if slot not in filled]
+    for head in HEADS:
+        parts = [slot for slot in slots if slot.startswith(f"{head}.") and slot not in ties]
+        if not parts or any(slot in filled for slot in parts):
+            continue
+        lost = [slot for slot in lost if slot not in parts]
+        if head == "pooler" and model.task is None:
+            model.pooler = None
+            model.report.notes.append("the file has no pooler: pooler_output is None")
+            continue
+        _new_head(model, parts, dtype, seed)
+    if lost:
+        names = [place.name if (place := model.table.default_place(slot)) else slot for slot in lost]
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise WeightsError(
+            f"{len(lost)} parameter(s) are not in the file: {listed}",
+            where=model.report.files[0],
+            next="download it again; if config.json asks for more layers than there are, correct it",
+        )
+
+
+def _new_head(model: Model, parts: list[str], dtype: torch.dtype, seed: int) -> None:
+    current = dict(nn.Module.named_parameters(model))
+    for slot in parts:
+        _set(model, slot, torch.empty(current[slot].shape, dtype=dtype), None)
+    initialise(model, torch.Generator().manual_seed(seed), only=set(parts))
+    model.report.initialised += parts
+    model.report.notes.append(
+        f"the file has no {parts[0].split('.')[0]}: {len(parts)} parameters are new (seed {seed}); train before use"
+    )
+
+
+@torch.no_grad()
+def initialise(model: Model, generator: torch.Generator | None, *, only: set[str] | None = None) -> None:
+    """What training starts from: matrices from a normal distribution, norms and biases neutral.
+
+    Args:
+        generator: None for torch's global one.
+        only: canonical names; None for all parameters.
+    """
+    spread = float(model.config.get("initializer_range") or 0.02)
+    done: set[int] = set()
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in done or (only and f"{path}.{name}" not in only):
+                continue
+            done.add(id(parameter))
+            match module:
+                case Rms(spec=spec):
+                    parameter.fill_(1.0 - spec.offset)
+                case Layer():
+                    parameter.fill_(1.0 if name == "weight" else 0.0)
+                case _ if name == "bias":
+                    parameter.zero_()
+                case _:
+                    parameter.copy_(torch.normal(0.0, spread, parameter.shape, generator=generator))
+
+
+def spelled(model: Model) -> Iterator[tuple[str, Place]]:
+    """Every parameter with the place it is saved in: the file's own where it came from one, the table's otherwise."""
+    parameters = [name for name, _ in nn.Module.named_parameters(model, remove_duplicate=False)]
+    covered: set[str] = set()
+    for place in model.places:
+        if all(slot in parameters for slot in place.slots):
+            covered.update(place.slots)
+            yield place.name, place
+    for slot in parameters:
+        if slot in covered or slot in model.ties():
+            continue
+        place = model.table.default_place(slot, headless=model.task is None)  # type: ignore[assignment]
+        if place is None:
+            raise WeightsError(f"no file name for the parameter {slot}", next="add it to the family's WEIGHTS")
+        covered.update(place.slots)
+        yield place.name, place

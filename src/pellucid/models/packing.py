@@ -1,0 +1,123 @@
+"""Rectangular calls to packed tokens and back.
+
+`[batch, time]` with a mask becomes the tokens that count, one sequence after the other. Pads on either side are gone
+before any arithmetic, so that a row's numbers are those of the row alone; in outputs they are zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pellucid.cache.extents import Cache
+from pellucid.errors import InputError
+
+
+@dataclass
+class Packing:
+    """Which of the B x T places hold tokens.
+
+    Args:
+        kept: [N] indices into the flattened B x T; None where all places count.
+    """
+
+    batch: int
+    time: int
+    lengths: Sequence[int]
+    kept: Tensor | None
+
+    def pack(self, x: Tensor) -> Tensor:
+        """[B, T, …] -> [N, …]."""
+        flat = x.flatten(0, 1)
+        return flat if self.kept is None else flat[self.kept]
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """[N, …] -> [B, T, …], zeros where there is no token."""
+        if self.kept is not None:
+            whole = x.new_zeros(self.batch * self.time, *x.shape[1:])
+            x = whole.index_copy(0, self.kept, x)
+        return x.unflatten(0, (self.batch, self.time))
+
+    def places(self) -> Tensor:
+        """[B, T] bool: where there are tokens."""
+        flat = torch.ones(self.batch * self.time, dtype=torch.bool)
+        if self.kept is not None:
+            flat = torch.zeros_like(flat)
+            flat[self.kept.cpu()] = True
+        return flat.unflatten(0, (self.batch, self.time))
+
+    def first(self) -> list[int]:
+        """Index of each sequence's first packed token."""
+        starts, total = [], 0
+        for n in self.lengths:
+            starts.append(total)
+            total += n
+        return starts
+
+    def last(self) -> list[int]:
+        """Index of each sequence's last packed token."""
+        return [start + n - 1 for start, n in zip(self.first(), self.lengths)]
+
+
+def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attention_mask") -> Packing:
+    """The packing of a rectangle under a mask of ones and zeros.
+
+    Args:
+        mask: [B, T], or [B, past + T] where a cache holds the past; None for all ones.
+
+    Raises:
+        InputError: the mask has another shape, other values, or a row without any token.
+    """
+    if mask is None:
+        return Packing(batch, time, [time] * batch, None)
+    if mask.dim() != 2 or mask.shape[0] != batch or mask.shape[1] < time:
+        raise InputError(
+            f"{name} is {list(mask.shape)} for a [{batch}, {time}] input",
+            where=name,
+            next="give one 0 or 1 for each token; Pellucid derives causal masks and windows from the model",
+        )
+    mask = mask[:, mask.shape[1] - time :]
+    counts = mask != 0
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError(f"{name} holds values other than 0 and 1", where=name, next="give one 0 or 1 for each token")
+    if bool(counts.all()):
+        return Packing(batch, time, [time] * batch, None)
+    lengths = counts.sum(1).tolist()
+    if 0 in lengths:
+        raise InputError(f"row {lengths.index(0)} of {name} masks every token", where=name, next="leave the row out")
+    return Packing(batch, time, lengths, counts.flatten().nonzero().flatten())
+
+
+def positions(shape: Packing, cache: Cache | None, given: Tensor | None, device: torch.device) -> tuple[Tensor, list[int]]:
+    """[N] position of each token, and for each sequence the position after its last.
+
+    A sequence begins at 0 with its first token that counts, or goes on where its cache row ends. Gaps inside a row
+    count as positions, as they do for the reference's encoders.
+    """
+    if given is not None:
+        return _given_positions(shape, given)
+    begin = [row.position for row in cache.rows] if cache is not None else [0] * shape.batch
+    ramp = torch.arange(shape.time, device=device)
+    if shape.kept is None:
+        ends = [b + shape.time for b in begin]
+        if len(set(begin)) == 1:
+            return (ramp + begin[0]).repeat(shape.batch), ends
+        return (ramp + torch.tensor(begin, device=device)[:, None]).flatten(), ends
+    place = shape.kept
+    row = place // shape.time
+    column = place - row * shape.time
+    offset = torch.tensor(begin, device=device) - column[shape.first()]
+    found = column + offset[row]
+    return found, (found[shape.last()] + 1).tolist()
+
+
+def _given_positions(shape: Packing, given: Tensor) -> tuple[Tensor, list[int]]:
+    if given.shape not in ((shape.batch, shape.time), (1, shape.time)):
+        raise InputError(
+            f"position_ids is {list(given.shape)} for a [{shape.batch}, {shape.time}] input", where="position_ids"
+        )
+    found = shape.pack(given.expand(shape.batch, -1))
+    return found, (found[shape.last()] + 1).tolist()

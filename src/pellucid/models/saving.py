@@ -1,0 +1,44 @@
+"""From a model to a folder: the names and layouts of the file it came from, written beside and then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pellucid import families
+from pellucid.models.loading import spelled
+from pellucid.models.model import Model
+from pellucid.weights.save import replace_file, save_tensors
+
+
+def file_tensors(model: Model) -> dict[str, Tensor]:
+    """All parameters under the names and in the layouts of the checkpoint."""
+    parameters = dict(nn.Module.named_parameters(model, remove_duplicate=False))
+    return {name: place.join([parameters[slot].detach() for slot in place.slots]) for name, place in spelled(model)}
+
+
+def config_values(model: Model) -> dict[str, Any]:
+    """What config.json will say: what it said, with the dtype and the class of this model."""
+    values = model.config.given()
+    key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
+    values[key] = str(model.dtype).removeprefix("torch.")
+    name = families.find(model.config.model_type).classes.get(model.task)
+    if name is not None:
+        values["architectures"] = [name]
+    return values
+
+
+def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> list[Path]:
+    """Writes config.json and safetensors; an interrupted save leaves what was there.
+
+    Saving into the folder that the model is mapped from works: the old file lives on until the model lets go of it.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    files = save_tensors(file_tensors(model), target, max_shard_size=max_shard_size)
+    replace_file(target / "config.json", json.dumps(config_values(model), indent=2, ensure_ascii=False) + "\n")
+    return [target / "config.json", *files]

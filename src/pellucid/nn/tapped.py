@@ -1,0 +1,51 @@
+"""Taps: named intermediate values that can be read or replaced while the model runs.
+
+A module says `x = self.tap("resid_pre", x)`. Nothing listens: the call returns its argument. A listener gets the
+value and may return another one in its place. The full name is the module's canonical path and the tap's:
+`blocks.3.attn.pattern`. The list of names is public: `Model.tap_names()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+Listener = Callable[[Tensor], "Tensor | None"]
+
+
+class Tapped(nn.Module):
+    """A module with named values."""
+
+    TAPS: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: dict[str, list[Listener]] | None = None
+
+    def tap(self, name: str, x: Tensor) -> Tensor:
+        """`x`, or what a listener to `name` put in its place."""
+        if self._listeners is None:
+            return x
+        for listener in self._listeners.get(name, ()):
+            replaced = listener(x)
+            x = x if replaced is None else replaced
+        return x
+
+    def listened(self, name: str) -> bool:
+        """Whether anybody wants this value: patterns are computed only then."""
+        return self._listeners is not None and bool(self._listeners.get(name))
+
+    def listen(self, name: str, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` with each value of tap `name`; returns what ends it."""
+        self._listeners = self._listeners if self._listeners is not None else {}
+        self._listeners.setdefault(name, []).append(listener)
+
+        def stop() -> None:
+            assert self._listeners is not None
+            self._listeners[name].remove(listener)
+            if not any(self._listeners.values()):
+                self._listeners = None
+
+        return stop

@@ -1,0 +1,139 @@
+"""Attention: written out, and through torch's fused kernels with the same signature."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pellucid.ops.elementwise import soft_cap, upcast
+
+
+def visible(T: int, S: int, *, window: int | None, device: torch.device) -> Tensor:
+    """Bool [T, S], True where a causal query sees a key.
+
+    The queries are the last T of the S positions. A window counts the query's own position.
+    """
+    query_T1 = torch.arange(S - T, S, device=device)[:, None]
+    key_S = torch.arange(S, device=device)
+    allow_TS = key_S <= query_T1
+    if window is not None and window < S:
+        allow_TS = allow_TS & (key_S > query_T1 - window)
+    return allow_TS
+
+
+def relative_buckets(
+    T: int, S: int, *, buckets: int, max_distance: int, bidirectional: bool, device: torch.device
+) -> Tensor:
+    """The bucket of each distance key - query, int64 [T, S]; the queries are the last T of the S positions.
+
+    Half of the buckets hold one distance each, the other half grow logarithmically up to `max_distance`.
+    Source: arXiv 1910.10683, section 2.1, and the T5 code it describes.
+    """
+    distance_TS = (
+        torch.arange(S, device=device) - torch.arange(S - T, S, device=device)[:, None]
+    )
+    first_TS = torch.zeros_like(distance_TS)
+    if bidirectional:
+        buckets //= 2
+        first_TS = (distance_TS > 0).long() * buckets
+        distance_TS = distance_TS.abs()
+    else:
+        distance_TS = (-distance_TS).clamp_min(0)
+    exact = buckets // 2
+    spread_TS = torch.log(distance_TS.clamp_min(1).to(torch.float32) / exact) / math.log(max_distance / exact)
+    far_TS = (exact + (spread_TS * (buckets - exact)).long()).clamp_max(buckets - 1)
+    return first_TS + torch.where(distance_TS < exact, distance_TS, far_TS)
+
+
+def pattern(
+    q_BTHK: Tensor,
+    k_BSJK: Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    allow_TS: Tensor | None = None,
+    bias_HTS: Tensor | None = None,
+    cap: float | None = None,
+) -> Tensor:
+    """The share of each key in each query's mixture, [B, H, T, S], rows sum to 1; float32 at least.
+
+    Args:
+        q_BTHK, k_BSJK: same floating dtype and device; H is a multiple of J.
+        scale: multiplies the raw scores; 1/sqrt(K) in most families.
+        causal: T equals S and query t sees keys 0 to t; needs no `allow_TS`.
+        allow_TS: True where query t may see key s; None for everywhere. Every query sees at least one key.
+        bias_HTS: added to the scaled scores.
+        cap: soft limit of the scores.
+
+    Source: arXiv 1706.03762, section 3.2; arXiv 2305.13245 (grouped queries).
+    """
+    T, J = q_BTHK.shape[1], k_BSJK.shape[2]
+    if causal:
+        allow_TS = visible(T, T, window=None, device=q_BTHK.device)
+    q_BTJRK = upcast(q_BTHK).unflatten(2, (J, -1))
+    score = torch.einsum("btjrk,bsjk->bjrts", q_BTJRK, upcast(k_BSJK)).flatten(1, 2)
+    score_BHTS = soft_cap(score * scale, cap)
+    if bias_HTS is not None:
+        score_BHTS = score_BHTS + bias_HTS
+    if allow_TS is not None:
+        score_BHTS = score_BHTS.masked_fill(~allow_TS, float("-inf"))
+    return score_BHTS.softmax(-1)
+
+
+def mix(pattern_BHTS: Tensor, v_BSJK: Tensor) -> Tensor:
+    """Values weighted by the pattern, [B, T, H, K] in v's dtype."""
+    J = v_BSJK.shape[2]
+    pattern_BJRTS = pattern_BHTS.to(v_BSJK.dtype).unflatten(1, (J, -1))
+    return torch.einsum("bjrts,bsjk->btjrk", pattern_BJRTS, v_BSJK).flatten(2, 3)
+
+
+def attend(
+    q_BTHK: Tensor,
+    k_BSJK: Tensor,
+    v_BSJK: Tensor,
+    *,
+    scale: float,
+    causal: bool = False,
+    allow_TS: Tensor | None = None,
+    bias_HTS: Tensor | None = None,
+    cap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """`mix(pattern(q, k), v)` through the fastest kernel that computes it; arguments as in `pattern`.
+
+    Torch's fused kernels know no soft cap, so a capped layer takes the written-out form.
+    """
+    if cap is not None:
+        share_BHTS = pattern(
+            q_BTHK, k_BSJK, scale=scale, causal=causal, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap
+        )
+        return mix(F.dropout(share_BHTS, dropout), v_BSJK)
+    B, T, H, _ = q_BTHK.shape
+    S, J = k_BSJK.shape[1:3]
+    k_BJSK, v_BJSK = k_BSJK.transpose(1, 2), v_BSJK.transpose(1, 2)
+    if T == 1 and H != J and bias_HTS is None and allow_TS is None and not causal:
+        # The queries that share a key head are rows of one small product: 10 times faster than one by one.
+        q_BJRK = q_BTHK[:, 0].unflatten(1, (J, -1))
+        out_BJRK = F.scaled_dot_product_attention(q_BJRK, k_BJSK, v_BJSK, scale=scale, dropout_p=dropout)
+        return out_BJRK.reshape(B, 1, H, -1)
+    mask = _mask(allow_TS, bias_HTS, q_BTHK.dtype)
+    out_BHTK = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BJSK,
+        v_BJSK,
+        attn_mask=mask,
+        is_causal=causal,
+        scale=scale,
+        dropout_p=dropout,
+        enable_gqa=H != J,
+    )
+    return out_BHTK.transpose(1, 2)
+
+
+def _mask(allow_TS: Tensor | None, bias_HTS: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if bias_HTS is None or allow_TS is None:
+        return allow_TS if bias_HTS is None else bias_HTS.to(dtype)
+    return bias_HTS.to(dtype).masked_fill(~allow_TS, float("-inf"))

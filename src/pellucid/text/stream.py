@@ -1,0 +1,80 @@
+"""Ids in, text out, as they come: for printing while a model generates."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pellucid.text.tokenizer import Tokenizer
+
+UNFINISHED = (
+    "\N{REPLACEMENT CHARACTER}"  # what decoders write for the bytes of a character that is not complete
+)
+BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")  # sentencepiece's byte fallback
+# A decoder treats the first token of a text in its own way, and a character is at most 4 bytes, so at most 4
+# tokens: with this many tokens before it, a token's own text does not depend on what came earlier.
+CONTEXT = 6
+
+
+class Stream:
+    """`add` every id, then `end`: the strings together are exactly `tokenizer.decode(ids)`.
+
+    Never half a character. An id costs two decodings of a few tokens, however long the text is; a run of byte
+    pieces is decoded once, when it ends, because one wrong byte changes how the whole run is written.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.skipped_ids() if skip_special_tokens else frozenset()
+        self._cleans = tokenizer.cleans_up(clean_up_tokenization_spaces)
+        self._bytes = '"ByteFallback"' in tokenizer.decoder_state()
+        self._ids: list[int] = []  # the last CONTEXT given out, and those that wait
+        self._given = 0  # how many of `_ids` are given out
+        self._raw = ""  # text that waits for `_clean`
+
+    def add(self, id: int) -> str:
+        """The text that is certain after this id; "" while a character is incomplete."""
+        piece = self._tokenizer.convert_ids_to_tokens(int(id))
+        if piece is None or id in self._skipped:  # `decode` leaves these out
+            return ""
+        self._ids.append(int(id))
+        if self._bytes and BYTE_PIECE.fullmatch(piece):
+            return ""
+        return self._clean(self._next(final=False), final=False)
+
+    def end(self) -> str:
+        """What is left, as `decode` writes it. The stream can then be used for another text."""
+        text = self._clean(self._next(final=True), final=True)
+        self._ids, self._given, self._raw = [], 0, ""
+        return text
+
+    def _next(self, *, final: bool) -> str:
+        """The text of the ids that wait, up to a last incomplete character."""
+        before = self._decode(self._ids[: self._given]).removesuffix(UNFINISHED)
+        after = self._decode(self._ids)
+        if not final:
+            after = after.removesuffix(UNFINISHED)
+        self._ids = self._ids[-CONTEXT:]
+        self._given = len(self._ids)
+        return after[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False) if ids else ""
+
+    def _clean(self, text: str, *, final: bool) -> str:
+        """Clean-up replaces at most four characters, a space first: cut where the last three have none."""
+        if not self._cleans:
+            return text
+        self._raw += text
+        cut = len(self._raw)
+        while not final and cut and (cut < 3 or " " in self._raw[cut - 3 : cut]):
+            cut -= 1
+        ready, self._raw = self._raw[:cut], self._raw[cut:]
+        return self._tokenizer.clean_up(ready)

@@ -1,0 +1,244 @@
+"""Arguments, mistakes, and what is said about them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from folders import folder, source
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pellucid.errors import ArgumentError, InputError, TokenizerError, Unsupported
+from pellucid.text import spm
+from pellucid.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def bert() -> Tokenizer:
+    return Tokenizer.from_folder(folder("bert-uncased"))
+
+
+@pytest.fixture(scope="module")
+def llama() -> Tokenizer:
+    return Tokenizer.from_folder(folder("llama2"))
+
+
+def test_a_misspelt_argument_names_the_right_one(bert: Tokenizer) -> None:
+    with pytest.raises(ArgumentError, match="did you mean 'max_length'"):
+        bert("x", max_lenght=3)  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match="did you mean 'skip_special_tokens'"):
+        bert.decode([1], skip_special_token=True)  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match="did you mean 'padding_side'"):
+        Tokenizer.from_folder(folder("bert-uncased"), paddingside="left")  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match="did you mean 'longest'"):
+        bert("x", padding="longes")
+    with pytest.raises(ArgumentError, match="did you mean 'pad_token'"):
+        bert.add_special_tokens({"padd_token": "x"})
+    with pytest.raises(ArgumentError, match="return_tensors='tf'"):
+        bert("x", return_tensors="tf")
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, b"x", ["a", None], [1, 2], {"a": 1}, ["a", ["b", 3]], [["a", "b", "c"]]]
+)
+def test_what_is_not_text_is_named(bert: Tokenizer, value: object) -> None:
+    with pytest.raises(InputError) as raised:
+        bert(value)
+    kinds = {"NoneType", "int", "bytes", "dict", "list"}
+    assert any(f"({kind})" in raised.value.what for kind in kinds) or "3 of them" in raised.value.what
+
+
+def test_batches_of_pairs_must_match(bert: Tokenizer) -> None:
+    with pytest.raises(InputError, match="a batch of 2 texts with 1"):
+        bert(["a", "b"], ["c"])
+    with pytest.raises(InputError, match="no batch"):
+        bert(["a", "b"], "c")
+    with pytest.raises(InputError, match="is_split_into_words=True"):
+        bert("a b", is_split_into_words=True)
+    assert bert([]) == {"input_ids": [], "token_type_ids": [], "attention_mask": []}
+
+
+def test_rows_of_different_length_are_no_tensor(bert: Tokenizer) -> None:
+    for kind in ("pt", "np"):
+        with pytest.raises(InputError, match=r"lengths \[3, 4\]"):
+            bert(["a", "a b"], return_tensors=kind)
+
+
+def test_ids_that_cannot_be_decoded(bert: Tokenizer) -> None:
+    for bad in ([-100, 5], [1.5], "x", None, [None]):
+        with pytest.raises(InputError):
+            bert.decode(bad)
+    assert bert.decode([10**6]) == ""
+
+
+def test_lengths_nobody_knows_are_said_once(llama: Tokenizer) -> None:
+    tok = Tokenizer.from_folder(folder("llama2"))
+    with pytest.warns(UserWarning, match="truncation='longest_first' does nothing"):
+        assert len(tok("a b c", truncation=True)["input_ids"]) == 4
+    tok("a b c", truncation=True)
+    with pytest.warns(UserWarning, match="padding='max_length' does nothing"):
+        tok("a b c", padding="max_length")
+    with pytest.raises(ArgumentError, match="does not fit"):
+        tok("a b c", truncation=True, max_length=3, stride=2)
+
+
+def test_padding_without_a_pad_token_uses_eos_and_says_so() -> None:
+    tok = Tokenizer.from_folder(folder("llama2"))
+    with pytest.warns(UserWarning, match="padding with eos_token"):
+        rows = tok(["a", "a b"], padding=True)["input_ids"]
+    assert rows[0][-1] == tok.eos_token_id
+    tok(["a", "a b"], padding=True)
+    tok.eos_token = None
+    with pytest.warns(UserWarning, match="padding with unk_token"):
+        assert tok(["a", "a b"], padding=True)["input_ids"][0][-1] == 0
+
+
+def test_a_special_token_must_be_in_the_vocabulary() -> None:
+    tok = Tokenizer.from_folder(folder("llama2"))
+    with pytest.raises(TokenizerError, match="not in the vocabulary"):
+        tok.pad_token = "<pad>"
+    assert tok.add_special_tokens({"pad_token": "<pad>"}) == 1
+    assert (tok.pad_token, tok.pad_token_id, len(tok)) == ("<pad>", 32000, 32001)
+    tok.pad_token_id = 2
+    assert tok.pad_token == "</s>"
+    assert tok.add_tokens(["a", "neologism"]) == 1
+
+
+def test_a_state_does_not_outlive_a_call(bert: Tokenizer, tmp_path: Path) -> None:
+    bert(["a", "b c"], padding=True, truncation=True, max_length=3)
+    with pytest.raises(InputError):
+        bert([None], padding=True)
+    assert len(bert("a b c d e f")["input_ids"]) == 8
+    bert.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert saved["truncation"] is None and saved["padding"] is None
+
+
+def test_options_on_top_of_tokenizer_json(tmp_path: Path) -> None:
+    Tokenizer.from_folder(folder("bert-uncased")).save_pretrained(tmp_path)
+    assert Tokenizer.from_folder(tmp_path).tokenize("Hi") == ["hi"]
+    assert Tokenizer.from_folder(tmp_path, do_lower_case=False).tokenize("Hi") == ["[UNK]"]
+    with pytest.raises(ArgumentError, match="acts on a ByteLevel"):
+        Tokenizer.from_folder(tmp_path, add_prefix_space=True)
+    Tokenizer.from_folder(folder("llama2")).save_pretrained(tmp_path)
+    assert Tokenizer.from_folder(tmp_path).encode("Hi") == [1, 6324]
+    assert Tokenizer.from_folder(tmp_path, add_bos_token=False, add_eos_token=True).encode("Hi") == [6324, 2]
+
+
+def test_missing_files_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(
+        TokenizerError, match=r"accepted: tokenizer.json, vocab.txt; the folder has: config.json, model"
+    ):
+        Tokenizer.from_folder(tmp_path)
+    with pytest.raises(TokenizerError, match="vocab.json . merges.txt"):
+        Tokenizer.from_folder(tmp_path, tokenizer_class="GPT2TokenizerFast")
+    with pytest.raises(TokenizerError, match="accepted: tokenizer.json; the folder"):
+        Tokenizer.from_folder(tmp_path, tokenizer_class="NobodyKnowsTokenizer")
+    with pytest.raises(TokenizerError, match="nothing"):
+        Tokenizer.from_folder(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"model": {"type": "BPE"}}', "\x00", "[" * 100_000]
+)
+def test_broken_json_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(TokenizerError, match="tokenizer.json"):
+        Tokenizer.from_folder(tmp_path)
+    Tokenizer.from_folder(folder("bert-uncased")).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    if content != "{}" and "model" not in content:
+        with pytest.raises(TokenizerError, match="tokenizer_config.json"):
+            Tokenizer.from_folder(tmp_path)
+
+
+def test_added_tokens_must_have_their_ids(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes(source("bert-uncased/vocab.txt").read_bytes())
+    (tmp_path / "added_tokens.json").write_text('{"[ENT]": 40000}')
+    with pytest.raises(TokenizerError, match="is listed with id 40000, and has id 30522"):
+        Tokenizer.from_folder(tmp_path, tokenizer_class="BertTokenizer")
+
+
+# ---- the protobuf reader -----------------------------------------------------------------------------------
+
+SMALL = source("stories260K/tokenizer.model").read_bytes()
+
+
+def parses_or_says_so(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+    try:
+        model = spm.read(path)
+    except (TokenizerError, Unsupported):
+        return
+    assert model.pieces
+
+
+@given(data=st.binary(max_size=200))
+def test_random_bytes(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    parses_or_says_so(data, tmp_path_factory.getbasetemp() / "random.model")
+
+
+@given(cut=st.integers(0, len(SMALL)))
+def test_a_file_that_ends_early(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    parses_or_says_so(SMALL[:cut], tmp_path_factory.getbasetemp() / "cut.model")
+
+
+@given(at=st.integers(0, len(SMALL) - 1), byte=st.integers(0, 255))
+def test_a_byte_that_flipped(at: int, byte: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is read, the Rust side does not crash: text can be encoded, or there is an error."""
+    path = tmp_path_factory.getbasetemp() / "flipped" / "tokenizer.model"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(SMALL[:at] + bytes([byte]) + SMALL[at + 1 :])
+    with contextlib.suppress(TokenizerError, Unsupported):
+        Tokenizer.from_folder(path.parent, tokenizer_class="LlamaTokenizer").encode("Once upon a time ½")
+
+
+def test_a_hostile_length_reserves_no_memory() -> None:
+    with pytest.raises(ValueError, match="1152921504606846975 bytes"):
+        spm.parse(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x0f")
+    with pytest.raises(ValueError, match="without an end"):
+        spm.parse(b"\x80" * 50)
+
+
+# ---- the door ----------------------------------------------------------------------------------------------
+
+
+def test_loading_is_light_and_needs_no_torch() -> None:
+    """The whole process, from start to ids: 0.07 s measured for a vocab.txt; the limit is for a busy CI."""
+    program = (
+        "import sys; from pellucid.text.tokenizer import Tokenizer; "
+        "Tokenizer.from_folder(sys.argv[1])('x'); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'transformers', 'sentencepiece')))"
+    )
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program, str(folder("bert-uncased"))], check=True)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 1.0, took
+
+
+def test_a_tokenizer_survives_pickling(bert: Tokenizer) -> None:
+    again = pickle.loads(pickle.dumps(bert))
+    assert again(["a b", "c"], padding=True) == bert(["a b", "c"], padding=True)
+    assert again.special_tokens_map == bert.special_tokens_map
+
+
+def test_an_encoding_survives_pickling(bert: Tokenizer) -> None:
+    made = bert(["a b", "c"], padding=True)
+    again = pickle.loads(pickle.dumps(made))
+    assert again == made and again.tokens(0) == made.tokens(0)
+    assert again.input_ids == again["input_ids"] and again[0].ids == made["input_ids"][0]
+    with pytest.raises(AttributeError):
+        made.labels  # noqa: B018
+    with pytest.raises(InputError, match="tokenizer call"):
+        bert.pad({"input_ids": [1]}).tokens()
