@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from pellucid.compat.auto_text import AutoConfig as AutoConfig
     from pellucid.compat.auto_text import AutoTokenizer as AutoTokenizer
-    from pellucid.compat.generation import GenerationConfig as GenerationConfig
+    from pellucid.engine.options import GenerationConfig as GenerationConfig
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
     from pellucid.compat.pipelines import pipeline as pipeline
     from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
@@ -41,7 +41,7 @@ _HOMES = {
     "AutoModelForSeq2SeqLM": "compat.auto",
     "AutoModelForSequenceClassification": "compat.auto",
     "AutoModelForTokenClassification": "compat.auto",
-    "GenerationConfig": "compat.generation",
+    "GenerationConfig": "engine.options",
     "PellucidError": "errors",
     "PreTrainedModel": "compat.modeling",
     "TextIteratorStreamer": "compat.streamers",

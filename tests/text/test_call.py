@@ -85,6 +85,8 @@ def test_lengths_nobody_knows_are_said_once(llama: Tokenizer) -> None:
     tok("a b c", truncation=True)
     with pytest.warns(UserWarning, match="padding='max_length' does nothing"):
         tok("a b c", padding="max_length")
+    with pytest.raises(ArgumentError, match="max_length=0 has no room for the 1 special"):
+        tok("a b c", truncation=True, max_length=0)
     with pytest.raises(ArgumentError, match="does not fit"):
         tok("a b c", truncation=True, max_length=3, stride=2)
 
@@ -159,6 +161,26 @@ def test_broken_json_is_an_error(tmp_path: Path, content: str) -> None:
     if content != "{}" and "model" not in content:
         with pytest.raises(TokenizerError, match="tokenizer_config.json"):
             Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tokenizer_class": 5},
+        {"model_max_length": "long"},
+        {"added_tokens_decoder": [1]},
+        {"added_tokens_decoder": {"x": {}}},
+        {"pad_token": {"text": "[PAD]"}},
+        {"extra_special_tokens": 3},
+        {"chat_template": [{"name": "default"}]},
+        {"do_lower_case": "perhaps"},
+    ],
+)
+def test_a_configuration_of_the_wrong_kind_is_an_error(tmp_path: Path, wrong: dict[str, object]) -> None:
+    (tmp_path / "vocab.txt").write_bytes(source("bert-uncased/vocab.txt").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **wrong}))
+    with pytest.raises(TokenizerError):
+        Tokenizer.from_folder(tmp_path)
 
 
 def test_added_tokens_must_have_their_ids(tmp_path: Path) -> None:

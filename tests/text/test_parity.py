@@ -148,6 +148,12 @@ def test_vocabulary_and_special_tokens(name: str) -> None:
     }
 
 
+def test_a_special_token_of_the_models_own() -> None:
+    a, b = ours("bert-image"), reference("bert-image")
+    assert (a.image_token, a.image_token_id) == (b.image_token, b.image_token_id) == ("[IMG]", 30522)
+    assert a.encode("an [IMG]") == b.encode("an [IMG]")
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_a_saved_folder_is_the_same_tokenizer_in_both(name: str, tmp_path: Any) -> None:
     a = Tokenizer.from_folder(folder(name))

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pellucid.errors import WeightsError
-from pellucid.weights.safetensors import DTYPES, SafetensorsFile, page_counts, read_header
+from pellucid.weights.safetensors import DTYPES, PAGE, SafetensorsFile, page_counts, read_header
 
 FAST = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 linux = pytest.mark.skipif(page_counts(0, 0) is None, reason="needs /proc/self/pagemap")
@@ -44,7 +45,10 @@ HOSTILE = {
     "null": (file_of(b"null"), "not an object"),
     "no header at all": (file_of(b""), "JSON cannot be read"),
     "deep nesting": (file_of(b'{"a":' + b"[" * 200_000), "nests too deeply"),
-    "nested to just below the limit": (file_of(b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"), "not dtype, shape"),
+    "nested to just below the limit": (
+        file_of(b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"),
+        "not dtype, shape",
+    ),
     "a number of many digits": (file_of(b'{"a":' + b"9" * 1_000_000 + b"}"), "1000000 digits"),
     "a repeated tensor": (
         file_of(b'{"a":%b,"a":%b}' % ((json.dumps(tensor_of()).encode(),) * 2), FOUR),
@@ -70,7 +74,10 @@ HOSTILE = {
         file_of({"a": tensor_of(shape=(0, 2**62, 2**62), data_offsets=(0, 0))}),
         "too large",
     ),
-    "65 dimensions": (file_of({"a": tensor_of(shape=(1,) * 65, data_offsets=(0, 1))}, b"\0"), "has the shape"),
+    "65 dimensions": (
+        file_of({"a": tensor_of(shape=(1,) * 65, data_offsets=(0, 1))}, b"\0"),
+        "has the shape",
+    ),
     "a negative offset": (file_of({"a": tensor_of(data_offsets=(-4, 0))}, FOUR), "data_offsets [-4, 0]"),
     "offsets backwards": (file_of({"a": tensor_of(data_offsets=(4, 0))}, FOUR), "data_offsets [4, 0]"),
     "three offsets": (file_of({"a": tensor_of(data_offsets=(0, 2, 4))}, FOUR), "data_offsets [0, 2, 4]"),
@@ -83,7 +90,10 @@ HOSTILE = {
     "a gap at the start": (file_of({"a": tensor_of(data_offsets=(1, 5))}, b"12345"), "gap after the header"),
     "data cut short": (file_of({"a": tensor_of()}, b"\1\2\3"), "file has"),
     "data left over": (file_of({"a": tensor_of()}, FOUR + b"5"), "file has"),
-    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "Git LFS pointer",
+    ),
     "a web page": (b"<!DOCTYPE html><html><body>Not found</body></html>", "claims"),
 }
 
@@ -161,7 +171,9 @@ def test_any_header_gives_an_error_or_what_the_library_reads(header, size, tmp_p
 @given(at=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 400) | st.none())
 def test_a_damaged_file_gives_an_error_or_tensors(at, value, cut, tmp_path):
     path = tmp_path / "m.safetensors"
-    safetensors.torch.save_file({"a": torch.arange(12.0).view(3, 4), "b": torch.ones(5, dtype=torch.int8)}, path)
+    safetensors.torch.save_file(
+        {"a": torch.arange(12.0).view(3, 4), "b": torch.ones(5, dtype=torch.int8)}, path
+    )
     data = bytearray(path.read_bytes())
     data[at % len(data)] = value
     path.write_bytes(data[:cut])
@@ -183,7 +195,9 @@ TORCH_DTYPES = {name: getattr(torch, torch_name) for name, (_, torch_name) in DT
 @st.composite
 def some_tensors(draw) -> dict[str, torch.Tensor]:
     found = {}
-    for name in draw(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), max_size=4, unique=True)):
+    for name in draw(
+        st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), max_size=4, unique=True)
+    ):
         dtype = draw(st.sampled_from([name for name in TORCH_DTYPES if name not in ("F4", "BOOL")]))
         shape = draw(st.lists(st.integers(0, 5), max_size=3))
         count = int(torch.tensor(shape).prod()) * DTYPES[dtype][0] // 8
@@ -208,7 +222,11 @@ def test_what_the_library_writes_is_read_bit_for_bit(tensors, tmp_path):
 
 def test_misaligned_tensors_are_copies_and_right(tmp_path):
     path = tmp_path / "m.safetensors"
-    header = {"a": tensor_of("U8", (1,), (0, 1)), "b": tensor_of("F32", (3,), (1, 13)), "c": tensor_of("F64", (), (13, 21))}
+    header = {
+        "a": tensor_of("U8", (1,), (0, 1)),
+        "b": tensor_of("F32", (3,), (1, 13)),
+        "c": tensor_of("F64", (), (13, 21)),
+    }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(file_of(text, b"\7" + struct.pack("<fffd", 1, 2, 3, 4)))
@@ -224,7 +242,9 @@ def test_misaligned_tensors_are_copies_and_right(tmp_path):
 
 def test_half_byte_types(tmp_path):
     path = tmp_path / "m.safetensors"
-    path.write_bytes(file_of({"a": tensor_of("F4", (2, 4)), "b": tensor_of("F6_E2M3", (4,), (4, 7))}, FOUR + b"abc"))
+    path.write_bytes(
+        file_of({"a": tensor_of("F4", (2, 4)), "b": tensor_of("F6_E2M3", (4,), (4, 7))}, FOUR + b"abc")
+    )
     file = SafetensorsFile(path)
     assert bits(file.tensor("a")) == FOUR
     assert file.tensor("a").shape == (2, 2)
@@ -235,14 +255,19 @@ def test_half_byte_types(tmp_path):
 @pytest.fixture
 def large(tmp_path) -> SafetensorsFile:
     """Two tensors of 8 MiB between two of some bytes."""
-    tensors = {"a": torch.ones(3), "big": torch.arange(2 << 20).float(), "c": torch.ones(2 << 20), "d": torch.ones(5)}
+    tensors = {
+        "a": torch.ones(3),
+        "big": torch.arange(2 << 20).float(),
+        "c": torch.ones(2 << 20),
+        "d": torch.ones(5),
+    }
     safetensors.torch.save_file(tensors, tmp_path / "m.safetensors")
     return SafetensorsFile(tmp_path / "m.safetensors")
 
 
 def resident() -> int:
     """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return 1024 * int(re.search(r"Rss: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text())[1])
 
 
 def test_writing_to_a_tensor_never_changes_the_file(large):
@@ -260,8 +285,8 @@ def test_release_gives_memory_back_and_the_values_return(large):
     gc.collect()
     before = resident()
     released = large.release("big")
-    assert released >= 8 << 20 - 2 * 4096
-    assert before - resident() > 7 << 20
+    assert released >= (8 << 20) - 2 * PAGE
+    assert before - resident() >= released
     assert large.release("big") == 0
     assert tensor.double().sum() == total
     assert neighbour.sum() == 2 << 20
@@ -277,7 +302,7 @@ def test_a_modified_tensor_is_never_released(large):
     assert tensor[1 << 20] == -1
     assert large.dirty("c") is False
     assert large.dirty("a") is False
-    assert large.release("c") == 0 or large.tensor("c").sum() == 2 << 20
+    assert large.tensor("c").sum() == 2 << 20
 
 
 @linux

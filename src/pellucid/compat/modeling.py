@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid import families, hub
 from pellucid.compat.arguments import one_device, sort_out
-from pellucid.compat.generation import GenerationConfig, read_options
+from pellucid.engine.options import GenerationConfig, of_config, read_options
 from pellucid.compat.streamers import TextStreamer
 from pellucid.config import Config
 from pellucid.engine.runner import Request, run
@@ -144,6 +144,11 @@ class PreTrainedModel(Model):
         if self._generation_config is not None and (self.can_generate() or self._generation_config.to_dict()):
             self._generation_config.save_pretrained(save_directory)
 
+    @property
+    def folder(self) -> Path | None:
+        """Where the model was loaded from; None for one made from a config."""
+        return Path(self.report.files[0]).parent if self.report.files else None
+
     def can_generate(self) -> bool:
         """Whether `generate` works for this head."""
         return self.TASK in ("causal-lm", "seq2seq-lm")
@@ -152,8 +157,7 @@ class PreTrainedModel(Model):
     def generation_config(self) -> GenerationConfig:
         """Defaults of `generate`; the special ids are the config's where nothing else was said."""
         if self._generation_config is None:
-            names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-            self._generation_config = GenerationConfig(**{n: self.config.get(n) for n in names if n in self.config})
+            self._generation_config = of_config(self.config.to_dict())
         return self._generation_config
 
     @generation_config.setter
@@ -216,18 +220,21 @@ class PreTrainedModel(Model):
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, eos_token_id=eos_token_id,
             pad_token_id=pad_token_id, bos_token_id=bos_token_id,
         )  # fmt: skip
-        settings = (generation_config or self.generation_config).merged({**named, **options})
+        settings = self.generation_config
+        if generation_config is not None:
+            settings = settings.merged_quietly(generation_config.to_dict())
+        settings = settings.merged({**named, **options})
         settings.check()
         given = inputs if inputs is not None else input_ids
         prompts = self._prompts(given, attention_mask, settings)
-        requests = [self._request(prompt, settings, row) for row, prompt in enumerate(prompts)]
+        requests = [settings.request(self, prompt, row) for row, prompt in enumerate(prompts)]
         self._run(requests, streamer)
         return self._result(given, requests, settings)
 
     def _prompts(self, given: Any, mask: Tensor | None, settings: GenerationConfig) -> list[list[int]]:
         """The ids of each row, without pads."""
         if given is None:
-            bos = settings.bos_token_id if settings.bos_token_id is not None else self.config.bos_token_id
+            bos = settings.bos_token_id
             if bos is None:
                 raise InputError("no prompt, and the model has no BOS token", where="generate", next="give ids")
             return [[bos]]
@@ -251,42 +258,12 @@ class PreTrainedModel(Model):
 
     def _guessed_mask(self, ids_BT: Tensor, settings: GenerationConfig) -> Tensor | None:
         """Pads at the edges of a rectangle do not count, unless the pad id also ends sequences."""
-        pad = settings.pad_token_id if settings.pad_token_id is not None else self.config.pad_token_id
-        if pad is None or pad in self._eos(settings):
+        pad = settings.pad_token_id
+        if pad is None or pad in settings.eos:
             return None
         real = ids_BT != pad
         inside = (real.cumsum(1) > 0) & (real.flip(1).cumsum(1).flip(1) > 0)
         return inside.long()
-
-    def _eos(self, settings: GenerationConfig) -> frozenset[int]:
-        if settings.eos_token_id is None and self.config.eos_token_id is not None:
-            return GenerationConfig(eos_token_id=self.config.eos_token_id).eos
-        return settings.eos
-
-    def _request(self, prompt: list[int], settings: GenerationConfig, row: int) -> Request:
-        begin: list[int] = []
-        if self.encoder is not None:
-            start = settings.decoder_start_token_id
-            start = self.spec.decoder_start if start is None else start
-            if start is None:
-                raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
-            begin = [start]
-        told = settings.to_dict()
-        if settings.max_new_tokens is not None:
-            new = settings.max_new_tokens
-        elif "max_length" in told:
-            new = settings.max_length - len(begin or prompt)
-            if new <= 0:
-                what = f"max_length={settings.max_length} leaves no room behind {len(begin or prompt)} tokens"
-                raise ArgumentError(what, where="max_length", next="raise it, or use max_new_tokens")
-        else:
-            new = settings.max_length
-        sampling = settings.sampling()
-        if sampling.seed is not None and row:
-            sampling = type(sampling)(**{**sampling.__dict__, "seed": sampling.seed + row})
-        return Request(
-            ids=prompt, max_new=new, min_new=settings.min_new_tokens, eos=self._eos(settings), sampling=sampling, begin=begin
-        )  # fmt: skip
 
     def _run(self, requests: list[Request], streamer: TextStreamer | None) -> None:
         if streamer is not None and len(requests) > 1:
@@ -310,9 +287,9 @@ class PreTrainedModel(Model):
             rows = [[*request.ids, *request.output] for request in requests]
         if given is not None and not isinstance(given, Tensor):
             return rows[0] if given and isinstance(given[0], int) else rows
-        pad = settings.pad_token_id if settings.pad_token_id is not None else self.config.pad_token_id
+        pad = settings.pad_token_id
         if pad is None:
-            pad = min(self._eos(settings), default=0)
+            pad = min(settings.eos, default=0)
         if self.encoder is None and given is not None:
             whole = given if given.dim() == 2 else given[None]
             rows = [[*row, *request.output] for row, request in zip(whole.tolist(), requests)]
@@ -351,8 +328,3 @@ def class_named(name: str) -> type[PreTrainedModel] | None:
                 made = type(name, (PreTrainedModel,), {"TASK": task, "FAMILY": family.name, "__module__": __name__})
                 return made
     return None
-
-
-def folder_of(model: Model) -> Path | None:
-    """Where a model was loaded from."""
-    return Path(model.report.files[0]).parent if model.report.files else None

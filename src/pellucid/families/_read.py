@@ -38,7 +38,14 @@ def read_rope(c: Config, dim: int) -> Rope:
     section = c.section("rope_parameters") or c.section("rope_scaling")
     theta = c.get("rope_theta")
     if section is not None:
-        theta = section.get("rope_theta") or theta
+        inner = section.get("rope_theta")
+        if inner is not None and "rope_theta" in c and theta != inner:
+            raise ConfigError(
+                f"rope_theta={theta!r} and the one of the rotary section, {inner!r}, contradict",
+                where=c.where,
+                next="give rope_parameters={'rope_type': …, 'rope_theta': …} as a whole",
+            )
+        theta = inner or theta
     theta = 10000.0 if theta is None else theta
     if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:
         raise ConfigError(f"rope_theta={theta!r} is not a positive number", where=c.where, next="correct config.json")

@@ -4,10 +4,10 @@
 T5, XLM-RoBERTa), WordPiece vocabularies (BERT), byte-level merges (GPT-2, RoBERTa).
 
 Where transformers 5.23 and the sentencepiece library give different ids for the same `.model`, this file
-follows sentencepiece, with which the models were trained. With Llama-2's tokenizer.model, of the 47 cases that
-llama.cpp expects (made with the Hugging Face tokenizers of 2023, equal to sentencepiece):
+follows sentencepiece, with which the models were trained. With Llama-2's tokenizer.model, of the 47 cases
+that llama.cpp expects (made with Hugging Face tokenizers, and equal to sentencepiece):
 
-- The reference gets 15 wrong, all with a space in front or several in a row. It orders merges by id;
+- The reference gets 15 wrong: all that begin with a space, for two reasons. It orders merges by id;
   sentencepiece orders them by score, and runs of spaces (id 259 on) have the lowest score of all, -1e9. So
   "a  # c" is `▁a ▁ ▁# ▁c`, in the reference `▁a ▁▁ # ▁c`: indented code is cut differently. And
   sentencepiece puts its dummy space before every text, " Hello" is `▁ ▁Hello`; the reference leaves it out

@@ -24,12 +24,13 @@ from typing import Any, ParamSpec, TypeVar
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
-from pellucid.errors import ArgumentError, InputError, TokenizerError, nearest
+from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, nearest
 from pellucid.text import convert
 from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass, row
 from pellucid.text.encoding import BatchEncoding
 
-UNLIMITED = int(1e30)  # what model_max_length says when nobody knows
+UNLIMITED = int(1e30)  # model_max_length where nobody knows; transformers reads 1e20 and more so
+CONFIG = "tokenizer_config.json"
 SIDES = ("left", "right")
 PADDINGS = {
     False: None,
@@ -38,12 +39,8 @@ PADDINGS = {
     "longest": "longest",
     "max_length": "max_length",
 }
-TRUNCATIONS = {
-    **dict.fromkeys((False, "do_not_truncate")),
-    **dict.fromkeys((True, "longest_first"), "longest_first"),
-    "only_first": "only_first",
-    "only_second": "only_second",
-}
+TRUNCATIONS = {False: None, "do_not_truncate": None, True: "longest_first"}
+TRUNCATIONS |= {each: each for each in ("longest_first", "only_first", "only_second")}
 # WordPiece puts spaces around punctuation; this takes them away, in this order (transformers 5.23).
 CLEAN_UP = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'"}
 CLEAN_UP |= {f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")}
@@ -128,7 +125,7 @@ class Tokenizer:
         name_or_path: str = "",
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """`roles`: text or None for each name in `classes.ROLES`; `config` is kept for `save_pretrained`."""
+        """`roles`: text by name, `classes.ROLES` and others; `config` is kept for `save_pretrained`."""
         for argument, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
             _one_of(argument, side, SIDES)
         backend_tokenizer.no_truncation()
@@ -146,6 +143,15 @@ class Tokenizer:
         self._config = dict(config or {})
         self._lock = threading.Lock()
         self._said: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        """Special tokens of one model's own, such as `image_token`, and their ids."""
+        roles = vars(self).get("_roles", {})
+        if name in roles:
+            return roles[name]
+        if name.endswith("_id") and (text := roles.get(name.removesuffix("_id"))) is not None:
+            return self.backend_tokenizer.token_to_id(text)
+        raise AttributeError(f"a tokenizer has no {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and deepcopy: a lock belongs to one process."""
@@ -194,7 +200,12 @@ class Tokenizer:
             TokenizerError: files are missing, broken, or contradict each other.
         """
         asked = {name: value for name, value in locals().items() if name in OVERRIDES and value is not None}
-        return _load(cls, Path(folder), asked)
+        try:
+            return _load(cls, Path(folder), asked)
+        except PellucidError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as e:
+            raise TokenizerError(f"a value of the wrong kind: {e}", where=Path(folder) / CONFIG) from e
 
     @strict
     def save_pretrained(self, save_directory: Path | str) -> tuple[str, ...]:
@@ -215,14 +226,14 @@ class Tokenizer:
         }
         files = {
             "tokenizer.json": self.backend_tokenizer.to_str(pretty=True),
-            "tokenizer_config.json": _json(config),
+            CONFIG: _json(config),
             "special_tokens_map.json": _json(special),
         }
         if isinstance(self.chat_template, str):
             files["chat_template.jinja"] = self.chat_template
         elif self.chat_template:
             named = [{"name": name, "template": text} for name, text in self.chat_template.items()]
-            files["tokenizer_config.json"] = _json(config | {"chat_template": named})
+            files[CONFIG] = _json(config | {"chat_template": named})
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
         return tuple(str(folder / name) for name in files)
@@ -398,7 +409,8 @@ class Tokenizer:
         with self._lock, convert.rust_errors(self.name_or_path):
             try:
                 if truncation is not None:
-                    _check_room(truncation, rust, add_special_tokens)
+                    pair = bool(inputs) and isinstance(inputs[0], tuple)
+                    _check_room(truncation, rust.num_special_tokens_to_add(pair) if add_special_tokens else 0)
                     rust.enable_truncation(**truncation)
                 if padding is not None:
                     rust.enable_padding(**padding)
@@ -423,7 +435,7 @@ class Tokenizer:
         _one_of("truncation", truncation, TRUNCATIONS)
         pad, strategy = PADDINGS[padding], TRUNCATIONS[truncation]
         length = max_length if max_length is not None else self.model_max_length
-        if length >= UNLIMITED // 10**10:  # transformers' own bound is 1e20
+        if length >= 1e20:
             for argument, given in (("truncation", strategy), ("padding", pad == "max_length" and pad)):
                 if given:
                     self._say(
@@ -668,7 +680,7 @@ BAKED_IN |= {
 
 def _load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any]) -> Tokenizer:
     """`from_folder`, with the arguments that were given."""
-    config = convert.read_json(folder / "tokenizer_config.json")
+    config = convert.read_json(folder / CONFIG)
     if "added_tokens_decoder" not in config:
         config |= convert.read_json(folder / "special_tokens_map.json")
     config |= asked
@@ -681,6 +693,7 @@ def _load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any]) -> Tokenize
     options |= {key: config[key] for key in OVERRIDES if key in config and config[key] is not None}
     from_json = (folder / "tokenizer.json").is_file()
     roles = {role: config.get(role, defaults.tokens.get(role)) for role in ROLES}
+    roles |= _own_roles(config)
     rust = convert.build(folder, name, defaults, options, _text(roles["unk_token"]))
     if from_json:
         for role in ROLES:  # a default that this vocabulary does not have is not a fact about it
@@ -738,10 +751,20 @@ def _patch(
                 )
 
 
+def _own_roles(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Named special tokens beyond the usual ones: `image_token`, or an object in `extra_special_tokens`."""
+    named = config.get("extra_special_tokens")
+    found = dict(named) if isinstance(named, dict) else {}
+    for key, value in config.items():
+        if key.endswith("_token") and key not in ROLES and isinstance(value, str | dict):
+            found[key] = value
+    return found
+
+
 def _extra_tokens(config: Mapping[str, Any], options: Mapping[str, Any]) -> list[Any]:
     """Special tokens without a role; T5's sentinels are among them."""
     extra = config.get("extra_special_tokens") or []
-    found = list(extra.values() if isinstance(extra, dict) else extra)
+    found = [] if isinstance(extra, dict) else list(extra)
     texts = {_text(token) for token in found}
     sentinels = convert.sentinel_tokens(options)
     return found if any(text in texts for text in sentinels) else [*found, *sentinels]
@@ -829,15 +852,13 @@ def _one_of(argument: str, value: Any, known: Iterable[Any]) -> None:
         )
 
 
-def _check_room(truncation: Mapping[str, Any], rust: RustTokenizer, add_special_tokens: bool) -> None:
-    """The Rust side panics where no room is left for text."""
-    room = truncation["max_length"] - (rust.num_special_tokens_to_add(False) if add_special_tokens else 0)
-    if truncation["max_length"] < 0 or truncation["stride"] < 0:
-        raise ArgumentError(f"max_length={truncation['max_length']}, stride={truncation['stride']}: below 0")
-    if truncation["stride"] and truncation["stride"] >= room:
-        raise ArgumentError(
-            f"stride={truncation['stride']} does not fit into the {room} tokens left for text"
-        )
+def _check_room(truncation: Mapping[str, Any], special: int) -> None:
+    """Without room for `special` tokens the Rust side truncates nothing; with a stride too long it panics."""
+    length, stride = truncation["max_length"], truncation["stride"]
+    if length < special:
+        raise ArgumentError(f"max_length={length} has no room for the {special} special tokens of each row")
+    if stride < 0 or 0 < stride >= length - special:
+        raise ArgumentError(f"stride={stride} does not fit into the {length - special} tokens left for text")
 
 
 def _inputs(text: Any, pair: Any, *, words: bool) -> tuple[list[Any], bool]:

@@ -1,7 +1,7 @@
 """Writer for .safetensors: tensor by tensor, beside the old files, replaced when everything is on disk.
 
 An interrupted save leaves the old model as it was. Saving into the folder that the tensors are mapped from
-works: a mapped file that is replaced stays readable until it is unmapped. For the format, see `safetensors.py`.
+works: a mapped file that is replaced stays readable until it is unmapped. The format: see `safetensors.py`.
 """
 
 from __future__ import annotations
@@ -127,17 +127,21 @@ def _plan(tensors: Mapping[str, Tensor], limit: int) -> list[list[Entry]]:
     """Shards of at most `limit` bytes, in the order given; offsets count from the shard's first tensor."""
     shards: list[list[Entry]] = [[]]
     held = 0
-    for name, tensor in tensors.items():
-        if name == "__metadata__":
-            raise WeightsError("a tensor cannot be called '__metadata__'", next="rename it")
-        dtype, shape = describe(tensor, f"tensor {name!r}")
-        nbytes = tensor.numel() * tensor.element_size()
-        if shards[-1] and held + nbytes > limit:
+    for name in tensors:
+        entry = _entry(name, tensors[name])
+        if shards[-1] and held + entry.nbytes > limit:
             shards.append([])
             held = 0
-        shards[-1].append(Entry(name, dtype, shape, 0, nbytes))
-        held += nbytes
+        shards[-1].append(entry)
+        held += entry.nbytes
     return [_placed(shard) for shard in shards]
+
+
+def _entry(name: str, tensor: Tensor) -> Entry:
+    if name == "__metadata__":
+        raise WeightsError("a tensor cannot be called '__metadata__'", next="rename it")
+    dtype, shape = describe(tensor, f"tensor {name!r}")
+    return Entry(name, dtype, shape, 0, tensor.numel() * tensor.element_size())
 
 
 def _placed(shard: list[Entry]) -> list[Entry]:
@@ -183,7 +187,8 @@ def _write_tensor(file: BinaryIO, entry: Entry, tensor: Tensor) -> None:
         )
     if entry.nbytes:
         plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        file.write(plain.view(-1).view(torch.uint8).numpy().data)
+        flat = plain.as_strided((plain.numel(),), (1,))  # `view` keeps the stride of a single element
+        file.write(flat.view(torch.uint8).numpy().data)
 
 
 def _index(shards: list[list[Entry]], names: list[str]) -> bytes:

@@ -87,17 +87,19 @@ def _check_archive(path: Path) -> None:
 
 
 def _refused(error: Exception, path: Path) -> WeightsError:
+    """torch's message without its advice, which is to load the file with its code."""
     text = str(error)
-    wanted = re.search(r"GLOBAL (\S+) was not an allowed global", text) or re.search(
-        r"Unsupported class (\S+)", text
-    )
+    wanted = re.search(r"\bGLOBAL ([\w.]+)", text)
     if wanted:
         return WeightsError(
-            f"the pickle wants to import {wanted[1] or wanted[2]}, which is code; it was not loaded",
+            f"the pickle wants to import {wanted[1]}, which is code; it was not loaded",
             where=path,
             next="use the model's .safetensors files, or ask its author for them",
         )
-    first = text.strip().splitlines()[0][:200] if text.strip() else "no message"
+    if "TorchScript" in text:
+        return WeightsError("a TorchScript program, not a state dict", where=path, next="save the state dict")
+    reason = re.sub(r"(?s).*WeightsUnpickler error:|Please file an issue.*", "", text).strip()
+    first = reason.splitlines()[0][:200] if reason else "no message"
     return WeightsError(f"cannot be read: {type(error).__name__}: {first}", where=path, next=AGAIN)
 
 

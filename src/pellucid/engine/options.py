@@ -1,17 +1,21 @@
-"""GenerationConfig: the options of `generate`, from generation_config.json and from arguments."""
+"""Options: how a sequence is continued, from generation_config.json and from arguments."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pellucid import hub
 from pellucid.config import read_json
+from pellucid.engine.runner import Request
 from pellucid.engine.sampling import Sampling
-from pellucid.errors import ArgumentError, Unsupported, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
+from pellucid.models.model import Model
+from pellucid.weights.save import replace_file
 
 # What is done, with the value that holds where nobody says otherwise.
 DEFAULTS: dict[str, Any] = {
@@ -90,6 +94,10 @@ class GenerationConfig:
             new.update(do_sample=True)
         return new
 
+    def merged_quietly(self, options: Mapping[str, Any]) -> GenerationConfig:
+        """A copy with other options set, from a file: nothing is inferred."""
+        return GenerationConfig(**{**self._given, **{k: v for k, v in options.items() if v is not None}})
+
     def check(self) -> None:
         """Refuses what this version does not do.
 
@@ -118,6 +126,46 @@ class GenerationConfig:
         value = self.eos_token_id
         return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)
 
+    def new_tokens(self, held: int) -> int:
+        """How many tokens may follow `held` ones.
+
+        Raises:
+            ArgumentError: `max_length` leaves no room.
+        """
+        if self.max_new_tokens is not None:
+            return int(self.max_new_tokens)
+        if "max_length" not in self.to_dict():
+            return int(DEFAULTS["max_length"])  # of new tokens, as the reference has it
+        if self.max_length <= held:
+            what = f"max_length={self.max_length} leaves no room behind {held} tokens"
+            raise ArgumentError(what, where="max_length", next="raise it, or use max_new_tokens")
+        return int(self.max_length) - held
+
+    def request(self, model: Model, prompt: Sequence[int], row: int = 0) -> Request:
+        """The request that continues a prompt under these options; rows of one call differ in their seeds.
+
+        Raises:
+            InputError: an encoder-decoder whose start token nobody names.
+        """
+        begin: list[int] = []
+        if model.encoder is not None:
+            start = self.decoder_start_token_id
+            start = model.spec.decoder_start if start is None else start
+            if start is None:
+                raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
+            begin = [start]
+        sampling = self.sampling()
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + row)
+        return Request(
+            ids=list(prompt),
+            max_new=self.new_tokens(len(begin or prompt)),
+            min_new=self.min_new_tokens,
+            eos=self.eos,
+            sampling=sampling,
+            begin=begin,
+        )
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
@@ -130,8 +178,6 @@ class GenerationConfig:
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Writes generation_config.json."""
-        from pellucid.weights.save import replace_file
-
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "generation_config.json", json.dumps(self.to_dict(), indent=2) + "\n")
@@ -148,6 +194,11 @@ def read_options(folder: Path) -> GenerationConfig:
     path = folder / "generation_config.json"
     known = {*DEFAULTS, *NEUTRAL, *IDLE}
     if path.exists():
-        return GenerationConfig(**{k: v for k, v in read_json(path).items() if k in known})
-    values = read_json(folder / "config.json")
-    return GenerationConfig(**{k: v for k, v in values.items() if k in known and k.endswith("_token_id")})
+        options = {k: v for k, v in read_json(path).items() if k in known}
+        return of_config(read_json(folder / "config.json")).merged_quietly(options)
+    return of_config(read_json(folder / "config.json"))
+
+
+def of_config(values: Mapping[str, Any]) -> GenerationConfig:
+    """The special ids that a config names."""
+    return GenerationConfig(**{k: v for k, v in values.items() if k in DEFAULTS and k.endswith("_token_id")})

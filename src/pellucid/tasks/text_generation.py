@@ -1,0 +1,77 @@
+"""Prompts to continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pellucid.engine.options import GenerationConfig
+from pellucid.engine.runner import Request, generate, run
+from pellucid.errors import InputError
+from pellucid.models.model import Model
+from pellucid.text.stream import Stream
+from pellucid.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What followed a prompt."""
+
+    prompt: str
+    text: str
+    ids: list[int]
+    finish: str  # "stop" at an end token, "length" where the room or the wish was used up
+
+
+def prepare(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig) -> list[Request]:
+    """One request for each prompt.
+
+    Raises:
+        InputError: a prompt that is no string, or that has no token.
+    """
+    requests = []
+    for row, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise InputError(f"prompt {row} is a {type(prompt).__name__}", where="text-generation", next="give a string")
+        ids = tokenizer.encode(prompt)
+        if not ids:
+            raise InputError(
+                f"prompt {row} is empty, and this model has no token to begin with",
+                where="text-generation",
+                next="give some text",
+            )
+        requests.append(options.request(model, ids, row))
+    return requests
+
+
+def finish(tokenizer: Tokenizer, prompt: str, request: Request) -> Continuation:
+    """A finished request as text; special tokens are left out."""
+    if request.begin:
+        return Continuation(prompt, tokenizer.decode(request.output, skip_special_tokens=True), request.output, request.finish)
+    whole = tokenizer.decode([*request.ids, *request.output], skip_special_tokens=True)
+    given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
+    return Continuation(prompt, whole[len(given) :], request.output, request.finish)
+
+
+def generate_text(
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig
+) -> list[Continuation]:
+    """Continues all prompts together, in their order."""
+    options.check()
+    requests = prepare(model, tokenizer, prompts, options)
+    generate(model, requests)
+    return [finish(tokenizer, prompt, request) for prompt, request in zip(prompts, requests)]
+
+
+def stream_text(
+    model: Model, tokenizer: Tokenizer, prompt: str, options: GenerationConfig
+) -> Iterator[tuple[str, Request]]:
+    """Pieces of one continuation as they are chosen, never half a character, with the request so far."""
+    options.check()
+    (request,) = prepare(model, tokenizer, [prompt], options)
+    stream = Stream(tokenizer, skip_special_tokens=True)
+    held = "" if request.begin else "".join(stream.add(token) for token in request.ids)
+    del held  # the prompt is not repeated; the stream keeps what its last characters still depend on
+    for _, token in run(model, [request]):
+        yield stream.add(token), request
+    yield stream.end(), request
