@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def cases(*, variants: bool = True, tasks: bool = True) -> list[Case]:
             two = {"num_labels": 2} if task == "question-answering" else {}  # start and end
             found.append(Case(family, "", task, data["config"] | two, offset))
         for name, changes in data["variants"].items() if variants else ():
-            config = {k: v for k, v in {**data["config"], **changes}.items()}
+            config = {**data["config"], **changes}
             found.append(Case(family, name, data["tasks"][0], config, offset))
     return found
 
@@ -100,7 +100,7 @@ def make_loud(model: torch.nn.Module, norm_offset: float, seed: int = 0) -> None
                 parameter.copy_(1.0 - norm_offset + draw(parameter.shape) * 0.3)
 
 
-@lru_cache(maxsize=None)
+@cache
 def checkpoint(case: Case, root: Path) -> Path:
     """A folder that the reference library wrote, with loud weights and config keys as they are in the wild."""
     from transformers import AutoConfig
@@ -108,7 +108,7 @@ def checkpoint(case: Case, root: Path) -> Path:
     folder = root / str(case).replace(" ", "_")
     if folder.exists():
         return folder
-    config = AutoConfig.for_model(**{k: v for k, v in case.config.items()})
+    config = AutoConfig.for_model(**case.config)
     model = reference_class(case.task).from_config(config, attn_implementation="eager")
     make_loud(model, case.norm_offset)
     model.save_pretrained(folder)
@@ -176,7 +176,10 @@ def labels(case: Case, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
             tags[:, ::4] = -100
             return {"labels": tags}
         case "question-answering":
-            return {"start_positions": torch.tensor([3] * batch), "end_positions": torch.tensor([time + 7] * batch)}
+            return {
+                "start_positions": torch.tensor([3] * batch),
+                "end_positions": torch.tensor([time + 7] * batch),
+            }
         case None:
             return {}
     wanted = given.get("decoder_input_ids", given["input_ids"]).clone()

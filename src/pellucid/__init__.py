@@ -15,20 +15,32 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pellucid.compat.auto import (
         AutoModel as AutoModel,
+    )
+    from pellucid.compat.auto import (
         AutoModelForCausalLM as AutoModelForCausalLM,
+    )
+    from pellucid.compat.auto import (
         AutoModelForMaskedLM as AutoModelForMaskedLM,
+    )
+    from pellucid.compat.auto import (
         AutoModelForQuestionAnswering as AutoModelForQuestionAnswering,
+    )
+    from pellucid.compat.auto import (
         AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM,
+    )
+    from pellucid.compat.auto import (
         AutoModelForSequenceClassification as AutoModelForSequenceClassification,
+    )
+    from pellucid.compat.auto import (
         AutoModelForTokenClassification as AutoModelForTokenClassification,
     )
     from pellucid.compat.auto_text import AutoConfig as AutoConfig
     from pellucid.compat.auto_text import AutoTokenizer as AutoTokenizer
-    from pellucid.engine.options import GenerationConfig as GenerationConfig
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
     from pellucid.compat.pipelines import pipeline as pipeline
     from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
     from pellucid.compat.streamers import TextStreamer as TextStreamer
+    from pellucid.engine.options import GenerationConfig as GenerationConfig
     from pellucid.errors import PellucidError as PellucidError
 
 _HOMES = {

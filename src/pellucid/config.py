@@ -101,9 +101,7 @@ class Config:
         """The value of a key without which there is no model."""
         value = self.get(name)
         if value is None:
-            raise ConfigError(
-                f"the key {name!r} is missing, or null", where=self._where, next="add it to config.json"
-            )
+            raise ConfigError(f"the key {name!r} is missing, or null", where=self._where, next="add it to config.json")
         return value
 
     def number(self, name: str, kind: type = int, *, least: float = 0) -> Any:
@@ -124,9 +122,7 @@ class Config:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise ConfigError(
-                f"{name}={value!r} is not an object", where=self._where, next="correct config.json"
-            )
+            raise ConfigError(f"{name}={value!r} is not an object", where=self._where, next="correct config.json")
         return Config(value, where=f"{self._where}: {name}")
 
     def __contains__(self, name: str) -> bool:

@@ -69,13 +69,16 @@ def resolve(
         raise NotAModel(f"{text!r} is a file", where=path, next="give the folder that holds config.json")
     if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith("."):
         raise NotAModel(
-            f"there is no folder {text!r}", where=path.absolute(), next="give a model folder, or a hub id like org/name"
+            f"there is no folder {text!r}",
+            where=path.absolute(),
+            next="give a model folder, or a hub id like org/name",
         )
+    cache = None if cache_dir is None else Path(cache_dir)
     if offline is None:
         offline = offline_by_environment()
     if not offline and _reachable():
-        return _inside(_fetch(text, want, revision, cache_dir, token, force_download), subfolder)
-    return _inside(_cached(text, revision, cache_dir, offline), subfolder)
+        return _inside(_fetch(text, want, revision, cache, token, force_download), subfolder)
+    return _inside(_cached(text, revision, cache, offline), subfolder)
 
 
 def _inside(folder: Path, subfolder: str) -> Path:
@@ -89,7 +92,7 @@ def _fetch(
     name: str,
     want: Want,
     revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
+    cache_dir: Path | None,
     token: str | bool | None,
     force: bool,
 ) -> Path:
@@ -129,7 +132,7 @@ def _wanted(files: list[str], want: Want) -> list[str]:
     return [*CONFIG, *TOKENIZER, *(WEIGHTS if has_safetensors else OLD_WEIGHTS)]
 
 
-def _cached(name: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, offline: bool) -> Path:
+def _cached(name: str, revision: str | None, cache_dir: Path | None, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

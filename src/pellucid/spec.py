@@ -232,7 +232,12 @@ class SpanHead:
 Head = LmHead | SequenceHead | TokenHead | SpanHead
 
 Task = Literal[
-    "causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification", "token-classification", "question-answering"
+    "causal-lm",
+    "masked-lm",
+    "seq2seq-lm",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
 ]
 
 

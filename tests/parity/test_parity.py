@@ -63,11 +63,9 @@ def test_gradients_agree(case: ref.Case, checkpoints: Path) -> None:
 
 
 def gradients_by_file_name(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    from pellucid.models.loading import spelled
-
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found = {}
-    for name, place in spelled(model):
+    for name, place in model.file_places():
         parts = [parameters[slot].grad for slot in place.slots]
         if all(part is not None for part in parts):
             found[name] = place.join(parts)

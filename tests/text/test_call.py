@@ -45,9 +45,7 @@ def test_a_misspelt_argument_names_the_right_one(bert: Tokenizer) -> None:
         bert("x", return_tensors="tf")
 
 
-@pytest.mark.parametrize(
-    "value", [None, 3, b"x", ["a", None], [1, 2], {"a": 1}, ["a", ["b", 3]], [["a", "b", "c"]]]
-)
+@pytest.mark.parametrize("value", [None, 3, b"x", ["a", None], [1, 2], {"a": 1}, ["a", ["b", 3]], [["a", "b", "c"]]])
 def test_what_is_not_text_is_named(bert: Tokenizer, value: object) -> None:
     with pytest.raises(InputError) as raised:
         bert(value)
@@ -149,9 +147,7 @@ def test_missing_files_are_listed(tmp_path: Path) -> None:
         Tokenizer.from_folder(tmp_path / "absent")
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"model": {"type": "BPE"}}', "\x00", "[" * 100_000]
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"model": {"type": "BPE"}}', "\x00", "[" * 100_000])
 def test_broken_json_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(TokenizerError, match="tokenizer.json"):

@@ -43,9 +43,7 @@ def test_swift_transformers(model: str, name: str) -> None:
     for case in json.loads((DATA / "expected" / "swift_tests.json").read_text(encoding="utf-8"))[model]:
         assert tok(case["input"]) == case["encoded"]
         ids = case["encoded"]["input_ids"]
-        if (
-            name == "llama2"
-        ):  # the other two were decoded with the clean-up of version 4, which version 5 turned off
+        if name == "llama2":  # the other two were decoded with the clean-up of version 4, which version 5 turned off
             assert tok.decode(ids) == case["decoded_with_special"]
             assert tok.decode(ids, skip_special_tokens=True) == case["decoded_without_special"]
 
@@ -62,9 +60,7 @@ def test_sentencepiece_agrees_on_its_own_file(name: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    text=st.text(
-        st.sampled_from("aeHth  \n\t#(1½é日😀") | st.characters(exclude_categories=["Cs", "Cc"]), max_size=60
-    )
+    text=st.text(st.sampled_from("aeHth  \n\t#(1½é日😀") | st.characters(exclude_categories=["Cs", "Cc"]), max_size=60)
 )
 def test_llama_on_any_text(text: str) -> None:
     assume("<" not in text)  # a special token that is written out is text to one and a token to the other
@@ -82,11 +78,7 @@ def train(path: Path, **options: Any) -> Any:
     """A small sentencepiece model of our own source code, and the library's processor for it."""
     sentencepiece = pytest.importorskip("sentencepiece")
     package = Path(__file__).parents[2] / "src" / "pellucid" / "text"
-    lines = [
-        line
-        for file in sorted(package.glob("*.py"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
+    lines = [line for file in sorted(package.glob("*.py")) for line in file.read_text(encoding="utf-8").splitlines()]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines), model_prefix=str(path.with_suffix("")), minloglevel=3, **options
     )
@@ -127,9 +119,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_of_each_kind(kind: str, tmp_path: Path) -> None:
     judge = train(tmp_path / "tokenizer.model", vocab_size=700, **KINDS[kind])
-    tok = Tokenizer.from_folder(
-        tmp_path, tokenizer_class="GemmaTokenizer" if kind == "gemma" else "TokenizersBackend"
-    )
+    tok = Tokenizer.from_folder(tmp_path, tokenizer_class="GemmaTokenizer" if kind == "gemma" else "TokenizersBackend")
     for text in TEXTS:
         if "▁" in text or "\u200b" in text or "\r\n" in text:  # the Rust library's own limits: see convert.py
             continue

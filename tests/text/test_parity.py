@@ -170,11 +170,7 @@ def test_a_saved_folder_is_the_same_tokenizer_in_both(name: str, tmp_path: Any) 
         ids = a.encode(text)
         assert again.decode(ids) == there.decode(ids) == a.decode(ids)
         skipped = a.decode(ids, skip_special_tokens=True)
-        assert (
-            again.decode(ids, skip_special_tokens=True)
-            == there.decode(ids, skip_special_tokens=True)
-            == skipped
-        )
+        assert again.decode(ids, skip_special_tokens=True) == there.decode(ids, skip_special_tokens=True) == skipped
     for each in (
         "special_tokens_map",
         "padding_side",

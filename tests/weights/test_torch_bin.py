@@ -4,6 +4,7 @@ import collections
 import io
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -99,6 +100,9 @@ def compressed(path, tensors) -> None:
             new.writestr(item.filename, old.read(item))
 
 
+TWO_DISKS = struct.pack("<4sLQL", b"PK\6\7", 1, 0, 2) + b"PK\5\6" + b"\0" * 18
+
+
 def script(path) -> None:
     """What `torch.jit.save` leaves: an archive with a constants.pkl."""
     plain = io.BytesIO()
@@ -114,6 +118,7 @@ BROKEN = {
     "text": (lambda path: path.write_bytes(b"hello"), "cannot be read"),
     "random": (lambda path: path.write_bytes(bytes(range(256)) * 9), "cannot be read"),
     "zip magic only": (lambda path: path.write_bytes(b"PK\3\4" + b"\0" * 99), "cannot be read"),
+    "a zip on two disks": (lambda path: path.write_bytes(TWO_DISKS), "cannot be read"),
     "another zip": (lambda path: zipfile.ZipFile(path, "w").writestr("a", "b"), "cannot be read"),
     "LFS pointer": (
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
@@ -134,6 +139,10 @@ BROKEN = {
     ),
     "TorchScript": (script, "a TorchScript program"),
     "numpy": (lambda path: torch.save({"a": np.ones(2)}, path), "wants to import numpy"),
+    "a tensor larger than its file": (
+        lambda path: torch.save({"a": torch.ones(1).expand(1 << 40)}, path),
+        "4398046511104 bytes, in a file of",
+    ),
     "sparse": (lambda path: torch.save({"a": torch.eye(3).to_sparse()}, path), "torch.sparse_coo"),
     "meta": (lambda path: torch.save({"a": torch.ones(3, device="meta")}, path), "on meta"),
     "complex of 128 bits": (

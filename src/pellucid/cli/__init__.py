@@ -1,0 +1,57 @@
+"""The command line: `pellucid COMMAND`, each in a file of its name.
+
+A command's file is imported when it is called, torch inside the functions that need it: help is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from pellucid.errors import nearest
+
+# command -> its line in `pellucid --help`
+COMMANDS = {
+    "generate": "Continue a text with a language model.",
+    "show": "Say what a model is: its parts, or the code that it runs.",
+    "check": "Look over a model folder: config, weights, tokenizer, memory.",
+}
+
+
+class Commands(click.Group):
+    """Commands by their names in `COMMANDS`, imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"pellucid.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = nearest(args[0], COMMANDS) or f"there are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"No such command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pellucid", prog_name="pellucid", message="%(prog)s %(version)s")
+def main() -> None:
+    """Pretrained transformers, clear enough to see through.
+
+    \b
+    pellucid generate                        a story, from the small model inside the package
+    pellucid generate -m DIR "Dear reader,"  a continuation
+    pellucid show DIR                        what this model is
+    pellucid check DIR                       whether this folder holds together
+    """

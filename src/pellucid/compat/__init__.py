@@ -1,1 +1,1 @@
-"""The face that people know: names and arguments of transformers 4 and 5, over the layers below. No logic of its own."""
+"""The face that people know: names and arguments of transformers, over the layers below. No logic of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from pellucid import families, hub
 from pellucid.compat.arguments import one_device, sort_out
-from pellucid.engine.options import GenerationConfig, of_config, read_options
 from pellucid.compat.streamers import TextStreamer
 from pellucid.config import Config
+from pellucid.engine.options import GenerationConfig, of_config, read_options
 from pellucid.engine.runner import Request, run
 from pellucid.errors import ArgumentError, InputError, Unsupported
 from pellucid.models.loading import create, load, parse_dtype
@@ -120,7 +121,7 @@ class PreTrainedModel(Model):
 
     @classmethod
     def _check_family(cls, model: Model) -> None:
-        if cls.FAMILY is not None and cls.FAMILY != model.spec.family:
+        if cls.FAMILY is not None and model.spec.family != cls.FAMILY:
             raise ArgumentError(
                 f"{cls.__name__} was asked for, and the checkpoint is a {model.spec.family}",
                 where=model.config.where,
@@ -247,7 +248,7 @@ class PreTrainedModel(Model):
             if not given.numel():
                 raise InputError("the prompt is empty", where="generate", next="give at least one token")
             mask = self._guessed_mask(given, settings) if mask is None else mask
-            shape = packing(*given.shape, mask)
+            shape = packing(given.shape[0], given.shape[1], mask)
             return [list(map(int, row)) for row in shape.pack(given).split(list(shape.lengths))]
         if mask is not None:
             raise ArgumentError("attention_mask with a list", where="attention_mask", next="leave the pads out instead")
@@ -297,14 +298,12 @@ class PreTrainedModel(Model):
         return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
 
 
-ARGUMENTS = [
-    name for name in PreTrainedModel.from_pretrained.__func__.__code__.co_varnames if name not in ("cls", "config_keys")
-][:17]  # type: ignore[attr-defined]  # a classmethod
+ARGUMENTS = list(signature(PreTrainedModel.from_pretrained).parameters)
 
 
 def parse_auto(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A dtype argument; None and "auto" leave the choice to the file."""
-    return None if dtype in (None, "auto") else parse_dtype(dtype)  # type: ignore[arg-type]  # not None here
+    return None if dtype in (None, "auto") else parse_dtype(dtype)
 
 
 def loading_info(model: Model) -> dict[str, Any]:
@@ -325,6 +324,5 @@ def class_named(name: str) -> type[PreTrainedModel] | None:
         family = families.find(family_name)
         for task, class_name in family.classes.items():
             if class_name == name:
-                made = type(name, (PreTrainedModel,), {"TASK": task, "FAMILY": family.name, "__module__": __name__})
-                return made
+                return type(name, (PreTrainedModel,), {"TASK": task, "FAMILY": family.name, "__module__": __name__})
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from pellucid.errors import ArgumentError, InputError, Unsupported, WeightsError
 from pellucid.tasks import fill_mask, hidden, text_generation
 from pellucid.text.tokenizer import Tokenizer
 
+log = logging.getLogger("pellucid")
+
 
 class Pipeline:
     """A task with its model and tokenizer. Called with one text, or with any iterable of texts."""
@@ -23,6 +26,11 @@ class Pipeline:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
+        if len(tokenizer) > model.spec.vocab:
+            log.warning(
+                "the tokenizer has %d ids, the model %d: a text that needs the others is refused",
+                len(tokenizer), model.spec.vocab,
+            )  # fmt: skip
         new = [name for name in model.report.initialised if not name.startswith("pooler")]
         if new:
             raise WeightsError(
@@ -143,7 +151,9 @@ def pipeline(
         task = _task_of(model)
     if task not in TASKS:
         raise ArgumentError(
-            f"there is no task {task!r}", where="pipeline", next=nearest(str(task), TASKS) or f"known: {', '.join(TASKS)}"
+            f"there is no task {task!r}",
+            where="pipeline",
+            next=nearest(str(task), TASKS) or f"known: {', '.join(TASKS)}",
         )
     made, model_class = TASKS[task]
     folder = model
@@ -154,9 +164,14 @@ def pipeline(
         )  # fmt: skip
     elif tokenizer is None:
         folder = model.folder
+        if folder is None:
+            raise ArgumentError("the model came from no folder", where="tokenizer", next="pass tokenizer=…")
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(
-            folder if tokenizer is None else tokenizer, revision=revision, token=token, use_fast=use_fast  # type: ignore[arg-type]
+            folder if tokenizer is None else tokenizer,
+            revision=revision,
+            token=token,
+            use_fast=use_fast,
         )
     assert isinstance(model, PreTrainedModel)
     return made(model, tokenizer, **defaults)
@@ -166,7 +181,7 @@ def _task_of(model: Any) -> str:
     if not isinstance(model, PreTrainedModel):
         raise ArgumentError("no task given", where="pipeline", next=f"name one of {', '.join(TASKS)}")
     for task, (_, model_class) in TASKS.items():
-        if model_class.TASK == model.task:
+        if model.task == model_class.TASK:
             return task
     raise Unsupported(f"no pipeline for a {model.task} model", where="pipeline", next="call the model itself")
 

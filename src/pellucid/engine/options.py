@@ -33,8 +33,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
     "max_time": (), "min_length": (0,), "early_stopping": (False,), "guidance_scale": (1.0,), "sequence_bias": (),
     "output_scores": (False,), "output_logits": (False,), "output_attentions": (False,),
-    "output_hidden_states": (False,), "return_dict_in_generate": (False,), "cache_implementation": ("dynamic", "hybrid"),
-    "prompt_lookup_num_tokens": (), "assistant_early_exit": (), "dola_layers": (), "low_memory": (False,),
+    "output_hidden_states": (False,), "return_dict_in_generate": (False,),
+    "cache_implementation": ("dynamic", "hybrid"), "low_memory": (False,), "dola_layers": (),
+    "prompt_lookup_num_tokens": (), "assistant_early_exit": (),
     "token_healing": (False,), "watermarking_config": (), "exponential_decay_length_penalty": (),
     "renormalize_logits": (False,), "remove_invalid_values": (False,), "encoder_repetition_penalty": (1.0,),
     "top_h": (), "is_assistant": (False,), "cache_config": (), "compile_config": (), "disable_compile": (True, False),
@@ -113,6 +114,15 @@ class GenerationConfig:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise ArgumentError(f"{name}={value!r}", where=name, next=f"use a whole number, at least {least}")
+        for name in FOR_SAMPLING:
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise ArgumentError(f"{name}={value!r}", where=name, next="use a number")
+        for name in ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            ids = value if name == "eos_token_id" and isinstance(value, (list, tuple, set)) else [value]
+            if value is not None and not all(type(token) is int for token in ids):
+                raise ArgumentError(f"{name}={value!r}", where=name, next="use an id, a whole number")
 
     def sampling(self) -> Sampling:
         """How tokens are chosen: greedy without `do_sample`, or at temperature 0."""
@@ -168,11 +178,18 @@ class GenerationConfig:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+        cls,
+        pretrained_model_name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
     ) -> GenerationConfig:
         """The options of a folder or hub id; the config's own where there is no generation_config.json."""
         folder = hub.resolve(
-            pretrained_model_name, want="config", revision=revision, offline=True if local_files_only else None
+            pretrained_model_name,
+            want="config",
+            revision=revision,
+            offline=True if local_files_only else None,
         )
         return read_options(folder)
 

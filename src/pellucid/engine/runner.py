@@ -84,7 +84,11 @@ def generate(model: Model, requests: Sequence[Request]) -> None:
 
 @torch.inference_mode()
 def step(
-    model: Model, cache: Cache, rows: Sequence[int], pieces: Sequence[Sequence[int]], memory: Memory | None = None
+    model: Model,
+    cache: Cache,
+    rows: Sequence[int],
+    pieces: Sequence[Sequence[int]],
+    memory: Memory | None = None,
 ) -> Tensor:
     """New tokens of some cache rows through the model; logits after the last of each, [R, V] float32 on the CPU."""
     device = model.device

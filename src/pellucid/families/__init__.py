@@ -83,7 +83,9 @@ def find(model_type: object, where: object = "config.json") -> Family:
         what = f"no family for model_type={model_type!r}" if model_type else "config.json names no model_type"
         near = nearest(str(model_type), known)
         raise ConfigError(
-            what, where=where, next=near or f"this version knows {', '.join(known)}; see docs/adding-a-family.md"
+            what,
+            where=where,
+            next=near or f"this version knows {', '.join(known)}; see docs/adding-a-family.md",
         )
     for point in entry_points(group="pellucid.families", name=model_type):
         return Family(model_type, point.load())

@@ -81,12 +81,16 @@ def _scaling(s: Config, positions: int) -> RopeScaling | None:
             )
         case _:
             raise ConfigError(
-                f"rotary positions of type {kind!r}", where=s.where, next="known: default, linear, llama3, yarn"
+                f"rotary positions of type {kind!r}",
+                where=s.where,
+                next="known: default, linear, llama3, yarn",
             )
     left = s.unread()
     if left:
         raise ConfigError(
-            f"keys of a {kind!r} section that nothing reads: {left}", where=s.where, next="remove or rename them"
+            f"keys of a {kind!r} section that nothing reads: {left}",
+            where=s.where,
+            next="remove or rename them",
         )
     return scaling
 

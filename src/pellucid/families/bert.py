@@ -4,8 +4,20 @@ from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import (
-    Attention, Block, Embed, LayerNorm, LearnedPositions, LmHead, Mlp, PostNorm, SequenceHead, SpanHead, Spec, Stack,
-    TokenHead, Transform,
+    Attention,
+    Block,
+    Embed,
+    LayerNorm,
+    LearnedPositions,
+    LmHead,
+    Mlp,
+    PostNorm,
+    SequenceHead,
+    SpanHead,
+    Spec,
+    Stack,
+    TokenHead,
+    Transform,
 )  # fmt: skip
 from pellucid.weights.table import Recomputed
 

@@ -6,7 +6,19 @@ from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation, read_rope
 from pellucid.families.llama import WEIGHTS as LLAMA
-from pellucid.spec import Attention, Block, Embed, LmHead, Mlp, RmsNorm, Sandwich, SequenceHead, Spec, Stack, TokenHead
+from pellucid.spec import (
+    Attention,
+    Block,
+    Embed,
+    LmHead,
+    Mlp,
+    RmsNorm,
+    Sandwich,
+    SequenceHead,
+    Spec,
+    Stack,
+    TokenHead,
+)
 
 CLASSES = {
     None: "Gemma2Model", "causal-lm": "Gemma2ForCausalLM",

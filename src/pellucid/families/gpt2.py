@@ -4,7 +4,17 @@ from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import (
-    Attention, Block, Embed, LayerNorm, LearnedPositions, LmHead, Mlp, PreNorm, SequenceHead, Spec, Stack,
+    Attention,
+    Block,
+    Embed,
+    LayerNorm,
+    LearnedPositions,
+    LmHead,
+    Mlp,
+    PreNorm,
+    SequenceHead,
+    Spec,
+    Stack,
 )  # fmt: skip
 from pellucid.weights.table import Fused, Recomputed, Transposed
 
@@ -49,7 +59,11 @@ WEIGHTS = {
 
 
 def spec(c: Config) -> Spec:
-    width, heads, layers = c.number("n_embd", least=1), c.number("n_head", least=1), c.number("n_layer", least=1)
+    width, heads, layers = (
+        c.number("n_embd", least=1),
+        c.number("n_head", least=1),
+        c.number("n_layer", least=1),
+    )
     if width % heads:
         raise ConfigError(f"n_embd={width} is no multiple of n_head={heads}", where=c.where, next="correct config.json")
     norm = LayerNorm(eps=c.number("layer_norm_epsilon", float))

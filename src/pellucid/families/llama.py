@@ -2,7 +2,19 @@
 
 from pellucid.config import Config
 from pellucid.families._read import activation, read_rope
-from pellucid.spec import Attention, Block, Embed, LmHead, Mlp, PreNorm, RmsNorm, SequenceHead, Spec, Stack, TokenHead
+from pellucid.spec import (
+    Attention,
+    Block,
+    Embed,
+    LmHead,
+    Mlp,
+    PreNorm,
+    RmsNorm,
+    SequenceHead,
+    Spec,
+    Stack,
+    TokenHead,
+)
 from pellucid.weights.table import Recomputed
 
 CLASSES = {
@@ -50,7 +62,12 @@ def spec(c: Config) -> Spec:
         heads=heads, kv_heads=c.num_key_value_heads or heads, head_dim=head_dim, scale=head_dim**-0.5, causal=True,
         biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim), dropout=c.attention_dropout,
     )  # fmt: skip
-    mlp = Mlp(hidden=c.number("intermediate_size", least=1), act=activation(c.hidden_act, c), gated=True, bias=c.mlp_bias)
+    mlp = Mlp(
+        hidden=c.number("intermediate_size", least=1),
+        act=activation(c.hidden_act, c),
+        gated=True,
+        bias=c.mlp_bias,
+    )
     return Spec(
         family="llama",
         stack=Stack(

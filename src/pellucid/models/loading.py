@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -102,7 +102,9 @@ def load(
     return model if target.type == "cpu" else model.to(target)
 
 
-def create(config: Config, *, task: Task | None, dtype: torch.dtype | None = None, model_class: type[Model] = Model) -> Model:
+def create(
+    config: Config, *, task: Task | None, dtype: torch.dtype | None = None, model_class: type[Model] = Model
+) -> Model:
     """A model with random weights, drawn from torch's global generator."""
     family = families.find(config.model_type, config.where)
     spec, unknown = family.spec(config)
@@ -129,7 +131,9 @@ def choose_dtype(
         floats = {kind: n for kind, n in size.items() if kind in DTYPES}
         if not floats:
             raise Unsupported(
-                f"weights of dtype {', '.join(size)}", where=weights.files[0], next="convert them to BF16 or F32"
+                f"weights of dtype {', '.join(size)}",
+                where=weights.files[0],
+                next="convert them to BF16 or F32",
             )
         dtype = DTYPES[max(floats, key=lambda kind: floats[kind])]
         if len(floats) > 1:
@@ -246,9 +250,7 @@ def _settle_ties(model: Model, sources: dict[str, list[tuple[str, Place]]], weig
                 )
 
 
-def _assign(
-    model: Model, sources: Mapping[str, list[tuple[str, Place]]], weights: Weights, dtype: torch.dtype
-) -> None:
+def _assign(model: Model, sources: Mapping[str, list[tuple[str, Place]]], weights: Weights, dtype: torch.dtype) -> None:
     """Makes views of the mapped file the model's parameters; copies only to change the dtype."""
     slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
     ties = model.ties()
@@ -303,9 +305,7 @@ def _same_frequencies(model: Model, found: Tensor) -> bool:
     if rope is None:
         return False
     candidates = (inverse_frequencies(rope), inverse_frequencies(replace(rope, scaling=None)))
-    return any(
-        c.shape == found.shape and torch.allclose(found.float(), c, rtol=1e-2, atol=1e-6) for c in candidates
-    )
+    return any(c.shape == found.shape and torch.allclose(found.float(), c, rtol=1e-2, atol=1e-6) for c in candidates)
 
 
 # ------------------------------------------------------------------------------------------------ completing
@@ -372,21 +372,3 @@ def initialise(model: Model, generator: torch.Generator | None, *, only: set[str
                     parameter.zero_()
                 case _:
                     parameter.copy_(torch.normal(0.0, spread, parameter.shape, generator=generator))
-
-
-def spelled(model: Model) -> Iterator[tuple[str, Place]]:
-    """Every parameter with the place it is saved in: the file's own where it came from one, the table's otherwise."""
-    parameters = [name for name, _ in nn.Module.named_parameters(model, remove_duplicate=False)]
-    covered: set[str] = set()
-    for place in model.places:
-        if all(slot in parameters for slot in place.slots):
-            covered.update(place.slots)
-            yield place.name, place
-    for slot in parameters:
-        if slot in covered or slot in model.ties():
-            continue
-        place = model.table.default_place(slot, headless=model.task is None)  # type: ignore[assignment]
-        if place is None:
-            raise WeightsError(f"no file name for the parameter {slot}", next="add it to the family's WEIGHTS")
-        covered.update(place.slots)
-        yield place.name, place

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from pellucid.cache.batch import Batch, Memory
 from pellucid.cache.extents import Cache
 from pellucid.config import Config
-from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported, WeightsError, nearest
 from pellucid.models.names import descend
 from pellucid.models.output import Output
 from pellucid.models.packing import Packing, packing, positions
@@ -25,7 +26,7 @@ from pellucid.nn.linear import Handed
 from pellucid.nn.parts import Embedding
 from pellucid.nn.tapped import Listener, Tapped
 from pellucid.nn.tower import Tower
-from pellucid.spec import LmHead, SequenceHead, SpanHead, Spec, Task, TokenHead
+from pellucid.spec import Head, LmHead, SequenceHead, SpanHead, Spec, Task, TokenHead
 from pellucid.weights.table import Place, Table
 
 
@@ -66,7 +67,7 @@ class Model(Tower):
         self.places: list[Place] = []  # the file tensors this model was filled from, in the file's order
         self._paths: dict[str, str] | None = None
         self.encoder = Tower(spec.encoder) if spec.encoder else None
-        self.head_spec = _head_spec(spec, task)
+        self.head_spec: Head | None = _head_spec(spec, task)
         pooled = isinstance(self.head_spec, SequenceHead) and self.head_spec.pool == "pooler"
         self.pooler = heads.Pooler(spec.width) if spec.pooler and (task is None or pooled) else None
         self.head_name = ""
@@ -138,7 +139,11 @@ class Model(Tower):
                 )
             memory = self._memory(encoder_outputs, attention_mask)
             result |= _as_encoder(encoder_outputs)
-            input_ids, inputs_embeds, attention_mask = decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask
+            input_ids, inputs_embeds, attention_mask = (
+                decoder_input_ids,
+                decoder_inputs_embeds,
+                decoder_attention_mask,
+            )
             if input_ids is None and inputs_embeds is None and labels is not None:
                 input_ids = self._shifted(labels)
         x_BTD = self._vectors(self, input_ids, inputs_embeds)
@@ -237,7 +242,9 @@ class Model(Tower):
         learned = self.stack.embed.positions
         if learned is not None and end > learned.rows:
             raise InputError(
-                f"{end} tokens, and the model has {learned.rows} positions", where="input_ids", next="shorten the text"
+                f"{end} tokens, and the model has {learned.rows} positions",
+                where="input_ids",
+                next="shorten the text",
             )
 
     def _cache(self, given: Cache | None, use: bool | None, rows: int) -> Cache | None:
@@ -270,9 +277,7 @@ class Model(Tower):
         shifted = F.pad(labels_BT[:, :-1], (1, 0), value=start)
         return shifted.masked_fill(shifted == heads.IGNORE, pad if pad is not None else 0)
 
-    def _collect(
-        self, result: dict[str, Any], shape: Packing, batch: Batch, patterns: dict[str, list[Tensor]]
-    ) -> None:
+    def _collect(self, result: dict[str, Any], shape: Packing, batch: Batch, patterns: dict[str, list[Tensor]]) -> None:
         side = "decoder_" if self.encoder is not None and self.task is not None or self.encoder is not None else ""
         if batch.hidden is not None:
             result[f"{side}hidden_states"] = tuple(shape.unpack(x_ND) for x_ND in batch.hidden)
@@ -306,7 +311,10 @@ class Model(Tower):
                     pooled = x_ND[self._last_tokens(shape, ids_BT)]
                 logits = self.classifier(pooled)
                 problem = self.config.problem_type
-                return {"loss": None if labels is None else heads.label_loss(logits, labels, problem), "logits": logits}
+                return {
+                    "loss": None if labels is None else heads.label_loss(logits, labels, problem),
+                    "logits": logits,
+                }
             case TokenHead():
                 logits_NC = self.classifier(x_ND)
                 loss = None if labels is None else heads.token_loss(logits_NC, shape.pack(labels))
@@ -353,8 +361,10 @@ class Model(Tower):
 
     def _refuse(self, unknown: Mapping[str, Any]) -> None:
         for name in unknown:
-            known = [n for n in Model.forward.__code__.co_varnames[: 19 + 1] if n not in ("self", "unknown")]
-            raise ArgumentError(f"forward takes no {name!r}", where=name, next=nearest(name, known) or "see its help")
+            known = [n for n in signature(Model.forward).parameters if n not in ("self", "unknown")]
+            raise ArgumentError(
+                f"forward takes no {name!r}", where=name, next=nearest(name, known) or f"it takes {', '.join(known)}"
+            )
 
     def _refuse_given(self, **given: Any) -> None:
         for name, value in given.items():
@@ -421,7 +431,7 @@ class Model(Tower):
                 for part, kept in found.items():
                     attention = getattr(block, part)
                     if isinstance(attention, Attention):
-                        stack.callback(attention.listen("pattern", kept.append))  # type: ignore[arg-type]
+                        stack.callback(attention.listen("pattern", kept.append))
             yield found
 
     # ------------------------------------------------------------------------------------------ names
@@ -466,6 +476,67 @@ class Model(Tower):
             return step
 
     # ------------------------------------------------------------------------------------------ weights
+
+    def state_dict(  # type: ignore[override]  # one more argument than torch's
+        self, *args: Any, names: str = "canonical", **kwargs: Any
+    ) -> dict[str, Any]:
+        """As torch has it; `names="file"` gives the checkpoint's own names and layouts.
+
+        Raises:
+            ArgumentError: another value of `names`.
+        """
+        if names == "canonical":
+            return super().state_dict(*args, **kwargs)
+        if names != "file":
+            raise ArgumentError(f"names={names!r}", where="state_dict", next="use 'canonical' or 'file'")
+        held = dict(nn.Module.named_parameters(self, remove_duplicate=False))
+        return {name: place.join([held[slot].detach() for slot in place.slots]) for name, place in self.file_places()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch has it, under canonical names or the checkpoint's."""
+        held = dict(nn.Module.named_parameters(self, remove_duplicate=False))
+        if any(name not in held for name in state_dict):
+            state_dict = self._canonical_tensors(state_dict, held)
+        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        self.tie_weights()
+        return result
+
+    def _canonical_tensors(self, given: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, tensor in given.items():
+            place = None if name in held else self.table.find(name)
+            if place is None or not all(slot in held for slot in place.slots):
+                found[name] = tensor
+                continue
+            rows = [held[slot].shape[0] for slot in place.slots]
+            found.update(zip(place.slots, place.split(tensor, rows)))
+        for tied, stored in self.ties().items():
+            if stored in found:
+                found.setdefault(tied, found[stored])
+            elif tied in found:
+                found[stored] = found[tied]
+        return found
+
+    def file_places(self) -> Iterator[tuple[str, Place]]:
+        """Each file tensor of this model: as in the file it came from, or as the table has it for what is new.
+
+        Raises:
+            WeightsError: a parameter that the family's table does not know.
+        """
+        held = [name for name, _ in nn.Module.named_parameters(self, remove_duplicate=False)]
+        covered: set[str] = set()
+        for place in self.places:
+            if all(slot in held for slot in place.slots):
+                covered.update(place.slots)
+                yield place.name, place
+        for slot in held:
+            if slot in covered or slot in self.ties():
+                continue
+            found = self.table.default_place(slot, headless=self.task is None)
+            if found is None:
+                raise WeightsError(f"no file name for the parameter {slot}", next="add it to the family's WEIGHTS")
+            covered.update(found.slots)
+            yield found.name, found
 
     def ties(self) -> dict[str, str]:
         """Parameters that are another one: name -> the name under which it is stored."""
@@ -528,12 +599,14 @@ class Model(Tower):
         return weight
 
 
-def _head_spec(spec: Spec, task: Task | None) -> Any:
+def _head_spec(spec: Spec, task: Task | None) -> Head | None:
     if task is None:
         return None
     if task not in spec.heads:
         raise Unsupported(
-            f"no {task} head for {spec.family}", where="task", next=f"{spec.family} has {', '.join(spec.heads)}"
+            f"no {task} head for {spec.family}",
+            where="task",
+            next=f"{spec.family} has {', '.join(spec.heads)}",
         )
     return spec.heads[task]
 

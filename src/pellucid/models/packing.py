@@ -91,7 +91,9 @@ def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attentio
     return Packing(batch, time, lengths, counts.flatten().nonzero().flatten())
 
 
-def positions(shape: Packing, cache: Cache | None, given: Tensor | None, device: torch.device) -> tuple[Tensor, list[int]]:
+def positions(
+    shape: Packing, cache: Cache | None, given: Tensor | None, device: torch.device
+) -> tuple[Tensor, list[int]]:
     """[N] position of each token, and for each sequence the position after its last.
 
     A sequence begins at 0 with its first token that counts, or goes on where its cache row ends. Gaps inside a row
@@ -117,7 +119,8 @@ def positions(shape: Packing, cache: Cache | None, given: Tensor | None, device:
 def _given_positions(shape: Packing, given: Tensor) -> tuple[Tensor, list[int]]:
     if given.shape not in ((shape.batch, shape.time), (1, shape.time)):
         raise InputError(
-            f"position_ids is {list(given.shape)} for a [{shape.batch}, {shape.time}] input", where="position_ids"
+            f"position_ids is {list(given.shape)} for a [{shape.batch}, {shape.time}] input",
+            where="position_ids",
         )
     found = shape.pack(given.expand(shape.batch, -1))
     return found, (found[shape.last()] + 1).tolist()

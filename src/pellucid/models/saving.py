@@ -7,18 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from pellucid import families
-from pellucid.models.loading import spelled
 from pellucid.models.model import Model
 from pellucid.weights.save import replace_file, save_tensors
-
-
-def file_tensors(model: Model) -> dict[str, Tensor]:
-    """All parameters under the names and in the layouts of the checkpoint."""
-    parameters = dict(nn.Module.named_parameters(model, remove_duplicate=False))
-    return {name: place.join([parameters[slot].detach() for slot in place.slots]) for name, place in spelled(model)}
 
 
 def config_values(model: Model) -> dict[str, Any]:
@@ -39,6 +30,6 @@ def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | 
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    files = save_tensors(file_tensors(model), target, max_shard_size=max_shard_size)
+    files = save_tensors(model.state_dict(names="file"), target, max_shard_size=max_shard_size)
     replace_file(target / "config.json", json.dumps(config_values(model), indent=2, ensure_ascii=False) + "\n")
     return [target / "config.json", *files]

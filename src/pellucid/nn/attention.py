@@ -46,8 +46,7 @@ class Attention(Tapped):
         self.o = Linear(spec.heads * K, width, bias="o" in spec.biases)
 
     def forward(self, x_ND: Tensor, batch: Batch, bias: DistanceBias | None = None) -> Tensor:
-        rope = self.spec.rope
-        turn = rope and batch.once((rope, x_ND.dtype), lambda: rotation(rope, batch.positions, x_ND.dtype))
+        turn = self.turn(x_ND, batch)
         q_NHK = self.q(x_ND).unflatten(-1, (self.spec.heads, self.spec.head_dim))
         q_NHK = self.tap("q", rotate(q_NHK, turn) if turn else q_NHK)
         groups = self.over_memory(q_NHK, batch) if self.cross else self.over_itself(q_NHK, x_ND, turn, batch)
@@ -58,6 +57,13 @@ class Attention(Tapped):
         mix_NHK = self.tap("mix", mixed[0] if len(mixed) == 1 else torch.cat(mixed))
         return self.tap("out", self.o(mix_NHK.flatten(1)))
 
+    def turn(self, x_ND: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """How far each token is rotated; computed once for all layers that rotate alike."""
+        rope = self.spec.rope
+        if rope is None:
+            return None
+        return batch.once((rope, x_ND.dtype), lambda: rotation(rope, batch.positions, x_ND.dtype))
+
     # -------------------------------------------------------------------------- who attends to what
 
     def keys_values(self, x_MD: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -66,9 +72,7 @@ class Attention(Tapped):
         k_MJK = self.tap("k", rotate(k_MJK, turn) if turn else k_MJK)
         return k_MJK, self.tap("v", self.v(x_MD).unflatten(-1, heads))
 
-    def over_itself(
-        self, q_NHK: Tensor, x_ND: Tensor, turn: tuple[Tensor, Tensor] | None, batch: Batch
-    ) -> list[Group]:
+    def over_itself(self, q_NHK: Tensor, x_ND: Tensor, turn: tuple[Tensor, Tensor] | None, batch: Batch) -> list[Group]:
         """Self-attention: the new keys join those in the cache. What begins here is seen without a detour."""
         k_NJK, v_NJK = self.keys_values(x_ND, turn)
         lengths = list(batch.lengths)
@@ -106,7 +110,7 @@ class Attention(Tapped):
         """One group's mixed values, packed [B T, H, K]."""
         window = self.spec.window
         T, S = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
-        if window is not None and S > window + T - 1:  # no query of this call sees further back
+        if window is not None and window + T - 1 < S:  # no query of this call sees further back
             S = window + T - 1
             group = Group(group.q_BTHK, group.k_BSJK[:, -S:], group.v_BSJK[:, -S:])
         out_BTHK = attend(

@@ -1,7 +1,7 @@
 """A block: attention, attention over the encoder where there is one, and the MLP, each around the residual stream.
 
-    PreNorm    x ── norm ── f ── + x          PostNorm   x ── f ── + x ── norm
-    Sandwich   x ── norm ── f ── norm ── + x
+PreNorm    x ── norm ── f ── + x          PostNorm   x ── f ── + x ── norm
+Sandwich   x ── norm ── f ── norm ── + x
 """
 
 from __future__ import annotations

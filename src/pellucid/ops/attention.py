@@ -32,9 +32,7 @@ def relative_buckets(
     Half of the buckets hold one distance each, the other half grow logarithmically up to `max_distance`.
     Source: arXiv 1910.10683, section 2.1, and the T5 code it describes.
     """
-    distance_TS = (
-        torch.arange(S, device=device) - torch.arange(S - T, S, device=device)[:, None]
-    )
+    distance_TS = torch.arange(S, device=device) - torch.arange(S - T, S, device=device)[:, None]
     first_TS = torch.zeros_like(distance_TS)
     if bidirectional:
         buckets //= 2
@@ -107,9 +105,7 @@ def attend(
     Torch's fused kernels know no soft cap, so a capped layer takes the written-out form.
     """
     if cap is not None:
-        share_BHTS = pattern(
-            q_BTHK, k_BSJK, scale=scale, causal=causal, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap
-        )
+        share_BHTS = pattern(q_BTHK, k_BSJK, scale=scale, causal=causal, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap)
         return mix(F.dropout(share_BHTS, dropout), v_BSJK)
     B, T, H, _ = q_BTHK.shape
     S, J = k_BSJK.shape[1:3]

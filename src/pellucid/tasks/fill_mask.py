@@ -29,7 +29,12 @@ class Guess:
 
 
 def fill(
-    model: Model, tokenizer: Tokenizer, texts: Sequence[str], *, top_k: int = 5, targets: Sequence[str] | None = None
+    model: Model,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    top_k: int = 5,
+    targets: Sequence[str] | None = None,
 ) -> list[list[list[Guess]]]:
     """For each text and each mask in it, the best guesses first.
 
@@ -46,7 +51,9 @@ def fill(
     for text, ids in zip(texts, rows):
         if mask not in ids:
             raise InputError(
-                f"no mask in {text[:60]!r}", where="fill-mask", next=f"write {tokenizer.mask_token} where a word is missing"
+                f"no mask in {text[:60]!r}",
+                where="fill-mask",
+                next=f"write {tokenizer.mask_token} where a word is missing",
             )
     allowed = None if targets is None else [_single(tokenizer, word) for word in targets]
     found = []
@@ -57,7 +64,12 @@ def fill(
 
 
 def _guesses(
-    tokenizer: Tokenizer, ids: list[int], spot: int, logits_V: torch.Tensor, top_k: int, allowed: list[int] | None
+    tokenizer: Tokenizer,
+    ids: list[int],
+    spot: int,
+    logits_V: torch.Tensor,
+    top_k: int,
+    allowed: list[int] | None,
 ) -> list[Guess]:
     share_V = logits_V.float().softmax(-1)
     if allowed is not None:

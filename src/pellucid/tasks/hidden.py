@@ -63,4 +63,7 @@ def rectangle(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, 
     width = max(map(len, rows))
     ids = [[*row, *[0] * (width - len(row))] for row in rows]
     mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }

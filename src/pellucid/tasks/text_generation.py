@@ -32,8 +32,10 @@ def prepare(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options:
     requests = []
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            raise InputError(f"prompt {row} is a {type(prompt).__name__}", where="text-generation", next="give a string")
-        ids = tokenizer.encode(prompt)
+            raise InputError(
+                f"prompt {row} is a {type(prompt).__name__}", where="text-generation", next="give a string"
+            )
+        ids = tokenizer.encode(prompt) or opening(tokenizer, options)
         if not ids:
             raise InputError(
                 f"prompt {row} is empty, and this model has no token to begin with",
@@ -44,10 +46,19 @@ def prepare(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options:
     return requests
 
 
+def opening(tokenizer: Tokenizer, options: GenerationConfig) -> list[int]:
+    """The BOS token, for an empty prompt that the tokenizer puts nothing before."""
+    bos = options.bos_token_id
+    bos = tokenizer.bos_token_id if bos is None else bos
+    return [] if bos is None else [bos]
+
+
 def finish(tokenizer: Tokenizer, prompt: str, request: Request) -> Continuation:
     """A finished request as text; special tokens are left out."""
     if request.begin:
-        return Continuation(prompt, tokenizer.decode(request.output, skip_special_tokens=True), request.output, request.finish)
+        return Continuation(
+            prompt, tokenizer.decode(request.output, skip_special_tokens=True), request.output, request.finish
+        )
     whole = tokenizer.decode([*request.ids, *request.output], skip_special_tokens=True)
     given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
     return Continuation(prompt, whole[len(given) :], request.output, request.finish)

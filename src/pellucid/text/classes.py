@@ -79,9 +79,7 @@ T5 = TokenizerClass(
     layout="t5",
     words=True,
 )
-GPT2 = TokenizerClass(
-    "bytelevel", tokens=_tokens(unk="<|endoftext|>", bos="<|endoftext|>", eos="<|endoftext|>")
-)
+GPT2 = TokenizerClass("bytelevel", tokens=_tokens(unk="<|endoftext|>", bos="<|endoftext|>", eos="<|endoftext|>"))
 ROBERTA = TokenizerClass(
     "bytelevel",
     tokens=_tokens(bos="<s>", eos="</s>", sep="</s>", cls="<s>", unk="<unk>", pad="<pad>", mask="<mask>"),
@@ -113,9 +111,7 @@ CLASSES: dict[str, TokenizerClass] = {
     "LEDTokenizer": ROBERTA,
     "XLMRobertaTokenizer": XLM_ROBERTA,
     # Known with a tokenizer.json only:
-    "AlbertTokenizer": TokenizerClass(
-        tokens=BERT.tokens | _tokens(bos="[CLS]", eos="[SEP]", unk="<unk>", pad="<pad>")
-    ),
+    "AlbertTokenizer": TokenizerClass(tokens=BERT.tokens | _tokens(bos="[CLS]", eos="[SEP]", unk="<unk>", pad="<pad>")),
     "CLIPTokenizer": TokenizerClass(
         tokens=_tokens(unk="<|endoftext|>", bos="<|startoftext|>", eos="<|endoftext|>", pad="<|endoftext|>")
     ),
@@ -132,9 +128,7 @@ CLASSES: dict[str, TokenizerClass] = {
     "FNetTokenizer": TokenizerClass(inputs=("input_ids", "token_type_ids")),
     "GPTNeoXTokenizer": TokenizerClass(tokens={**GPT2.tokens, **_tokens(pad="<|padding|>")}),
     "MPNetTokenizer": TokenizerClass(tokens={**ROBERTA.tokens, **_tokens(unk="[UNK]")}),
-    "Qwen2Tokenizer": TokenizerClass(
-        tokens=_tokens(unk="<|endoftext|>", eos="<|endoftext|>", pad="<|endoftext|>")
-    ),
+    "Qwen2Tokenizer": TokenizerClass(tokens=_tokens(unk="<|endoftext|>", eos="<|endoftext|>", pad="<|endoftext|>")),
     "WhisperTokenizer": TokenizerClass(tokens=GPT2.tokens),
     "XLNetTokenizer": TokenizerClass(padding_side="left"),
 }

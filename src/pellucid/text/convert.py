@@ -78,9 +78,7 @@ def vocabulary_files(folder: Path, row: TokenizerClass) -> list[Path]:
     return []
 
 
-def build(
-    folder: Path, name: str, row: TokenizerClass, options: Mapping[str, Any], unk: str | None
-) -> Tokenizer:
+def build(folder: Path, name: str, row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
     """The tokenizer in `folder`, without special tokens and post-processor of its configuration.
 
     Args:
@@ -145,9 +143,7 @@ def sentinel_tokens(options: Mapping[str, Any]) -> list[str]:
     return [f"<extra_id_{i}>" for i in range(options.get("extra_ids") or 0)]
 
 
-def sentencepiece(
-    files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None
-) -> Tokenizer:
+def sentencepiece(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
     """A `.model` file. `unk` is not used: the file marks its own unknown piece."""
     model = spm.read(files[0])
     pieces = LAYOUTS[row.layout](model, options)
@@ -220,9 +216,7 @@ def _sentence(rust: Tokenizer, model: spm.SentencePieceModel, prefix: bool, ever
     if prefix and not every_stretch:
         metaspace = pre_tokenizers.Metaspace
         first = metaspace(" ", prepend_scheme="first", split=False)
-        rust.pre_tokenizer = pre_tokenizers.Sequence(
-            [first, metaspace(SPACE, prepend_scheme="never", split=False)]
-        )
+        rust.pre_tokenizer = pre_tokenizers.Sequence([first, metaspace(SPACE, prepend_scheme="never", split=False)])
     steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
     if model.byte_fallback:
         steps.append(decoders.ByteFallback())
@@ -245,9 +239,7 @@ def _words(rust: Tokenizer, model: spm.SentencePieceModel, prefix: bool) -> None
 # ---- word pieces and byte-level merges -------------------------------------------------------------------
 
 
-def wordpiece(
-    files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None
-) -> Tokenizer:
+def wordpiece(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
     """BERT's vocab.txt: a token a line, the line number is the id."""
     with files[0].open(encoding="utf-8", newline="\n") as lines:
         vocab = {line.rstrip("\r\n"): i for i, line in enumerate(lines)}
@@ -265,14 +257,10 @@ def wordpiece(
     return rust
 
 
-def bytelevel(
-    files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None
-) -> Tokenizer:
+def bytelevel(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
     """GPT-2's vocab.json and merges.txt, over bytes written as printable characters."""
     vocab, pairs = models.BPE.read_file(*map(str, files))
-    rust = Tokenizer(
-        models.BPE(vocab, pairs, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
-    )
+    rust = Tokenizer(models.BPE(vocab, pairs, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(options.get("add_prefix_space")))
     rust.decoder = decoders.ByteLevel()
     return rust

@@ -31,9 +31,7 @@ class BatchEncoding(dict[str, Any]):
     `(row, index)`. They need the encodings that the tokenizer made: not there after `pad` of plain lists.
     """
 
-    def __init__(
-        self, data: dict[str, Any] | None = None, encodings: Sequence[Encoding] | None = None
-    ) -> None:
+    def __init__(self, data: dict[str, Any] | None = None, encodings: Sequence[Encoding] | None = None) -> None:
         super().__init__(data or {})
         self._encodings = list(encodings) if encodings is not None else None
 
@@ -126,9 +124,7 @@ class BatchEncoding(dict[str, Any]):
                 self[name] = value.to(device, non_blocking=non_blocking)
         return self
 
-    def convert_to_tensors(
-        self, tensor_type: str | None = None, prepend_batch_axis: bool = False
-    ) -> BatchEncoding:
+    def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
         """Every value as a tensor, in place. `tensor_type` is "pt" or "np"; None changes nothing."""
         if tensor_type is not None:
             for name, value in self.items():
@@ -164,12 +160,9 @@ def as_tensor(name: str, value: Any, kind: str) -> Any:
 
             return numpy.asarray(value)
     except (ValueError, TypeError) as e:
-        lengths = (
-            sorted({len(row) for row in value if isinstance(row, list)}) if isinstance(value, list) else []
-        )
+        lengths = sorted({len(row) for row in value if isinstance(row, list)}) if isinstance(value, list) else []
         raise InputError(
-            f"{name!r} cannot be one tensor: "
-            + (f"its rows have lengths {lengths}" if len(lengths) > 1 else str(e)),
+            f"{name!r} cannot be one tensor: " + (f"its rows have lengths {lengths}" if len(lengths) > 1 else str(e)),
             next="pass padding=True, and truncation=True for texts of any length",
         ) from None
     raise ArgumentError(f"return_tensors={kind!r}", next="use 'pt', 'np' or None")

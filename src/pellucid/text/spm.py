@@ -53,9 +53,7 @@ def read(path: Path) -> SentencePieceModel:
         Unsupported: a word or character model, or one that writes spaces as suffixes.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise TokenizerError(
-            f"{path.stat().st_size} bytes are too many for a sentencepiece model", where=path
-        )
+        raise TokenizerError(f"{path.stat().st_size} bytes are too many for a sentencepiece model", where=path)
     try:
         return parse(path.read_bytes())
     except (ValueError, struct.error) as e:
@@ -99,9 +97,7 @@ def fields(data: bytes) -> Iterator[tuple[int, Value]]:
     """Field number and value of each field of one message: an int, or the bytes of anything else."""
     at, end = 0, len(data)
     while at < end:
-        key, at = (
-            (data[at], at + 1) if data[at] < 128 else _varint(data, at)
-        )  # one call a piece is 20 ms in Llama
+        key, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)  # one call a piece is 20 ms in Llama
         wire = key & 7
         if wire == VARINT:
             value, at = _varint(data, at)

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
 
-UNFINISHED = (
-    "\N{REPLACEMENT CHARACTER}"  # what decoders write for the bytes of a character that is not complete
-)
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what decoders write for the bytes of a character that is not complete
 BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")  # sentencepiece's byte fallback
 # A decoder treats the first token of a text in its own way, and a character is at most 4 bytes, so at most 4
 # tokens: with this many tokens before it, a token's own text does not depend on what came earlier.

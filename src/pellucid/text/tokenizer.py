@@ -298,9 +298,7 @@ class Tokenizer:
             "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
             "offset_mapping": ("offsets", return_offsets_mapping),
         }
-        data = {
-            name: [getattr(row, field) for row in rows] for name, (field, wanted) in columns.items() if wanted
-        }
+        data = {name: [getattr(row, field) for row in rows] for name, (field, wanted) in columns.items() if wanted}
         if return_length:
             data["length"] = [len(row) for row in rows]
         if return_overflowing_tokens:
@@ -414,9 +412,7 @@ class Tokenizer:
                     rust.enable_truncation(**truncation)
                 if padding is not None:
                     rust.enable_padding(**padding)
-                return rust.encode_batch(
-                    inputs, add_special_tokens=add_special_tokens, is_pretokenized=is_pretokenized
-                )
+                return rust.encode_batch(inputs, add_special_tokens=add_special_tokens, is_pretokenized=is_pretokenized)
             except Exception as e:
                 if "Truncation error" not in str(e):
                     raise
@@ -438,9 +434,7 @@ class Tokenizer:
         if length >= 1e20:
             for argument, given in (("truncation", strategy), ("padding", pad == "max_length" and pad)):
                 if given:
-                    self._say(
-                        f"{argument}={given!r} does nothing: no max_length, and model_max_length is unknown"
-                    )
+                    self._say(f"{argument}={given!r} does nothing: no max_length, and model_max_length is unknown")
             strategy, pad = None, None if pad == "max_length" else pad
         if strategy and pad and multiple and max_length and max_length % multiple:
             raise ArgumentError(f"max_length={max_length} is not a multiple of pad_to_multiple_of={multiple}")
@@ -456,9 +450,7 @@ class Tokenizer:
             roles = [role for role in ("eos_token", "unk_token") if getattr(self, f"{role}_id") is not None]
             id = getattr(self, f"{roles[0]}_id") if roles else 0
             token = self.backend_tokenizer.id_to_token(id) or ""
-            self._say(
-                f"no pad token: padding with {roles[0] if roles else 'id 0'} ({token!r}); set tok.pad_token"
-            )
+            self._say(f"no pad token: padding with {roles[0] if roles else 'id 0'} ({token!r}); set tok.pad_token")
         return {
             "length": length,
             "pad_to_multiple_of": multiple,
@@ -495,11 +487,7 @@ class Tokenizer:
             return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
         ids = [ids] if isinstance(ids, int) else ids
         if not isinstance(ids, list) or not all(isinstance(id, int) and id >= 0 for id in ids):
-            bad = (
-                next((id for id in ids if not isinstance(id, int) or id < 0), ids)
-                if isinstance(ids, list)
-                else ids
-            )
+            bad = next((id for id in ids if not isinstance(id, int) or id < 0), ids) if isinstance(ids, list) else ids
             raise InputError(f"cannot decode {bad!r} ({type(bad).__name__}): ids are whole numbers from 0")
         with convert.rust_errors(self.name_or_path):
             text: str = self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
@@ -513,9 +501,7 @@ class Tokenizer:
         clean_up_tokenization_spaces: bool | None = None,
     ) -> list[str]:
         """`decode` of each row."""
-        return [
-            self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in _plain(sequences)
-        ]
+        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in _plain(sequences)]
 
     def clean_up(self, text: str) -> str:
         """Without the spaces that WordPiece puts before punctuation and endings."""
@@ -627,9 +613,7 @@ class Tokenizer:
             if not isinstance(token, str | AddedToken):
                 raise InputError(f"a token is a string or an AddedToken, not a {type(token).__name__}")
         before = len(self)
-        add = (
-            self.backend_tokenizer.add_special_tokens if special_tokens else self.backend_tokenizer.add_tokens
-        )
+        add = self.backend_tokenizer.add_special_tokens if special_tokens else self.backend_tokenizer.add_tokens
         add(tokens)
         return len(self) - before
 
@@ -746,9 +730,7 @@ def _patch(
             done = convert.patch(rust, option, config[option])
             if option in asked and not done:
                 kind = convert.PATCHES[option][0]
-                raise ArgumentError(
-                    f"{option} acts on a {kind}, and this tokenizer.json has none", where=folder
-                )
+                raise ArgumentError(f"{option} acts on a {kind}, and this tokenizer.json has none", where=folder)
 
 
 def _own_roles(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -804,9 +786,7 @@ def _add_tokens(
             )
 
 
-def _chat_template(
-    folder: Path, config: Mapping[str, Any], asked: Mapping[str, Any]
-) -> str | dict[str, str] | None:
+def _chat_template(folder: Path, config: Mapping[str, Any], asked: Mapping[str, Any]) -> str | dict[str, str] | None:
     """The text of chat_template.jinja, else the configuration's: one template, or several with names."""
     file = folder / "chat_template.jinja"
     if "chat_template" not in asked and file.is_file():
@@ -901,9 +881,7 @@ def _one(value: Any, words: bool) -> Any:
         return value
     raise InputError(
         f"a text is needed, found {value!r:.60} ({type(value).__name__})",
-        next="a list of words with is_split_into_words=True"
-        if words
-        else "a string, or a list of strings for a batch",
+        next="a list of words with is_split_into_words=True" if words else "a string, or a list of strings for a batch",
     )
 
 

@@ -126,12 +126,10 @@ def _read_header(file: BinaryIO, path: str | Path) -> Header:
         raise WeightsError(f"the header claims {length} bytes; {limit}", where=path, next=AGAIN)
     header = parse_json(file.read(length), path)
     if not isinstance(header, dict):
-        raise WeightsError(f"the header is {_short.repr(header)}, not an object", where=path, next=AGAIN)
+        raise WeightsError(f"the header is {_short(header)}, not an object", where=path, next=AGAIN)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise WeightsError(
-            f"__metadata__ is {_short.repr(metadata)}, not text to text", where=path, next=AGAIN
-        )
+        raise WeightsError(f"__metadata__ is {_short(metadata)}, not text to text", where=path, next=AGAIN)
     try:
         tensors = {name: _entry(name, fields, 8 + length) for name, fields in header.items()}
         _check_layout(tensors.values(), 8 + length, size)
@@ -143,44 +141,38 @@ def _read_header(file: BinaryIO, path: str | Path) -> Header:
 def _entry(name: str, fields: Any, data_start: int) -> Entry:
     """One line of the header. Raises ValueError, which the caller turns into a WeightsError."""
     if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(
-            f"tensor {_short.repr(name)} has {_short.repr(fields)}, not dtype, shape and data_offsets"
-        )
+        raise ValueError(f"tensor {_short(name)} has {_short(fields)}, not dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(
-            f"tensor {_short.repr(name)} has the dtype {_short.repr(dtype)}; known are {', '.join(DTYPES)}"
-        )
+        raise ValueError(f"tensor {_short(name)} has the dtype {_short(dtype)}; known are {', '.join(DTYPES)}")
     if not _is_counts(shape) or len(shape) > MAX_DIMS:
-        raise ValueError(f"tensor {_short.repr(name)} has the shape {_short.repr(shape)}")
+        raise ValueError(f"tensor {_short(name)} has the shape {_short(shape)}")
     if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"tensor {_short.repr(name)} has the data_offsets {_short.repr(offsets)}")
+        raise ValueError(f"tensor {_short(name)} has the data_offsets {_short(offsets)}")
     bits = DTYPES[dtype][0]
     # An empty tensor has sizes too, and torch multiplies them into strides: they have to fit 63 bits as well.
     if math.prod(n or 1 for n in shape) * bits >= 1 << 63:
-        raise ValueError(
-            f"tensor {_short.repr(name)} has the shape {_short.repr(shape)}: too large for any machine"
-        )
+        raise ValueError(f"tensor {_short(name)} has the shape {_short(shape)}: too large for any machine")
     wanted = math.prod(shape) * bits
     if wanted != 8 * (offsets[1] - offsets[0]):
         raise ValueError(
-            f"tensor {_short.repr(name)}: {dtype} {_short.repr(shape)} takes {wanted / 8:g} bytes, "
-            f"its data_offsets {_short.repr(offsets)} hold {offsets[1] - offsets[0]}"
+            f"tensor {_short(name)}: {dtype} {_short(shape)} takes {wanted / 8:g} bytes, "
+            f"its data_offsets {_short(offsets)} hold {offsets[1] - offsets[0]}"
         )
     return Entry(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
 def _check_layout(entries: Iterable[Entry], data_start: int, size: int) -> None:
     """The tensors fill the file, without gaps and without sharing bytes. Raises ValueError."""
-    end, before = data_start, "the header"
+    end, before = data_start, ""
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:
             kind = "overlaps" if entry.start < end else "leaves a gap after"
             raise ValueError(
-                f"tensor {_short.repr(entry.name)} starts at byte {entry.start} and {kind} {before}, "
-                f"which ends at {end}"
+                f"tensor {_short(entry.name)} starts at byte {entry.start} and {kind} "
+                f"{f'tensor {_short(before)}' if before else 'the header'}, which ends at {end}"
             )
-        end, before = entry.stop, f"tensor {_short.repr(entry.name)}"
+        end, before = entry.stop, entry.name
     if end != size:
         raise ValueError(f"the header describes {end} bytes, the file has {size}")
 
@@ -201,7 +193,7 @@ def parse_json(data: bytes, where: object) -> Any:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise ValueError(f"the key {_short.repr(twice)} appears twice")
+            raise ValueError(f"the key {_short(twice)} appears twice")
         for text in (*found, *found.values()):
             if isinstance(text, str):
                 text.encode()  # a lone surrogate is valid JSON, and no name
@@ -222,8 +214,9 @@ def parse_json(data: bytes, where: object) -> Any:
 
 
 # For error messages: hostile files hold long values, and ones that nest until `repr` gives up.
-_short = reprlib.Repr()
-_short.maxlevel, _short.maxlist, _short.maxdict, _short.maxstring = 3, 8, 4, 120
+_limits = reprlib.Repr()
+_limits.maxlevel, _limits.maxlist, _limits.maxdict, _limits.maxstring = 3, 8, 4, 120
+_short = _limits.repr
 
 
 def describe(tensor: Tensor, where: str) -> tuple[str, tuple[int, ...]]:
@@ -329,9 +322,7 @@ class SafetensorsFile:
         torch_name = DTYPES[entry.dtype][1]
         dtype = getattr(torch, torch_name or "", None)
         if dtype is None:
-            raise WeightsError(
-                f"torch {torch.__version__} has no type for {entry.dtype}", where=f"{self.path}: {name}"
-            )
+            raise WeightsError(f"torch {torch.__version__} has no type for {entry.dtype}", where=f"{self.path}: {name}")
         shape = entry.shape
         if entry.dtype == "F4":
             if not shape or shape[-1] % 2:
@@ -383,20 +374,27 @@ class SafetensorsFile:
                 return self._private
             with open_regular(self.path) as file:
                 if _identity(file) != self._seen:
+                    raise WeightsError("changed since its header was read", where=self.path, next="load it again")
+                try:
+                    private, self._clean = _map_privately(file)
+                except OSError as error:
                     raise WeightsError(
-                        "changed since its header was read", where=self.path, next="load it again"
-                    )
-                if sys.platform == "linux":
-                    # Without MAP_NORESERVE (0x4000; in Python's module from 3.13 on) the kernel refuses to
-                    # map privately what is larger than the machine's memory.
-                    flags, access = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
-                    private = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
-                    self._clean = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                else:
-                    private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                        f"cannot be mapped: {error}", where=self.path, next="copy it to a local disk"
+                    ) from None
             self._address = ctypes.addressof(ctypes.c_char.from_buffer(private))
             self._private = private
             return private
+
+
+def _map_privately(file: BinaryIO) -> tuple[mmap.mmap, mmap.mmap | None]:
+    """A mapping that may be written to, and on Linux one of the same bytes that stays as the file is."""
+    if sys.platform != "linux":
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), None
+    # Without MAP_NORESERVE (0x4000; in Python's module from 3.13 on) the kernel refuses to map privately what is
+    # larger than the machine's memory.
+    flags, access = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
+    private = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
+    return private, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _identity(file: BinaryIO) -> tuple[int, int, int, int]:

@@ -150,14 +150,10 @@ def _placed(shard: list[Entry]) -> list[Entry]:
     for entry in sorted(shard, key=lambda entry: -DTYPES[entry.dtype][0]):
         starts[entry.name] = end
         end += entry.nbytes
-    return [
-        replace(entry, start=starts[entry.name], stop=starts[entry.name] + entry.nbytes) for entry in shard
-    ]
+    return [replace(entry, start=starts[entry.name], stop=starts[entry.name] + entry.nbytes) for entry in shard]
 
 
-def _write(
-    file: BinaryIO, shard: list[Entry], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> None:
+def _write(file: BinaryIO, shard: list[Entry], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """One shard: the header in the order given, then the values in the order of their offsets."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     for entry in shard:
@@ -169,9 +165,7 @@ def _write(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % ALIGN)
     if len(text) > MAX_HEADER:
-        raise WeightsError(
-            f"a header of {len(text)} bytes; the limit is {MAX_HEADER}", next="use smaller shards"
-        )
+        raise WeightsError(f"a header of {len(text)} bytes; the limit is {MAX_HEADER}", next="use smaller shards")
     file.write(len(text).to_bytes(8, "little") + text)
     for entry in sorted(shard, key=lambda entry: entry.start):
         _write_tensor(file, entry, tensors[entry.name])
@@ -182,9 +176,7 @@ def _write_tensor(file: BinaryIO, entry: Entry, tensor: Tensor) -> None:
     import torch
 
     if describe(tensor, f"tensor {entry.name!r}") != (entry.dtype, entry.shape):
-        raise WeightsError(
-            f"tensor {entry.name!r} changed its dtype or shape during the save", next="save again"
-        )
+        raise WeightsError(f"tensor {entry.name!r} changed its dtype or shape during the save", next="save again")
     if entry.nbytes:
         plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         flat = plain.as_strided((plain.numel(),), (1,))  # `view` keeps the stride of a single element
@@ -194,9 +186,7 @@ def _write_tensor(file: BinaryIO, entry: Entry, tensor: Tensor) -> None:
 def _index(shards: list[list[Entry]], names: list[str]) -> bytes:
     total = sum(entry.nbytes for shard in shards for entry in shard)
     weight_map = {entry.name: name for shard, name in zip(shards, names) for entry in shard}
-    return (
-        json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n"
-    ).encode()
+    return (json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n").encode()
 
 
 def _shard_name(number: int, count: int) -> str:

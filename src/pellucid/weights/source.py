@@ -134,9 +134,8 @@ def _open_index(path: Path) -> Weights:
     shards = sorted(set(shard_of.values()))
     missing = [shard for shard in shards if not _is(path.parent / shard, "file")]
     if missing:
-        others = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise WeightsError(
-            f"the shard {missing[0]!r}{others} of {len(shards)} is missing",
+            f"the shard {missing[0]!r}{_and(missing)} of {len(shards)} is missing",
             where=path,
             next="download it again",
         )
@@ -150,11 +149,15 @@ def _open_index(path: Path) -> Weights:
         unnamed = [name for name in file.entries if name not in shard_of]
         if unnamed:
             raise WeightsError(
-                f"{len(unnamed)} tensors that the index does not name, first {unnamed[0]!r}",
+                f"holds {unnamed[0]!r}{_and(unnamed)}, which the index does not name",
                 where=path.parent / shard,
                 next="download the shards and the index again: they are of two different models",
             )
     return Weights(list(files.values()), {name: files[shard] for name, shard in shard_of.items()})
+
+
+def _and(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if names[1:] else ""
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -177,9 +180,7 @@ def _weight_map(path: Path) -> dict[str, str]:
                 next="do not trust this model",
             )
         if parts.suffix != suffix:
-            raise WeightsError(
-                f"the index names the shard {shard!r}, not a {suffix} file", where=path, next=AGAIN
-            )
+            raise WeightsError(f"the index names the shard {shard!r}, not a {suffix} file", where=path, next=AGAIN)
     return shard_of
 
 

@@ -24,19 +24,22 @@ WRAPPERS = ("state_dict", "model")
 class TorchFile:
     """One file, with the same interface as `SafetensorsFile`. The whole pickle is read at once.
 
-    Tensors of the zip format (torch 1.6 and later) stay in the mapped file, older ones are read into memory.
-
-    An entry's `start` is 0: these files have no offsets of their own.
+    Tensors of the zip format (torch 1.6 and later) stay in the mapped file, older ones are read into memory. An
+    entry's `start` is 0: these files have no offsets of their own.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._mapped, loaded = _load(self.path)
         self._tensors = _state_dict(loaded, self.path)
+        size = self.path.stat().st_size
         self.entries: dict[str, Entry] = {}
         for name, tensor in self._tensors.items():
-            dtype, shape = describe(tensor, f"{self.path}: {name[:200]!r}")
-            self.entries[name] = Entry(name, dtype, shape, 0, tensor.numel() * tensor.element_size())
+            where, nbytes = f"{self.path}: {name[:200]!r}", tensor.numel() * tensor.element_size()
+            dtype, shape = describe(tensor, where)
+            if nbytes > size:  # strides of 0 make a tensor of any size from one value
+                raise WeightsError(f"{nbytes} bytes, in a file of {size}", where=where, next=AGAIN)
+            self.entries[name] = Entry(name, dtype, shape, 0, nbytes)
         self.metadata: dict[str, str] = {"format": "pt"}
 
     def tensor(self, name: str) -> Tensor:
@@ -62,9 +65,9 @@ def _load(path: Path) -> tuple[bool, Any]:
     """Whether the tensors are mapped, and the object in the file."""
     import torch
 
-    with open_regular(path) as file:
-        mapped = zipfile.is_zipfile(file)
     try:
+        with open_regular(path) as file:
+            mapped = zipfile.is_zipfile(file)
         if mapped:
             _check_archive(path)
         return mapped, torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

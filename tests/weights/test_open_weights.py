@@ -126,7 +126,7 @@ def test_a_tensor_that_its_shard_does_not_hold_is_named(tmp_path):
 
 def test_a_tensor_that_the_index_does_not_name_is_named(tmp_path):
     sharded(tmp_path, {name: shard for name, shard in WEIGHT_MAP.items() if name != "b"})
-    with pytest.raises(WeightsError, match="1 tensors that the index does not name, first 'b'"):
+    with pytest.raises(WeightsError, match="holds 'b', which the index does not name"):
         open_weights(tmp_path)
 
 
@@ -146,9 +146,7 @@ def test_a_folder_without_weights_says_what_it_holds(held, what, advice, tmp_pat
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(WeightsError) as caught:
         open_weights(tmp_path)
-    assert (
-        "looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin" in caught.value.what
-    )
+    assert "looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin" in caught.value.what
     assert what in caught.value.what
     assert advice in caught.value.next
 

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
-from test_safetensors import bits, some_tensors
+from random_tensors import bits, some_tensors
 
 from pellucid.errors import ArgumentError, WeightsError
 from pellucid.weights.safetensors import page_counts
@@ -46,9 +46,7 @@ def test_what_is_saved_is_read_bit_for_bit_by_us_and_by_the_library(tensors, tmp
     same({name: theirs[name] for name in tensors}, tensors)
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt"}
-    assert all(
-        entry.start % 8 == 0 for entry in map(open_weights(path).entry, tensors) if entry.dtype == "F64"
-    )
+    assert all(entry.start % 8 == 0 for entry in map(open_weights(path).entry, tensors) if entry.dtype == "F64")
 
 
 def test_views_and_odd_tensors_are_saved(tmp_path):
@@ -103,9 +101,7 @@ def test_a_tensor_larger_than_a_shard_is_a_shard(tmp_path):
 
 @pytest.mark.parametrize("size", ["5GB", "5 gb", "10MiB", 512, "512", "512B", "1TiB"])
 def test_sizes_that_hold_everything(size, tmp_path):
-    assert [path.name for path in save_tensors(model(), tmp_path, max_shard_size=size)] == [
-        "model.safetensors"
-    ]
+    assert [path.name for path in save_tensors(model(), tmp_path, max_shard_size=size)] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("size", [0, -1, "", "GB", "5XB", "0.5GB", "5iB", True, None, "9" * 99])
@@ -166,9 +162,7 @@ class Breaking(Mapping):
 
 @pytest.mark.parametrize("old", [256, "5GB"])
 @pytest.mark.parametrize("new", [256, "5GB"])
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), RuntimeError("x"), OSError(28, "No space left on device")]
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("x"), OSError(28, "No space left on device")])
 def test_an_interrupted_save_leaves_the_old_model(old, new, error, tmp_path):
     save_tensors(model(1), tmp_path, max_shard_size=old)
     before = {name: (tmp_path / name).read_bytes() for name in held(tmp_path)}

@@ -1,0 +1,38 @@
+# The two commands: `make demo` and `make test`. Each sets up what it needs, once.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python -m
+PIP    := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready                 ## a story, streaming, and the same story as it must come out
+	@$(RUN) pellucid generate --max-new-tokens 200
+	@$(RUN) pellucid generate --greedy --no-stream --max-new-tokens 256 2>/dev/null | diff - tests/data/expected_greedy.txt \
+	  && echo "greedy decoding gives tests/data/expected_greedy.txt, to the letter"
+
+test: check                          ## lint, layers, types and tests: what CI runs
+	@$(RUN) pytest -n 2
+
+check: $(VENV)/.tested               ## lint, layers and types
+	@$(RUN) ruff check src tests benchmarks
+	@$(RUN) ruff format --check src tests benchmarks
+	@$(VENV)/bin/lint-imports --no-cache
+	@$(RUN) mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) …"
+	@$(PIP) torch numpy
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.ready
+	@$(PIP) --editable ".[test,check]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

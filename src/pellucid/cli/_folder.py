@@ -1,0 +1,114 @@
+"""What the files of a model folder say before any tensor is read. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pellucid import families
+from pellucid.config import Config
+from pellucid.families import Family
+from pellucid.spec import LmHead, Spec, Task
+from pellucid.weights.source import NAMES, Weights, open_weights
+from pellucid.weights.table import Table
+
+
+@dataclass(frozen=True)
+class Known:
+    """A config.json, understood."""
+
+    config: Config
+    family: Family
+    spec: Spec
+    unknown: dict[str, Any]  # keys that nobody knows
+
+    @property
+    def named(self) -> str:
+        """The class that wrote the file, where it says so."""
+        return str((self.config.get("architectures") or [""])[0])
+
+    @property
+    def task(self) -> Task | None:
+        """The task of that class; else the family's first."""
+        for task, name in self.family.classes.items():
+            if name == self.named:
+                return task
+        return next(iter(self.spec.heads), None)
+
+
+def understand(folder: Path) -> Known:
+    """The config and spec of a folder.
+
+    Raises:
+        ConfigError: see `errors.py`.
+    """
+    config, family = families.read_config(folder)
+    spec, unknown = family.spec(config)
+    return Known(config, family, spec, unknown)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the headers of the weight files say."""
+
+    files: tuple[str, ...]
+    parameters: int
+    bytes: dict[str, int]  # by the file's dtype
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of most bytes."""
+        return max(self.bytes, key=lambda kind: self.bytes[kind], default="")
+
+
+def stored(folder: Path, known: Known) -> Stored | None:
+    """The headers of a folder's safetensors; None where there are none (a `.bin` file has no header).
+
+    Raises:
+        WeightsError: a header is broken.
+    """
+    if not any((folder / name).is_file() for name in NAMES["safetensors"]):
+        return None
+    weights = open_weights(folder, prefer="safetensors")
+    size: Counter[str] = Counter()
+    for name in weights.names:
+        entry = weights.entry(name)
+        size[entry.dtype] += entry.nbytes
+    count = parameters(weights, known.family.table(known.config), known.spec)
+    return Stored(tuple(path.name for path in weights.files), count, dict(size))
+
+
+def parameters(weights: Weights, table: Table, spec: Spec) -> int:
+    """Numbers in the files that a model holds: no buffers, and a tied matrix once."""
+    same = {"encoder.embed.tokens.weight": "embed.tokens.weight"}
+    if any(isinstance(head, LmHead) and head.tied for head in spec.heads.values()):
+        same["lm_head.out.weight"] = "embed.tokens.weight"
+    count: dict[tuple[str, ...], int] = {}
+    for name in weights.names:
+        place = table.find(name)
+        slots = place.slots if place else (name,)
+        if slots:
+            count[tuple(same.get(slot, slot) for slot in slots)] = math.prod(weights.entry(name).shape)
+    return sum(count.values())
+
+
+def size_text(n: float) -> str:
+    """Bytes as people say them, in powers of ten."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "bytes" or n >= 100 else f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"
+
+
+def table_text(rows: list[tuple[str, str]]) -> str:
+    """Two columns; a label that repeats is written once."""
+    width = max((len(label) for label, _ in rows), default=0)
+    lines, before = [], ""
+    for label, text in rows:
+        lines.append(f"{'' if label == before else label:<{width}}  {text}".rstrip())
+        before = label
+    return "\n".join(lines)

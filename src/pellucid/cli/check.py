@@ -1,0 +1,202 @@
+"""pellucid check: does a model folder hold together, and what will it need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from pellucid import hub
+from pellucid.cli._command import Command, json_option, print_json
+from pellucid.cli._folder import Known, size_text, understand
+from pellucid.errors import PellucidError
+from pellucid.text.tokenizer import Tokenizer
+from pellucid.weights.source import Weights, open_weights
+
+T = TypeVar("T")
+
+
+@click.command("check", cls=Command)
+@click.argument("dir")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, dir: str, as_json: bool) -> None:
+    """Look over the model folder DIR: config, weights, tokenizer, memory. Nothing is changed or downloaded.
+
+    Exits with 0 if nothing failed, 1 if something did, 2 if there is no such folder.
+
+    \b
+    pellucid check ./gemma
+    """
+    folder = hub.resolve(dir, offline=True)
+    found = look_over(folder)
+    if as_json:
+        lines = [asdict(one) for one in found.lines]
+        print_json({"folder": str(folder), "ok": not found.failed, "findings": lines, **found.facts})
+    else:
+        for one in found.lines:
+            click.echo(one.text())
+        warned = sum(one.level == "warn" for one in found.lines)
+        click.echo(f"\n{found.failed} failed, {warned} to look at" if found.failed or warned else "\nholds together")
+    ctx.exit(1 if found.failed else 0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: Literal["ok", "warn", "FAIL"]
+    part: str
+    what: str
+    next: str = ""
+
+    def text(self) -> str:
+        lines = [f"{self.level:<4}  {self.part:<9}  {self.what}"]
+        return "\n".join(lines + [f"{'':<17}next: {self.next}"] * bool(self.next))
+
+
+@dataclass
+class Findings:
+    """All lines, and numbers for scripts."""
+
+    lines: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def ok(self, part: str, what: str) -> None:
+        self.lines.append(Finding("ok", part, what))
+
+    def warn(self, part: str, what: str, next: str = "") -> None:
+        self.lines.append(Finding("warn", part, what, next))
+
+    def fail(self, part: str, what: str, next: str) -> None:
+        self.lines.append(Finding("FAIL", part, what, next))
+
+    @property
+    def failed(self) -> int:
+        return sum(one.level == "FAIL" for one in self.lines)
+
+    def attempt(self, part: str, look: Callable[..., T], *things: object) -> T | None:
+        """What `look` returns; where it raises, None and a line that says why."""
+        try:
+            return look(self, *things)
+        except PellucidError as error:
+            place = f" ({error.where})" if error.where else ""
+            self.fail(part, f"{error.what}{place}".replace("\n", " "), error.next or "correct the file")
+        except OSError as error:
+            self.fail(part, f"{error.strerror} ({error.filename})", "check the file and its permissions")
+        except Exception as error:  # the folder is broken in a way that its reader does not name yet
+            what = f"cannot be used: {type(error).__name__}: {error}"
+            self.fail(part, what, "compare the file with a working one; please report that this line is not clearer")
+        return None
+
+
+def look_over(folder: Path) -> Findings:
+    """Every part of a folder, as far as the parts before it allow."""
+    found = Findings()
+    known = found.attempt("config", look_at_config, folder)
+    weights = found.attempt("weights", look_at_files, folder)
+    if known and weights:
+        from pellucid.cli import _tensors
+
+        found.attempt("weights", _tensors.look_at_tensors, known, weights)
+        found.attempt("memory", _tensors.look_at_memory, known, weights)
+    tokenizer = found.attempt("tokenizer", look_at_tokenizer, folder)
+    if known:
+        if tokenizer:
+            found.attempt("tokenizer", look_at_vocabulary, known, tokenizer)
+        found.attempt("special", look_at_special_ids, known, tokenizer, folder)
+    return found
+
+
+def look_at_config(found: Findings, folder: Path) -> Known:
+    known = understand(folder)
+    spec = known.spec
+    context = f", context {spec.context}" if spec.context else ""
+    found.ok("config", f"{spec.family}, {len(spec.stack.blocks)} blocks of width {spec.width}{context}")
+    for key, value in known.unknown.items():
+        if value not in (None, False, 0, "", [], {}):
+            found.warn("config", f"{key} = {value!r} is a key that nobody knows, and has no effect")
+    if known.named and known.named not in known.family.classes.values():
+        classes = ", ".join(known.family.classes.values())
+        found.warn("config", f"architectures names {known.named}; this version has {classes}")
+    return known
+
+
+def look_at_files(found: Findings, folder: Path) -> Weights:
+    weights = open_weights(folder)
+    files = weights.files
+    where = files[0].name + (f" and {len(files) - 1} more" if files[1:] else "")
+    found.ok("weights", f"{len(weights.names)} tensors, {size_text(weights.nbytes)} in {where}")
+    return weights
+
+
+def look_at_tokenizer(found: Findings, folder: Path) -> Tokenizer | None:
+    if not any((folder / name).exists() for name in hub.TOKENIZER if name != "config.json"):
+        found.warn(
+            "tokenizer",
+            "the folder has none: the model takes ids, no text",
+            "copy the tokenizer's files here",
+        )
+        return None
+    return Tokenizer.from_folder(folder)
+
+
+def look_at_vocabulary(found: Findings, known: Known, tokenizer: Tokenizer) -> None:
+    """Whether every id has a row in the embedding."""
+    rows = known.spec.vocab
+    beyond = {text: i for text, i in tokenizer.get_vocab().items() if i >= rows}
+    added = {text for text in beyond if beyond[text] in tokenizer.added_tokens_decoder}
+    if not beyond:
+        found.ok("tokenizer", f"{len(tokenizer)} tokens, the embedding has {rows} rows")
+        return
+    some = ", ".join(f"{text!r} = {beyond[text]}" for text in sorted(beyond, key=lambda text: beyond[text])[:3])
+    what = f"{len(beyond)} of {len(tokenizer)} ids are beyond the {rows} rows of the embedding: {some}"
+    if len(added) == len(beyond):
+        found.warn("tokenizer", f"{what} (added tokens: an error if they occur)", "resize the embedding to use them")
+    else:
+        found.fail("tokenizer", what, "use the tokenizer that belongs to this model")
+
+
+def look_at_special_ids(found: Findings, known: Known, tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Ids of config.json, generation_config.json and the tokenizer: in range, and the same."""
+    from pellucid.engine.options import read_options
+
+    before = len(found.lines)
+    settings = read_options(folder)
+    roles = ["bos", "eos", "pad"] + ["decoder_start"] * (known.spec.encoder is not None)
+    for role in roles:
+        key = f"{role}_token_id"
+        sources = {"config.json": known.config.get(key), "generation": getattr(settings, key)}
+        for file, value in sources.items():
+            for i in value if isinstance(value, list) else [value]:
+                _look_at_id(found, f"{file}: {key}", i, known.spec.vocab, harmless=role == "pad")
+        own = getattr(tokenizer, key, None)
+        used = sources["generation"]
+        if own is not None and used is not None and own not in (used if isinstance(used, list) else [used]):
+            what = f"{key} is {used} for generation, and the tokenizer's {role} token is {own}"
+            found.warn("special", what, "correct the one that is wrong" if role == "eos" else "")
+    if {"causal-lm", "seq2seq-lm"} & known.spec.heads.keys():
+        _look_at_settings(found, settings)
+    if len(found.lines) == before:
+        found.ok("special", f"{', '.join(roles)} ids are in range and agree")
+
+
+def _look_at_id(found: Findings, name: str, value: object, rows: int, *, harmless: bool) -> None:
+    if value is None or (type(value) is int and 0 <= value < rows):
+        return
+    what = f"{name} is {value!r}, no row of the embedding ({rows})"
+    if harmless and type(value) is int:
+        found.warn("special", what)
+    else:
+        found.fail("special", what, "correct the id")
+
+
+def _look_at_settings(found: Findings, settings: Any) -> None:
+    try:
+        settings.check()
+        settings.sampling()
+    except PellucidError as error:
+        found.warn("special", f"generation_config.json: {error.what}", f"generate refuses; {error.next}")

@@ -1,0 +1,82 @@
+"""The door: help, versions, misspellings, and what is imported for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pellucid import hub
+from pellucid.cli import COMMANDS
+
+# Runs a command line in a process of its own and says whether torch came along.
+WITHOUT_TORCH = """
+import sys
+from pellucid.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("torch" in sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["show", "--help"], ["check", "--help"], ["generate", "--help"]]
+    + [["show", str(hub.default_model())], ["show", "--json", str(hub.default_model())]],
+    ids=" ".join,
+)
+def test_help_and_show_need_no_torch(args):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "False\n")
+    assert done.stdout
+
+
+def test_help_is_instant():
+    def seconds() -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "pellucid", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(5)) < 0.25
+
+
+def test_the_list_of_commands_is_the_commands(call):
+    listed = call("--help").stdout
+    for name, line in COMMANDS.items():
+        assert name in listed and line in listed
+        help = call(name, "--help").stdout
+        assert f"pellucid {name}" in help.split("Options:")[0].split("\n\n", 1)[1], "an example"
+        assert "--json" in help
+
+
+def test_a_misspelt_command_or_option_is_suggested(call):
+    command, option = call("genrate"), call("show", "--cod", ".")
+    assert command.exit_code == option.exit_code == 2
+    assert "did you mean 'generate'?" in command.stderr
+    assert "--code" in option.stderr
+
+
+def test_missing_arguments_are_usage_errors(call):
+    for name in ("show", "check"):
+        result = call(name)
+        assert result.exit_code == 2 and "DIR" in result.stderr
+
+
+def test_version(call):
+    assert call("--version").stdout.startswith("pellucid ")
+
+
+def test_a_reader_that_leaves_ends_it_quietly():
+    with subprocess.Popen(
+        [sys.executable, "-m", "pellucid", "generate", "--greedy"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(4) == "Once"
+        process.stdout.close()
+        assert process.stderr.read() == ""
