@@ -7,6 +7,7 @@ computes and that nobody read: a YaRN section ignored in silence is a wrong answ
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
@@ -45,6 +46,14 @@ GENERATION = frozenset(
 )
 
 
+# Nobody has published more; a file that asks for more is broken or hostile, and is refused before it costs memory.
+MOST_SIZE = 10**8
+MOST_LAYERS = 4096
+MOST_NUMBER = 1e30
+PROBLEMS = (None, "regression", "single_label_classification", "multi_label_classification")
+_NEEDED = object()
+
+
 @lru_cache(maxsize=1)
 def architecture_keys() -> frozenset[str]:
     """Keys known to change what a model computes, in any published family and version."""
@@ -76,8 +85,8 @@ class Config:
         own["_given"] = {own["_aliases"].get(key, key): value for key, value in values.items()}
         own["_read"] = set()
         own["_where"] = where
-        if isinstance(own["_given"].get("id2label"), dict):  # JSON has no integer keys
-            own["_given"]["id2label"] = {int(i): label for i, label in own["_given"]["id2label"].items()}
+        if own["_given"].get("id2label") is not None:
+            own["_given"]["id2label"] = _by_index(own["_given"]["id2label"], where)
 
     # ------------------------------------------------------------------------------------------ reading
 
@@ -104,13 +113,31 @@ class Config:
             raise ConfigError(f"the key {name!r} is missing, or null", where=self._where, next="add it to config.json")
         return value
 
-    def number(self, name: str, kind: type = int, *, least: float = 0) -> Any:
-        """A key that must be a number, `kind` int or float, at least `least`."""
-        value = self.need(name)
+    def number(
+        self,
+        name: str,
+        kind: type = int,
+        *,
+        least: float = 0,
+        most: float | None = None,
+        null: Any = _NEEDED,
+    ) -> Any:
+        """A key that must be a number, `kind` int or float, from `least` to `most`.
+
+        Args:
+            most: `MOST_SIZE` for an int, `MOST_NUMBER` for a float, if not said.
+            null: what null, or no such key, stands for; without it the key is needed.
+        """
+        value = getattr(self, name, None)
+        if value is None and null is not _NEEDED:
+            return null
+        if value is None:
+            raise ConfigError(f"the key {name!r} is missing, or null", where=self._where, next="add it to config.json")
+        limit = most if most is not None else MOST_SIZE if kind is int else MOST_NUMBER
         right = isinstance(value, int) or (kind is float and isinstance(value, float))
-        if isinstance(value, bool) or not right or value < least:
+        if isinstance(value, bool) or not right or not least <= value <= limit:
             raise ConfigError(
-                f"{name}={value!r} is not {'an int' if kind is int else 'a number'} of at least {least}",
+                f"{name}={_short(value)} is not {'an int' if kind is int else 'a number'} from {least} to {limit}",
                 where=self._where,
                 next="correct config.json",
             )
@@ -170,8 +197,8 @@ class Config:
                 self._given.pop("id2label", None)
                 self._given.pop("label2id", None)
         elif "id2label" in changes:
-            self._given["id2label"] = {int(i): label for i, label in changes["id2label"].items()}
-            self._given["num_labels"] = len(changes["id2label"])
+            labels = self._given["id2label"] = _by_index(changes["id2label"] or {}, "id2label")
+            self._given["num_labels"] = len(labels)
 
     def copy(self) -> Config:
         """The same values, with nothing read yet."""
@@ -190,6 +217,34 @@ class Config:
 
     def __repr__(self) -> str:
         return f"Config({json.dumps(self.to_dict(), indent=2, default=str)})"
+
+    # ------------------------------------------------------------------------------------------ checking
+
+    def check(self) -> None:
+        """Refuses values of another kind than the family's default; `number` and the family refuse wrong ones.
+
+        Raises:
+            ConfigError: names the key with its value.
+        """
+        for key, value in self.to_dict().items():
+            usual = self._defaults.get(key, COMMON.get(key))
+            if key == "problem_type":
+                right, kind = value in PROBLEMS, f"one of {PROBLEMS[1:]}"
+            elif key.endswith("_token_id"):
+                ids = value if isinstance(value, list) and key == "eos_token_id" else [value]
+                right = value is None or all(type(i) is int and abs(i) <= MOST_SIZE for i in ids)
+                kind = "a token id"
+            elif isinstance(usual, bool):
+                right, kind = value is None or isinstance(value, bool), "true or false"
+            elif isinstance(usual, (int, float)):
+                right, kind = value is None or _is_number(value), "a number of at least 0"
+            elif isinstance(usual, str):
+                right, kind = isinstance(value, str), "text"
+            else:
+                continue
+            if not right:
+                what = f"{key}={_short(value)} is not {kind}"
+                raise ConfigError(what, where=self._where, next="correct config.json")
 
     # ------------------------------------------------------------------------------------------ closing
 
@@ -240,6 +295,7 @@ COMMON: dict[str, Any] = {
     "dtype": None,
     "eos_token_id": None,
     "id2label": None,
+    "initializer_range": 0.02,
     "is_encoder_decoder": False,
     "label2id": None,
     "model_type": None,
@@ -254,6 +310,31 @@ COMMON: dict[str, Any] = {
 }
 
 
+def _is_number(value: Any) -> bool:
+    right = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return right and value >= 0 and (isinstance(value, int) or math.isfinite(value))
+
+
+def _short(value: object) -> str:
+    """For messages: hostile files hold long values."""
+    text = (
+        repr(value) if not isinstance(value, int) or abs(value) < 10**30 else f"a number of {value.bit_length()} bits"
+    )
+    return text if len(text) <= 120 else f"{text[:120]}…"
+
+
+def _by_index(labels: Any, where: object) -> dict[int, Any]:
+    """id2label with integer keys: JSON has none."""
+    try:
+        return {int(i): label for i, label in labels.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(
+            f"id2label={_short(labels)} is no object from whole numbers to names",
+            where=where,
+            next="correct config.json",
+        ) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -264,7 +345,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no {path.name}", where=path.parent, next="give a model folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of thousands of digits
         raise ConfigError(
             f"{path.name} is not JSON: {error}", where=path, next="download the file again, or correct it"
         ) from None

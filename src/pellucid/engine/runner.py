@@ -98,10 +98,9 @@ def step(
     model.check_positions(max(ends))
     ids_N = torch.tensor([token for piece in pieces for token in piece], device=device)
     batch = Batch([len(p) for p in pieces], torch.tensor(places, device=device), ends, cache, rows, memory)
-    x_ND = model.run(model.lookup(ids_N, "prompt"), batch)
-    if len(places) > len(rows):
-        x_ND = x_ND[batch.last]
-    logits_RV = model.predict(x_ND)
+    with model.threads(len(places)):
+        x_ND = model.run(model.lookup(ids_N, "prompt"), batch)
+        logits_RV = model.predict(x_ND[batch.last] if len(places) > len(rows) else x_ND)
     batch.finish()
     return logits_RV.float().cpu()
 
@@ -133,7 +132,8 @@ def _encode(model: Model, requests: Sequence[Request]) -> Memory:
     ids_N = torch.tensor([token for request in requests for token in request.ids], device=model.device)
     places = torch.tensor([p for n in lengths for p in range(n)], device=model.device)
     vectors = model.encoder.embed.tokens(ids_N) if ids_N.numel() else model.lookup(ids_N)
-    return Memory(model.encoder.run(vectors, Batch(lengths, places, lengths)), lengths)
+    with model.threads(len(places)):
+        return Memory(model.encoder.run(vectors, Batch(lengths, places, lengths)), lengths)
 
 
 def _next(logits_V: Tensor, request: Request, chance: torch.Generator | None) -> int:

@@ -61,6 +61,7 @@ class Family:
             ConfigError: a value that makes no model, or a key that would be ignored at a price.
         """
         fresh = config.copy()
+        fresh.check()
         spec = cast(Spec, self.module.spec(fresh))
         return spec, fresh.close(self.ignored)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from pellucid.config import Config
+from pellucid.config import MOST_NUMBER, Config
 from pellucid.errors import ConfigError, nearest
 from pellucid.spec import Activation, LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
 
@@ -24,13 +24,13 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def activation(name: object, c: Config) -> Activation:
     """The function that a config calls `name`."""
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ConfigError(
             f"activation {name!r} is not known",
             where=c.where,
             next=nearest(str(name), ACTIVATIONS) or f"known: {', '.join(ACTIVATIONS)}",
         )
-    return ACTIVATIONS[str(name)]
+    return ACTIVATIONS[name]
 
 
 def read_rope(c: Config, dim: int) -> Rope:
@@ -47,9 +47,9 @@ def read_rope(c: Config, dim: int) -> Rope:
             )
         theta = inner or theta
     theta = 10000.0 if theta is None else theta
-    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:
+    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 0 < theta <= MOST_NUMBER:
         raise ConfigError(f"rope_theta={theta!r} is not a positive number", where=c.where, next="correct config.json")
-    scaling = _scaling(section, c.number("max_position_embeddings")) if section is not None else None
+    scaling = _scaling(section, c.number("max_position_embeddings", least=1)) if section is not None else None
     return Rope(theta=float(theta), dim=dim, scaling=scaling)
 
 
@@ -73,9 +73,9 @@ def _scaling(s: Config, positions: int) -> RopeScaling | None:
             factor = s.number("factor", float, least=1)
             scaling = YarnScaling(
                 factor=factor,
-                original_positions=s.get("original_max_position_embeddings") or positions,
-                beta_fast=s.get("beta_fast") or 32.0,
-                beta_slow=s.get("beta_slow") or 1.0,
+                original_positions=s.number("original_max_position_embeddings", null=None) or positions,
+                beta_fast=s.number("beta_fast", float, null=None) or 32.0,
+                beta_slow=s.number("beta_slow", float, null=None) or 1.0,
                 attention_factor=_yarn_attention(s, factor),
                 truncate=s.get("truncate", True),
             )
@@ -97,7 +97,9 @@ def _scaling(s: Config, positions: int) -> RopeScaling | None:
 
 def _yarn_attention(s: Config, factor: float) -> float:
     """What multiplies cos and sin: given, or 0.1 ln(factor) + 1, or a ratio of two such. arXiv 2309.00071, (22)."""
-    given, scale, all_dim = s.get("attention_factor"), s.get("mscale"), s.get("mscale_all_dim")
+    given, scale, all_dim = (
+        s.number(key, float, null=None) for key in ("attention_factor", "mscale", "mscale_all_dim")
+    )
 
     def temperature(weight: float) -> float:
         return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0

@@ -1,6 +1,6 @@
 """BERT. Paper: arXiv 1810.04805."""
 
-from pellucid.config import Config
+from pellucid.config import MOST_LAYERS, Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import (
@@ -74,13 +74,13 @@ def spec(c: Config) -> Spec:
         what = f"hidden_size={width} is no multiple of num_attention_heads={heads}"
         raise ConfigError(what, where=c.where, next="correct config.json")
     norm, act = LayerNorm(eps=c.number("layer_norm_eps", float)), activation(c.hidden_act, c)
-    dropout = c.hidden_dropout_prob
+    dropout = c.number("hidden_dropout_prob", float, most=1)
     attn = Attention(
         heads=heads, kv_heads=heads, head_dim=width // heads, scale=(width // heads) ** -0.5, causal=False,
-        biases="qkvo", dropout=c.attention_probs_dropout_prob,
+        biases="qkvo", dropout=c.number("attention_probs_dropout_prob", float, most=1),
     )  # fmt: skip
     mlp = Mlp(hidden=c.number("intermediate_size", least=1), act=act, gated=False, bias=True)
-    before_labels = dropout if c.classifier_dropout is None else c.classifier_dropout
+    before_labels = c.number("classifier_dropout", float, most=1, null=dropout)
     positions = c.number("max_position_embeddings", least=1)
     return Spec(
         family="bert",
@@ -91,7 +91,7 @@ def spec(c: Config) -> Spec:
                 token_types=c.number("type_vocab_size", least=1), norm=norm, dropout=dropout,
             ),
             blocks=(Block(attn=attn, mlp=mlp, order=PostNorm(norm=norm), dropout=dropout),)
-            * c.number("num_hidden_layers", least=1),
+            * c.number("num_hidden_layers", least=1, most=MOST_LAYERS),
         ),
         pooler=True,
         heads={
@@ -99,9 +99,9 @@ def spec(c: Config) -> Spec:
                 tied=c.tie_word_embeddings, bias=True, transform=Transform(act=act, norm=norm)
             ),
             "sequence-classification": SequenceHead(
-                labels=c.num_labels, pool="pooler", bias=True, dropout=before_labels
+                labels=c.number("num_labels", least=1), pool="pooler", bias=True, dropout=before_labels
             ),
-            "token-classification": TokenHead(labels=c.num_labels, dropout=before_labels),
+            "token-classification": TokenHead(labels=c.number("num_labels", least=1), dropout=before_labels),
             "question-answering": SpanHead(),
         },
         context=positions,

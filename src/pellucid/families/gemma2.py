@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pellucid.config import Config
+from pellucid.config import MOST_LAYERS, Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation, read_rope
 from pellucid.families.llama import WEIGHTS as LLAMA
@@ -52,14 +52,17 @@ def spec(c: Config) -> Spec:
     full = Attention(
         heads=c.number("num_attention_heads", least=1), kv_heads=c.number("num_key_value_heads", least=1),
         head_dim=c.number("head_dim", least=2), causal=True,
-        scale=c.number("query_pre_attn_scalar", float) ** -0.5,  # not head_dim: 144 against 128 in the 27B model
-        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, c.head_dim), cap=c.attn_logit_softcapping,
-        dropout=c.attention_dropout,
+        scale=c.number("query_pre_attn_scalar", float, least=1e-6) ** -0.5,  # not head_dim: 144 against 128 in the 27B model
+        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, c.head_dim), cap=c.number("attn_logit_softcapping", float, least=1e-6, null=None),
+        dropout=c.number("attention_dropout", float, most=1),
     )  # fmt: skip
-    kinds = {"full_attention": full, "sliding_attention": replace(full, window=c.sliding_window)}
-    layers = c.number("num_hidden_layers", least=1)
+    kinds = {
+        "full_attention": full,
+        "sliding_attention": replace(full, window=c.number("sliding_window", least=1, null=None)),
+    }
+    layers = c.number("num_hidden_layers", least=1, most=MOST_LAYERS)
     types = c.layer_types or [("sliding_attention", "full_attention")[i % 2] for i in range(layers)]
-    if len(types) != layers or not kinds.keys() >= set(types):
+    if not isinstance(types, list) or len(types) != layers or not all(kind in [*kinds] for kind in types):
         raise ConfigError(f"layer_types={types} for {layers} layers", where=c.where, next=f"use {sorted(kinds)}")
     mlp = Mlp(hidden=c.number("intermediate_size", least=1), act=activation(c.hidden_activation, c), gated=True)
     width = c.number("hidden_size", least=1)
@@ -70,9 +73,9 @@ def spec(c: Config) -> Spec:
             blocks=tuple(Block(attn=kinds[kind], mlp=mlp, order=Sandwich(norm=norm)) for kind in types),
         ),
         heads={
-            "causal-lm": LmHead(tied=c.tie_word_embeddings, cap=c.final_logit_softcapping),
-            "sequence-classification": SequenceHead(labels=c.num_labels, pool="last", bias=False),
-            "token-classification": TokenHead(labels=c.num_labels, dropout=0.1),
+            "causal-lm": LmHead(tied=c.tie_word_embeddings, cap=c.number("final_logit_softcapping", float, least=1e-6, null=None)),
+            "sequence-classification": SequenceHead(labels=c.number("num_labels", least=1), pool="last", bias=False),
+            "token-classification": TokenHead(labels=c.number("num_labels", least=1), dropout=0.1),
         },
-        context=c.max_position_embeddings,
+        context=c.number("max_position_embeddings", least=1),
     )  # fmt: skip

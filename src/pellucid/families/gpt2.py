@@ -1,6 +1,6 @@
 """GPT-2. Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"."""
 
-from pellucid.config import Config
+from pellucid.config import MOST_LAYERS, Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import (
@@ -62,21 +62,26 @@ def spec(c: Config) -> Spec:
     width, heads, layers = (
         c.number("n_embd", least=1),
         c.number("n_head", least=1),
-        c.number("n_layer", least=1),
+        c.number("n_layer", least=1, most=MOST_LAYERS),
     )
     if width % heads:
         raise ConfigError(f"n_embd={width} is no multiple of n_head={heads}", where=c.where, next="correct config.json")
     norm = LayerNorm(eps=c.number("layer_norm_epsilon", float))
-    mlp = Mlp(hidden=c.n_inner or 4 * width, act=activation(c.activation_function, c), gated=False, bias=True)
+    mlp = Mlp(
+        hidden=c.number("n_inner", least=1, null=4 * width),
+        act=activation(c.activation_function, c),
+        gated=False,
+        bias=True,
+    )
     scale = (width // heads) ** -0.5 if c.scale_attn_weights else 1.0
     by_layer = c.scale_attn_by_inverse_layer_idx
     blocks = tuple(
         Block(
             attn=Attention(
                 heads=heads, kv_heads=heads, head_dim=width // heads, scale=scale / (i + 1 if by_layer else 1),
-                causal=True, biases="qkvo", dropout=c.attn_pdrop,
+                causal=True, biases="qkvo", dropout=c.number("attn_pdrop", float, most=1),
             ),
-            mlp=mlp, order=PreNorm(norm=norm), dropout=c.resid_pdrop,
+            mlp=mlp, order=PreNorm(norm=norm), dropout=c.number("resid_pdrop", float, most=1),
         )
         for i in range(layers)
     )  # fmt: skip
@@ -86,12 +91,12 @@ def spec(c: Config) -> Spec:
         stack=Stack(
             width=width, blocks=blocks, norm=norm,
             embed=Embed(
-                vocab=c.number("vocab_size", least=1), positions=LearnedPositions(rows=positions), dropout=c.embd_pdrop
+                vocab=c.number("vocab_size", least=1), positions=LearnedPositions(rows=positions), dropout=c.number("embd_pdrop", float, most=1)
             ),
         ),
         heads={
             "causal-lm": LmHead(tied=c.tie_word_embeddings),
-            "sequence-classification": SequenceHead(labels=c.num_labels, pool="last", bias=False),
+            "sequence-classification": SequenceHead(labels=c.number("num_labels", least=1), pool="last", bias=False),
         },
         context=positions,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Llama 1 to 3, and the many that share its files. Papers: arXiv 2302.13971, 2307.09288, 2407.21783."""
 
-from pellucid.config import Config
+from pellucid.config import MOST_LAYERS, Config
+from pellucid.errors import ConfigError
 from pellucid.families._read import activation, read_rope
 from pellucid.spec import (
     Attention,
@@ -56,11 +57,16 @@ WEIGHTS = {
 
 def spec(c: Config) -> Spec:
     heads = c.number("num_attention_heads", least=1)
-    head_dim = c.head_dim or c.number("hidden_size", least=1) // heads
+    width = c.number("hidden_size", least=1)
+    head_dim = c.number("head_dim", least=2, null=width // heads)
+    kv_heads = c.number("num_key_value_heads", least=1, null=heads)
+    if heads % kv_heads or not head_dim or head_dim % 2:
+        what = f"num_attention_heads={heads}, num_key_value_heads={kv_heads}, head_dim={head_dim} do not fit"
+        raise ConfigError(what, where=c.where, next="correct config.json")
     norm = RmsNorm(eps=c.number("rms_norm_eps", float))
     attn = Attention(
-        heads=heads, kv_heads=c.num_key_value_heads or heads, head_dim=head_dim, scale=head_dim**-0.5, causal=True,
-        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim), dropout=c.attention_dropout,
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim, scale=head_dim**-0.5, causal=True,
+        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim), dropout=c.number("attention_dropout", float, most=1),
     )  # fmt: skip
     mlp = Mlp(
         hidden=c.number("intermediate_size", least=1),
@@ -71,13 +77,13 @@ def spec(c: Config) -> Spec:
     return Spec(
         family="llama",
         stack=Stack(
-            width=c.hidden_size, embed=Embed(vocab=c.number("vocab_size", least=1)), norm=norm,
-            blocks=(Block(attn=attn, mlp=mlp, order=PreNorm(norm=norm)),) * c.number("num_hidden_layers", least=1),
+            width=width, embed=Embed(vocab=c.number("vocab_size", least=1)), norm=norm,
+            blocks=(Block(attn=attn, mlp=mlp, order=PreNorm(norm=norm)),) * c.number("num_hidden_layers", least=1, most=MOST_LAYERS),
         ),
         heads={
             "causal-lm": LmHead(tied=c.tie_word_embeddings),
-            "sequence-classification": SequenceHead(labels=c.num_labels, pool="last", bias=False),
-            "token-classification": TokenHead(labels=c.num_labels, dropout=0.1),
+            "sequence-classification": SequenceHead(labels=c.number("num_labels", least=1), pool="last", bias=False),
+            "token-classification": TokenHead(labels=c.number("num_labels", least=1), dropout=0.1),
         },
-        context=c.max_position_embeddings,
+        context=c.number("max_position_embeddings", least=1),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """T5, T5 1.1 and Flan-T5. Papers: arXiv 1910.10683, 2210.11416."""
 
-from pellucid.config import Config
+from pellucid.config import MOST_LAYERS, Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import Attention, Block, Embed, LmHead, Mlp, PreNorm, RelativeBias, RmsNorm, Spec, Stack
@@ -65,7 +65,11 @@ def spec(c: Config) -> Spec:
     if c.get("is_gated_act", gated) != gated or activation(c.get("dense_act_fn") or act_name(kind), c) != act:
         what = f"is_gated_act={c.get('is_gated_act')} and dense_act_fn={c.get('dense_act_fn')!r} contradict"
         raise ConfigError(f"{what} feed_forward_proj={kind!r}", where=c.where, next="correct config.json")
-    width, heads, drop = c.number("d_model", least=1), c.number("num_heads", least=1), c.dropout_rate
+    width, heads, drop = (
+        c.number("d_model", least=1),
+        c.number("num_heads", least=1),
+        c.number("dropout_rate", float, most=1),
+    )
     norm = RmsNorm(eps=c.number("layer_norm_epsilon", float))
     mlp = Mlp(hidden=c.number("d_ff", least=1), act=act, gated=gated, dropout=drop)
 
@@ -85,7 +89,8 @@ def spec(c: Config) -> Spec:
         embed = Embed(vocab=c.number("vocab_size", least=1), dropout=drop)
         return Stack(width=width, embed=embed, blocks=(block,) * layers, norm=norm, relative_bias=bias, dropout=drop)
 
-    layers = c.number("num_layers", least=1)
+    layers = c.number("num_layers", least=1, most=MOST_LAYERS)
+    decoder_layers = c.number("num_decoder_layers", least=1, most=MOST_LAYERS, null=layers)
     # The first T5 ties its head to the embedding and scales what goes in; 1.1 does neither. Files written by
     # transformers 5 always say "tied" and keep the difference in scale_decoder_outputs.
     scaled = c.get("scale_decoder_outputs", c.tie_word_embeddings is not False)
@@ -93,7 +98,7 @@ def spec(c: Config) -> Spec:
     start = c.decoder_start_token_id
     return Spec(
         family="t5",
-        stack=stack(c.num_decoder_layers or layers, decoder=True),
+        stack=stack(decoder_layers, decoder=True),
         encoder=stack(layers, decoder=False),
         heads={"seq2seq-lm": head},
         decoder_start=c.pad_token_id if start is None else start,

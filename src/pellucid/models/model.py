@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any
@@ -26,6 +26,7 @@ from pellucid.nn.linear import Handed
 from pellucid.nn.parts import Embedding
 from pellucid.nn.tapped import Listener, Tapped
 from pellucid.nn.tower import Tower
+from pellucid.ops.threads import threads_for
 from pellucid.spec import Head, LmHead, SequenceHead, SpanHead, Spec, Task, TokenHead
 from pellucid.weights.table import Place, Table
 
@@ -66,6 +67,7 @@ class Model(Tower):
         self.report = Report()
         self.places: list[Place] = []  # the file tensors this model was filled from, in the file's order
         self._paths: dict[str, str] | None = None
+        self._widest = 0  # of all linear layers, elements; counted at the first forward
         self.encoder = Tower(spec.encoder) if spec.encoder else None
         self.head_spec: Head | None = _head_spec(spec, task)
         pooled = isinstance(self.head_spec, SequenceHead) and self.head_spec.pool == "pooler"
@@ -150,12 +152,12 @@ class Model(Tower):
         shape = packing(x_BTD.shape[0], x_BTD.shape[1], attention_mask)
         cache = self._cache(past_key_values, use_cache, shape.batch)
         batch = self._batch(shape, cache, position_ids, x_BTD.device, memory, [] if wants_hidden else None)
-        with self._patterns(self, wants_patterns) as patterns:
+        with self._patterns(self, wants_patterns) as patterns, self.threads(sum(shape.lengths)):
             x_ND = self.run(shape.pack(x_BTD), batch, None if types is None else shape.pack(types))
+            result |= self._head(x_ND, shape, labels, input_ids, logits_to_keep, start_positions, end_positions)
         batch.finish()
         result["past_key_values"] = cache
         self._collect(result, shape, batch, patterns)
-        result |= self._head(x_ND, shape, labels, input_ids, logits_to_keep, start_positions, end_positions)
         output = Output(**result)
         return output.to_tuple() if return_dict is False else output
 
@@ -174,7 +176,7 @@ class Model(Tower):
         x_BTD = self._vectors(self.encoder, input_ids, inputs_embeds)
         shape = packing(x_BTD.shape[0], x_BTD.shape[1], attention_mask)
         batch = self._batch(shape, None, None, x_BTD.device, None, [] if hidden else None)
-        with self._patterns(self.encoder, patterns) as found:
+        with self._patterns(self.encoder, patterns) as found, self.threads(sum(shape.lengths)):
             x_ND = self.encoder.run(shape.pack(x_BTD), batch)
         return Output(
             last_hidden_state=shape.unpack(x_ND),
@@ -205,6 +207,13 @@ class Model(Tower):
                 )
         vectors: Tensor = self.embed.tokens(ids_N)
         return vectors
+
+    def threads(self, tokens: int) -> AbstractContextManager[None]:
+        """The threads that a forward of so many packed tokens is worth."""
+        if self._widest == 0:
+            sizes = [m.in_features * m.out_features for m in self.modules() if isinstance(m, nn.Linear)]
+            self._widest = max(sizes, default=1)
+        return threads_for(tokens * self._widest)
 
     # ------------------------------------------------------------------------------- forward, in pieces
 
