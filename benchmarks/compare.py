@@ -118,9 +118,16 @@ def make(folder: str) -> None:
 
 
 def wall(command: list[str]) -> float:
+    """Seconds from the start of a process to its end, or to the line it prints when its work is done."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline() if "worker" in command else b""
+        seconds = time.perf_counter() - start
+        process.stdout.read()
+        if process.wait():
+            sys.exit(f"failed: {' '.join(command)}")
+    return seconds if first else time.perf_counter() - start
 
 
 def worker(*arguments: str) -> dict[str, Any]:
@@ -238,7 +245,7 @@ def main() -> None:
         case "make":
             make(args.dir)
         case "worker" if args.rest[0] == "story":
-            print(json.dumps({"text": tell_story(args.rest[1])}))
+            print(json.dumps({"text": tell_story(args.rest[1])}), flush=True)
         case "worker":
             print(json.dumps(measure_model(args.rest[1], args.rest[2])))
 

@@ -98,7 +98,9 @@ class Config:
             return self.get(key)
         if key in COMMON:
             return self._common(key)
-        raise AttributeError(f"{self._where} has no key {name!r}. {nearest(name, self.to_dict())}".rstrip())
+        raise AttributeError(
+            f"{self._where} has no key {name!r}. {nearest(name, [*self.to_dict(), *self._aliases, *COMMON])}".rstrip()
+        )
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a key that may be absent; counts as read."""
@@ -228,7 +230,9 @@ class Config:
         """
         for key, value in self.to_dict().items():
             usual = self._defaults.get(key, COMMON.get(key))
-            if key == "problem_type":
+            if key == "label2id":
+                right, kind = value is None or isinstance(value, dict), "an object from names to whole numbers"
+            elif key == "problem_type":
                 right, kind = value in PROBLEMS, f"one of {PROBLEMS[1:]}"
             elif key.endswith("_token_id"):
                 ids = value if isinstance(value, list) and key == "eos_token_id" else [value]

@@ -14,7 +14,7 @@ from pellucid.models.loading import DTYPES, HEADS, choose_dtype
 from pellucid.models.model import Model, Report
 from pellucid.spec import Attention, Task
 from pellucid.weights.source import Weights
-from pellucid.weights.table import Place, Table
+from pellucid.weights.table import Table
 
 if TYPE_CHECKING:
     from pellucid.cli.check import Findings
@@ -88,19 +88,12 @@ def place_all(weights: Weights, table: Table, shapes: dict[str, Shape]) -> Place
                 placed.aside["of a head that this version does not have"] += 1
             else:
                 placed.homeless.append(name)
-        elif (there := weights.entry(name).shape) == (wanted := file_shape(place, shapes)):
+        elif (there := weights.entry(name).shape) == (wanted := place.shape(shapes)):
             placed.filled.update(place.slots)
         else:
             placed.filled.update(place.slots)
             placed.misfits.append(f"{name} is {list(there)}, the config wants {list(wanted)}")
     return placed
-
-
-def file_shape(place: Place, shapes: dict[str, Shape]) -> Shape:
-    """The shape that a file tensor must have to fill its slots."""
-    first = shapes[place.slots[0]]
-    shape = (sum(shapes[slot][0] for slot in place.slots), *first[1:])
-    return shape[::-1] if place.transposed else shape
 
 
 def look_at_tensors(found: Findings, known: Known, weights: Weights) -> None:

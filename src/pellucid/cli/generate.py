@@ -12,7 +12,7 @@ import click
 
 from pellucid import families, hub
 from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json
-from pellucid.errors import InputError, WeightsError
+from pellucid.errors import InputError
 
 if TYPE_CHECKING:
     from pellucid.engine.runner import Request
@@ -105,17 +105,12 @@ def read_prompt(prompt: str | None) -> str:
 def open_model(folder: Path, dtype: str | None) -> Model:
     """A model with a trained vocabulary head."""
     from pellucid.models.loading import load
+    from pellucid.tasks.fit import require_trained
 
     config, family = families.read_config(folder)
     spec, _ = family.spec(config)
     model = load(task="seq2seq-lm" if spec.encoder else "causal-lm", dtype=dtype, folder=folder)
-    new = model.report.initialised
-    if new:
-        raise WeightsError(
-            f"{len(new)} parameter(s) of the head are not trained: {', '.join(new[:3])}",
-            where=folder,
-            next="give a checkpoint that was trained to generate text",
-        )
+    require_trained(model, "generate")
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 from pellucid.compat import auto
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
-from pellucid.errors import ArgumentError, InputError, Unsupported, WeightsError, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.tasks import fill_mask, hidden, text_generation
+from pellucid.tasks.fit import report_misfit, require_trained
 from pellucid.text.tokenizer import Tokenizer
-
-log = logging.getLogger("pellucid")
 
 
 class Pipeline:
@@ -26,18 +24,8 @@ class Pipeline:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
-        if len(tokenizer) > model.spec.vocab:
-            log.warning(
-                "the tokenizer has %d ids, the model %d: a text that needs the others is refused",
-                len(tokenizer), model.spec.vocab,
-            )  # fmt: skip
-        new = [name for name in model.report.initialised if not name.startswith("pooler")]
-        if new:
-            raise WeightsError(
-                f"{self.task}: {len(new)} parameter(s) of the head are not trained: {', '.join(new[:3])}",
-                where=model.config.where,
-                next="give a checkpoint that was trained for this task",
-            )
+        require_trained(model, self.task)
+        report_misfit(model, tokenizer)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The result for one text, or a list of results for many, in input order."""

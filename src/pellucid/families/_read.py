@@ -33,6 +33,21 @@ def activation(name: object, c: Config) -> Activation:
     return ACTIVATIONS[name]
 
 
+def grouped_heads(c: Config) -> tuple[int, int, int]:
+    """Query heads, key heads and the channels of a head, where rotary positions pair the channels."""
+    heads = c.number("num_attention_heads", least=1)
+    kv_heads = c.number("num_key_value_heads", least=1, null=heads)
+    head_dim = c.number("head_dim", least=1, null=c.number("hidden_size") // heads)
+    if heads % kv_heads or head_dim < 2 or head_dim % 2:
+        raise ConfigError(
+            f"{heads} heads of {head_dim} channels over {kv_heads} key heads: the key heads must divide the heads, "
+            "and the channels make pairs",
+            where=c.where,
+            next="correct num_attention_heads, num_key_value_heads or head_dim",
+        )
+    return heads, kv_heads, head_dim
+
+
 def read_rope(c: Config, dim: int) -> Rope:
     """The rotary positions that a config asks for, on `dim` channels of each head."""
     section = c.section("rope_parameters") or c.section("rope_scaling")
@@ -47,8 +62,8 @@ def read_rope(c: Config, dim: int) -> Rope:
             )
         theta = inner or theta
     theta = 10000.0 if theta is None else theta
-    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 0 < theta <= MOST_NUMBER:
-        raise ConfigError(f"rope_theta={theta!r} is not a positive number", where=c.where, next="correct config.json")
+    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 1 < theta <= MOST_NUMBER:
+        raise ConfigError(f"rope_theta={theta!r} is not a number above 1", where=c.where, next="correct config.json")
     scaling = _scaling(section, c.number("max_position_embeddings", least=1)) if section is not None else None
     return Rope(theta=float(theta), dim=dim, scaling=scaling)
 
@@ -63,10 +78,11 @@ def _scaling(s: Config, positions: int) -> RopeScaling | None:
         case "linear":
             scaling = LinearScaling(factor=s.number("factor", float, least=1))
         case "llama3":
+            low = s.number("low_freq_factor", float, least=1e-6)
             scaling = Llama3Scaling(
                 factor=s.number("factor", float, least=1),
-                low_freq_factor=s.number("low_freq_factor", float),
-                high_freq_factor=s.number("high_freq_factor", float),
+                low_freq_factor=low,
+                high_freq_factor=s.number("high_freq_factor", float, least=low * (1 + 1e-6)),
                 original_positions=s.number("original_max_position_embeddings", least=1),
             )
         case "yarn":

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pellucid.config import MOST_LAYERS, Config
 from pellucid.errors import ConfigError
-from pellucid.families._read import activation, read_rope
+from pellucid.families._read import activation, grouped_heads, read_rope
 from pellucid.families.llama import WEIGHTS as LLAMA
 from pellucid.spec import (
     Attention,
@@ -49,11 +49,13 @@ WEIGHTS = LLAMA | {
 
 def spec(c: Config) -> Spec:
     norm = RmsNorm(eps=c.number("rms_norm_eps", float), offset=1.0, round_first=False)
+    heads, kv_heads, head_dim = grouped_heads(c)
     full = Attention(
-        heads=c.number("num_attention_heads", least=1), kv_heads=c.number("num_key_value_heads", least=1),
-        head_dim=c.number("head_dim", least=2), causal=True,
-        scale=c.number("query_pre_attn_scalar", float, least=1e-6) ** -0.5,  # not head_dim: 144 against 128 in the 27B model
-        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, c.head_dim), cap=c.number("attn_logit_softcapping", float, least=1e-6, null=None),
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim, causal=True,
+        # not head_dim: 144 against 128 in the 27B model
+        scale=c.number("query_pre_attn_scalar", float, least=1e-6) ** -0.5,
+        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim),
+        cap=c.number("attn_logit_softcapping", float, least=1e-6, null=None),
         dropout=c.number("attention_dropout", float, most=1),
     )  # fmt: skip
     kinds = {
@@ -65,7 +67,8 @@ def spec(c: Config) -> Spec:
     if not isinstance(types, list) or len(types) != layers or not all(kind in [*kinds] for kind in types):
         raise ConfigError(f"layer_types={types} for {layers} layers", where=c.where, next=f"use {sorted(kinds)}")
     mlp = Mlp(hidden=c.number("intermediate_size", least=1), act=activation(c.hidden_activation, c), gated=True)
-    width = c.number("hidden_size", least=1)
+    width, labels = c.number("hidden_size", least=1), c.number("num_labels", least=1)
+    cap = c.number("final_logit_softcapping", float, least=1e-6, null=None)
     return Spec(
         family="gemma2",
         stack=Stack(
@@ -73,9 +76,9 @@ def spec(c: Config) -> Spec:
             blocks=tuple(Block(attn=kinds[kind], mlp=mlp, order=Sandwich(norm=norm)) for kind in types),
         ),
         heads={
-            "causal-lm": LmHead(tied=c.tie_word_embeddings, cap=c.number("final_logit_softcapping", float, least=1e-6, null=None)),
-            "sequence-classification": SequenceHead(labels=c.number("num_labels", least=1), pool="last", bias=False),
-            "token-classification": TokenHead(labels=c.number("num_labels", least=1), dropout=0.1),
+            "causal-lm": LmHead(tied=c.tie_word_embeddings, cap=cap),
+            "sequence-classification": SequenceHead(labels=labels, pool="last", bias=False),
+            "token-classification": TokenHead(labels=labels, dropout=0.1),
         },
         context=c.number("max_position_embeddings", least=1),
     )  # fmt: skip

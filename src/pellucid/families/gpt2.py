@@ -91,7 +91,8 @@ def spec(c: Config) -> Spec:
         stack=Stack(
             width=width, blocks=blocks, norm=norm,
             embed=Embed(
-                vocab=c.number("vocab_size", least=1), positions=LearnedPositions(rows=positions), dropout=c.number("embd_pdrop", float, most=1)
+                vocab=c.number("vocab_size", least=1), positions=LearnedPositions(rows=positions),
+                dropout=c.number("embd_pdrop", float, most=1),
             ),
         ),
         heads={

@@ -1,8 +1,7 @@
 """Llama 1 to 3, and the many that share its files. Papers: arXiv 2302.13971, 2307.09288, 2407.21783."""
 
 from pellucid.config import MOST_LAYERS, Config
-from pellucid.errors import ConfigError
-from pellucid.families._read import activation, read_rope
+from pellucid.families._read import activation, grouped_heads, read_rope
 from pellucid.spec import (
     Attention,
     Block,
@@ -56,17 +55,12 @@ WEIGHTS = {
 
 
 def spec(c: Config) -> Spec:
-    heads = c.number("num_attention_heads", least=1)
-    width = c.number("hidden_size", least=1)
-    head_dim = c.number("head_dim", least=2, null=width // heads)
-    kv_heads = c.number("num_key_value_heads", least=1, null=heads)
-    if heads % kv_heads or not head_dim or head_dim % 2:
-        what = f"num_attention_heads={heads}, num_key_value_heads={kv_heads}, head_dim={head_dim} do not fit"
-        raise ConfigError(what, where=c.where, next="correct config.json")
+    width, (heads, kv_heads, head_dim) = c.number("hidden_size", least=1), grouped_heads(c)
     norm = RmsNorm(eps=c.number("rms_norm_eps", float))
     attn = Attention(
         heads=heads, kv_heads=kv_heads, head_dim=head_dim, scale=head_dim**-0.5, causal=True,
-        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim), dropout=c.number("attention_dropout", float, most=1),
+        biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim),
+        dropout=c.number("attention_dropout", float, most=1),
     )  # fmt: skip
     mlp = Mlp(
         hidden=c.number("intermediate_size", least=1),
@@ -78,7 +72,8 @@ def spec(c: Config) -> Spec:
         family="llama",
         stack=Stack(
             width=width, embed=Embed(vocab=c.number("vocab_size", least=1)), norm=norm,
-            blocks=(Block(attn=attn, mlp=mlp, order=PreNorm(norm=norm)),) * c.number("num_hidden_layers", least=1, most=MOST_LAYERS),
+            blocks=(Block(attn=attn, mlp=mlp, order=PreNorm(norm=norm)),)
+            * c.number("num_hidden_layers", least=1, most=MOST_LAYERS),
         ),
         heads={
             "causal-lm": LmHead(tied=c.tie_word_embeddings),

@@ -82,9 +82,10 @@ def spec(c: Config) -> Spec:
             attn=attention(causal=decoder), cross=attention(causal=False) if decoder else None,
             mlp=mlp, order=PreNorm(norm=norm), dropout=drop,
         )  # fmt: skip
+        buckets = c.number("relative_attention_num_buckets", least=4)
         bias = RelativeBias(
-            buckets=c.number("relative_attention_num_buckets", least=2),
-            max_distance=c.number("relative_attention_max_distance", least=2), bidirectional=not decoder,
+            buckets=buckets, bidirectional=not decoder,
+            max_distance=c.number("relative_attention_max_distance", least=buckets // 2 + 1),
         )  # fmt: skip
         embed = Embed(vocab=c.number("vocab_size", least=1), dropout=drop)
         return Stack(width=width, embed=embed, blocks=(block,) * layers, norm=norm, relative_bias=bias, dropout=drop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from pellucid import families, hub
 from pellucid.config import Config
-from pellucid.errors import ArgumentError, Unsupported, WeightsError
+from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError
 from pellucid.models.model import Model, Report
 from pellucid.nn.parts import Layer, Rms
 from pellucid.ops.rope import inverse_frequencies
-from pellucid.spec import Task
+from pellucid.spec import Spec, Task
 from pellucid.weights.source import Weights, open_weights
-from pellucid.weights.table import Place
+from pellucid.weights.table import Place, Table
 
 log = logging.getLogger("pellucid")
 
@@ -84,8 +84,7 @@ def load(
         family = families.find(config.model_type, config.where)
         config.update(overrides or {})
     spec, unknown = family.spec(config)
-    with torch.device("meta"):
-        model = model_class(spec, config, family.table(config), task)
+    model = _outline(model_class, spec, config, family.table(config), task)
     weights = open_weights(folder)
     target = torch.device(device or "cpu")
     report = Report(files=[str(path) for path in weights.files], unknown_keys=unknown)
@@ -108,12 +107,49 @@ def create(
     """A model with random weights, drawn from torch's global generator."""
     family = families.find(config.model_type, config.where)
     spec, unknown = family.spec(config)
-    model = model_class(spec, config, family.table(config), task)
+    model = _outline(model_class, spec, config, family.table(config), task)
     model.report.unknown_keys = unknown
     if dtype is not None:
         model.to(dtype)
+    _afford(nn.Module.parameters(model), config)
+    model.to_empty(device="cpu")
+    model.tie_weights()
     initialise(model, None)
     return model.eval()
+
+
+def _outline(model_class: type[Model], spec: Spec, config: Config, table: Table, task: Task | None) -> Model:
+    """The model without memory for its parameters."""
+    try:
+        with torch.device("meta"):
+            return model_class(spec, config, table, task)
+    except RuntimeError as error:  # a product of sizes beyond 63 bits
+        raise ConfigError(
+            f"no tensor has the sizes that the config asks for: {str(error).splitlines()[0]}",
+            where=config.where,
+            next="correct config.json",
+        ) from None
+
+
+def _afford(parameters: Iterable[Tensor], config: Config) -> None:
+    """Refuses to make random numbers for what no memory here holds."""
+    wanted = sum(p.numel() * p.element_size() for p in parameters)
+    here = _free_memory()
+    if here is not None and wanted > here:
+        raise ConfigError(
+            f"new parameters of {wanted / 1e9:.1f} GB, and this machine has {here / 1e9:.1f} GB of memory left",
+            where=config.where,
+            next="make the model smaller, or use a larger machine",
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 # ------------------------------------------------------------------------------------------------ dtype
@@ -200,9 +236,7 @@ def _shape_fits(
     place: Place, slots: Mapping[str, Tensor], weights: Weights, ignore_mismatched: bool, report: Report
 ) -> bool:
     """Whether a file tensor has the shape that its slots add up to."""
-    first = tuple(slots[place.slots[0]].shape)
-    shape = (sum(slots[slot].shape[0] for slot in place.slots), *first[1:]) if first else first
-    expected = shape[::-1] if place.transposed else shape
+    expected = place.shape({slot: slots[slot].shape for slot in place.slots})
     found = tuple(weights.entry(place.name).shape)
     if found == expected:
         return True
@@ -339,6 +373,7 @@ def _complete(model: Model, filled: set[str], dtype: torch.dtype, seed: int) -> 
 
 def _new_head(model: Model, parts: list[str], dtype: torch.dtype, seed: int) -> None:
     current = dict(nn.Module.named_parameters(model))
+    _afford([current[slot] for slot in parts], model.config)
     for slot in parts:
         _set(model, slot, torch.empty(current[slot].shape, dtype=dtype), None)
     initialise(model, torch.Generator().manual_seed(seed), only=set(parts))

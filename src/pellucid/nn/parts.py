@@ -49,14 +49,14 @@ def norm(width: int, spec: Norm) -> nn.Module:
 
 
 class Table(nn.Module):
-    """One vector for each id."""
+    """One vector for each id, in any shape of ids."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, width))
 
-    def forward(self, ids_N: Tensor) -> Tensor:
-        return F.embedding(ids_N, self.weight)
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
 
 
 class Embedding(Tapped):

@@ -70,6 +70,12 @@ class Place:
     recomputed: str = ""  # the kind of buffer, where it is one
     unused: str = ""  # the reason, where nothing reads it
 
+    def shape(self, slots: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+        """The file tensor's shape, from the shapes of the slots."""
+        first = tuple(slots[self.slots[0]])
+        whole = (sum(slots[slot][0] for slot in self.slots), *first[1:]) if first else first
+        return whole[::-1] if self.transposed else whole
+
     def split(self, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
         """File layout -> one view for each slot; `rows` are the slots' output rows."""
         if self.transposed:

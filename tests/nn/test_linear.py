@@ -1,0 +1,128 @@
+"""The packed execution form: equal to the plain product, the same in any company, and never stale."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pellucid.nn import linear
+from pellucid.nn.linear import Linear
+
+SHAPES = [(1, 1), (3, 7), (64, 64), (67, 64), (172, 64), (101, 42), (384, 1536), (2048, 512), (256, 8192)]
+DTYPES = [torch.float32, torch.bfloat16]
+
+needs_packing = pytest.mark.skipif(
+    torch.float32 not in linear.packed_dtypes(), reason="this torch has no oneDNN; the plain product is used"
+)
+
+
+def layer(O: int, I: int, dtype: torch.dtype, *, bias: bool = True, seed: int = 0) -> Linear:  # noqa: E741
+    chance = torch.Generator().manual_seed(seed)
+    made = Linear(I, O, bias=bias)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=chance))
+    return made.to(dtype)
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("O", "I"), SHAPES)
+def test_packed_is_the_plain_product(O: int, I: int, dtype: torch.dtype) -> None:  # noqa: E741
+    made = layer(O, I, dtype)
+    for rows in (1, 2, 3, 5, 17):
+        x = torch.randn(rows, I).to(dtype)
+        exact = F.linear(x.double(), made.weight.double(), made.bias.double())
+        with torch.no_grad():
+            packed = made(x)
+        unit = torch.finfo(dtype).eps * (1 + exact.abs().max()) * max(1, I**0.5)
+        assert (packed.double() - exact).abs().max() < unit
+    assert made._packed is not None
+
+
+@needs_packing
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("O", "I"), SHAPES)
+def test_a_row_does_not_depend_on_its_company(O: int, I: int, dtype: torch.dtype) -> None:  # noqa: E741
+    """Bit for bit, for any number of rows and threads: what batch-independent greedy decoding rests on."""
+    made = layer(O, I, dtype)
+    x = torch.randn(130, I).to(dtype)
+    before = torch.get_num_threads()
+    try:
+        with torch.no_grad():
+            whole = made(x)
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                for rows in (1, 2, 3, 4, 5, 7, 8, 13, 16, 33, 64, 129):
+                    assert torch.equal(made(x[:rows]), whole[:rows]), f"{rows} rows, {threads} threads"
+    finally:
+        torch.set_num_threads(before)
+
+
+def writes() -> list[tuple[str, object]]:
+    def through_data(made: Linear) -> None:
+        made.weight.data.mul_(3)
+
+    def through_parameters(made: Linear) -> None:
+        linear.Handed.times += 1  # what Model.named_parameters does
+        for parameter in torch.nn.Module.parameters(made):
+            parameter.data.add_(1)
+
+    def in_place(made: Linear) -> None:
+        with torch.no_grad():
+            made.weight.copy_(torch.zeros_like(made.weight))
+
+    def replaced(made: Linear) -> None:
+        made.weight = torch.nn.Parameter(torch.ones_like(made.weight))
+
+    def loaded(made: Linear) -> None:
+        made.load_state_dict({k: v + 1 for k, v in made.state_dict().items()})
+
+    def optimized(made: Linear) -> None:
+        optimizer = torch.optim.SGD(made.parameters(), lr=0.5)
+        made(torch.ones(2, made.in_features)).sum().backward()
+        optimizer.step()
+
+    return [(f.__name__, f) for f in (through_data, through_parameters, in_place, replaced, loaded, optimized)]
+
+
+@pytest.mark.parametrize(("name", "write"), writes(), ids=[name for name, _ in writes()])
+def test_a_packed_copy_is_never_stale(name: str, write: object) -> None:
+    made = layer(33, 17, torch.float32)
+    x = torch.randn(4, 17)
+    with torch.no_grad():
+        before = made(x)
+    write(made)  # type: ignore[operator]
+    with torch.no_grad():
+        after = made(x)
+    assert not torch.allclose(before, after)
+    assert torch.allclose(after, F.linear(x, made.weight, made.bias), atol=1e-5)
+
+
+def test_gradients_take_the_plain_product() -> None:
+    made = layer(5, 3, torch.float32)
+    x = torch.randn(2, 3, requires_grad=True)
+    made(x).sum().backward()
+    assert x.grad is not None
+    assert made._packed is None
+
+
+def test_copies_and_pickles_hold_no_packed_form() -> None:
+    made = layer(5, 3, torch.float32)
+    x = torch.randn(2, 3)
+    with torch.no_grad():
+        y = made(x)
+        for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert torch.equal(twin(x), y)
+
+
+def test_float64_and_leading_dimensions() -> None:
+    made = layer(5, 3, torch.float64)
+    with torch.no_grad():
+        assert made(torch.randn(2, 4, 3, dtype=torch.float64)).shape == (2, 4, 5)
+        assert layer(5, 3, torch.float32)(torch.randn(2, 4, 3)).shape == (2, 4, 5)
+        assert layer(5, 3, torch.float32)(torch.randn(0, 3)).shape == (0, 5)
