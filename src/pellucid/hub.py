@@ -61,11 +61,11 @@ def resolve(
         return default_model()
     if not isinstance(name, (str, os.PathLike)):
         raise NotAModel(f"{name!r} is a {type(name).__name__}", next="give a path or an id, as a string")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _inside(path, subfolder)
     text = os.fspath(name)
-    if path.exists():
+    path = _path(text)
+    if os.path.isdir(path):  # False, where Path.is_dir raises: for what is too long to be a name
+        return _inside(path, subfolder)
+    if os.path.exists(path):
         raise NotAModel(f"{text!r} is a file", where=path, next="give the folder that holds config.json")
     if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith("."):
         raise NotAModel(
@@ -79,6 +79,13 @@ def resolve(
     if not offline and _reachable():
         return _inside(_fetch(text, want, revision, cache, token, force_download), subfolder)
     return _inside(_cached(text, revision, cache, offline), subfolder)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user
+        return Path(text)
 
 
 def _inside(folder: Path, subfolder: str) -> Path:

@@ -29,7 +29,7 @@ def test_a_lie_is_found() -> None:
     def wrong(x_BT: torch.Tensor) -> torch.Tensor:
         y_T = x_BT.sum(0)
         z_B = y_T
-        return z_B
+        return z_B + 0
 
     with checked(__file__) as lies:
         wrong(torch.zeros(2, 3))

@@ -43,6 +43,18 @@ def test_outputs_agree_in_float64(case: ref.Case, checkpoints: Path) -> None:
     assert not apart
 
 
+@pytest.mark.parametrize("case", MODELS, ids=ids)
+def test_bfloat16_rounds_no_worse_than_the_reference(case: ref.Case, checkpoints: Path) -> None:
+    """Both sides round; ours is at most twice as far from float32 as the reference's own bfloat16."""
+    folder = ref.checkpoint(case, checkpoints)
+    given = ref.inputs(case)
+    with torch.no_grad():
+        exact = ref.reference(case, folder)(**given).logits
+        theirs = ref.reference(case, folder, torch.bfloat16)(**given).logits.float()
+        mine = ref.ours(case, folder, torch.bfloat16)(**given).logits.float()
+    assert ref.distance(mine, exact) < 2 * ref.distance(theirs, exact)
+
+
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_gradients_agree(case: ref.Case, checkpoints: Path) -> None:
     """Every parameter's gradient of the loss is finite and the reference's, within 1e-4 of the largest."""

@@ -77,6 +77,10 @@ def load(
     Raises:
         NotAModel, ConfigError, WeightsError, ArgumentError: see `errors.py`; the message names what to do.
     """
+    ignore_tensors = ignore_tensors or ()
+    if not isinstance(ignore_tensors, (list, tuple, set)) or not all(isinstance(each, str) for each in ignore_tensors):
+        what = f"ignore_tensors={ignore_tensors!r} is no list of names"
+        raise ArgumentError(what, where="ignore_tensors", next="give a list of names or patterns")
     folder = folder or hub.resolve(name)
     if config is None:
         config, family = families.read_config(folder, overrides)
@@ -166,6 +170,8 @@ def choose_dtype(
             size[entry.dtype] = size.get(entry.dtype, 0) + entry.nbytes
         floats = {kind: n for kind, n in size.items() if kind in DTYPES}
         if not floats:
+            if not size:
+                raise WeightsError("holds no tensor", where=weights.files[0], next="download it again")
             raise Unsupported(
                 f"weights of dtype {', '.join(size)}",
                 where=weights.files[0],
@@ -255,7 +261,7 @@ def _refuse_homeless(names: list[str], model: Model, weights: Weights) -> None:
     raise WeightsError(
         f"{len(names)} tensor(s) have no place in a {model.spec.family} model with this config: {listed}",
         where=weights.file_of(names[0]),
-        next=f"correct config.json, or pass ignore_tensors={names[:1]!r} if nothing needs them",
+        next=f"correct config.json, or pass ignore_tensors={names[:5]!r} if nothing needs them",
     )
 
 

@@ -534,12 +534,13 @@ class Model(Tower):
         """
         held = [name for name, _ in nn.Module.named_parameters(self, remove_duplicate=False)]
         covered: set[str] = set()
+        ties = self.ties()
         for place in self.places:
             if all(slot in held for slot in place.slots):
-                covered.update(place.slots)
+                covered.update(place.slots, (ties.get(slot, slot) for slot in place.slots))
                 yield place.name, place
         for slot in held:
-            if slot in covered or slot in self.ties():
+            if slot in covered or slot in ties:
                 continue
             found = self.table.default_place(slot, headless=self.task is None)
             if found is None:

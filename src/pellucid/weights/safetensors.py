@@ -164,15 +164,15 @@ def _entry(name: str, fields: Any, data_start: int) -> Entry:
 
 def _check_layout(entries: Iterable[Entry], data_start: int, size: int) -> None:
     """The tensors fill the file, without gaps and without sharing bytes. Raises ValueError."""
-    end, before = data_start, ""
+    end, before = data_start, None
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:
             kind = "overlaps" if entry.start < end else "leaves a gap after"
+            other = f"tensor {_short(before.name)}" if before else "the header"
             raise ValueError(
-                f"tensor {_short(entry.name)} starts at byte {entry.start} and {kind} "
-                f"{f'tensor {_short(before)}' if before else 'the header'}, which ends at {end}"
+                f"tensor {_short(entry.name)} starts at byte {entry.start} and {kind} {other}, which ends at {end}"
             )
-        end, before = entry.stop, entry.name
+        end, before = entry.stop, entry
     if end != size:
         raise ValueError(f"the header describes {end} bytes, the file has {size}")
 
@@ -390,8 +390,8 @@ def _map_privately(file: BinaryIO) -> tuple[mmap.mmap, mmap.mmap | None]:
     """A mapping that may be written to, and on Linux one of the same bytes that stays as the file is."""
     if sys.platform != "linux":
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), None
-    # Without MAP_NORESERVE (0x4000; in Python's module from 3.13 on) the kernel refuses to map privately what is
-    # larger than the machine's memory.
+    # Without MAP_NORESERVE (0x4000; in Python's module from 3.13 on) the kernel refuses to map privately what
+    # is larger than the machine's memory.
     flags, access = mmap.MAP_PRIVATE | 0x4000, mmap.PROT_READ | mmap.PROT_WRITE
     private = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
     return private, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

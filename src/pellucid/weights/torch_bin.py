@@ -24,8 +24,8 @@ WRAPPERS = ("state_dict", "model")
 class TorchFile:
     """One file, with the same interface as `SafetensorsFile`. The whole pickle is read at once.
 
-    Tensors of the zip format (torch 1.6 and later) stay in the mapped file, older ones are read into memory. An
-    entry's `start` is 0: these files have no offsets of their own.
+    Tensors of the zip format (torch 1.6 and later) stay in the mapped file, older ones are read into memory.
+    An entry's `start` is 0: these files have no offsets of their own.
     """
 
     def __init__(self, path: str | Path) -> None:
