@@ -7,12 +7,16 @@ Storage is one plain matrix, as in the file. What multiplies is chosen for each 
              to the operating system. 1.7 times as fast in bf16 and 2 to 6 times in float32 for few rows, and a row's
              result does not depend on its neighbours (see docs/decisions.md).
 
-A packed copy must never outlive its matrix. In-place changes bump the version that the copy remembers; reading the
-`weight` attribute, or handing out `parameters()`, makes the next forward look whether anything was written.
+A packed copy must never outlive its matrix. In-place changes bump the version that the copy remembers, but writes
+through `.data` or numpy do not. So a parameter notes that it was handed out (`Watched`), and the next forward looks:
+while somebody else holds the parameter or its memory (an optimizer, a list, a state dict), the stored matrix is
+multiplied as it is; when nobody does, the copy is compared once and stays.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -27,9 +31,46 @@ LEAST_ROWS = 2
 
 
 class Handed:
-    """Counts how often parameters were handed out to code that may write to them through `.data`."""
+    """A clock: how often parameters were handed out to code that may write to them."""
 
     times = 0
+
+
+class Watched(dict[str, Any]):
+    """A module's parameters. Whoever reads one through torch's own ways leaves a mark on it: `parameter.handed`."""
+
+    def __getitem__(self, name: str) -> Any:
+        return _mark(super().__getitem__(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return _mark(super().get(name, default))
+
+    def pop(self, *args: Any) -> Any:
+        return _mark(super().pop(*args))
+
+    def items(self) -> Any:
+        self.values()
+        return super().items()
+
+    def values(self) -> Any:
+        for parameter in super().values():
+            _mark(parameter)
+        return super().values()
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self.items())
+
+
+def _mark(parameter: Any) -> Any:
+    if parameter is not None:
+        Handed.times += 1
+        parameter.handed = Handed.times
+    return parameter
+
+
+def watch(module: nn.Module) -> None:
+    """Makes a module's parameters note who reads them."""
+    module.__dict__["_parameters"] = Watched(module._parameters)
 
 
 class Linear(nn.Linear):
@@ -37,22 +78,30 @@ class Linear(nn.Linear):
 
     _packed: Packed | None = None
 
+    homes = 1  # modules that hold the weight: more than one where it is tied
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        watch(self)
+
     def reset_parameters(self) -> None:
         """Nothing: a model is built empty and filled from a file or by `models.initialise`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        weight_OI: Tensor = self._parameters["weight"]  # type: ignore[assignment]  # always there
-        bias_O = self._parameters["bias"]
+        if torch.compiler.is_compiling():
+            return F.linear(input, self.weight, self.bias)
+        weight_OI: Tensor = dict.__getitem__(self._parameters, "weight")
+        bias_O = dict.__getitem__(self._parameters, "bias")
         if torch.is_grad_enabled() or not packable(weight_OI, input):
             return F.linear(input, weight_OI, bias_O)
-        if self._packed is None or not self._packed.fits(weight_OI):
-            self._packed = Packed(weight_OI)
-        return self._packed(input, bias_O)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "weight" and self._packed is not None:
-            self._packed.seen = -1  # the caller may write to it
-        return super().__getattr__(name)
+        packed = self._packed
+        if packed is None or getattr(weight_OI, "handed", math.inf) > packed.seen:
+            if held(self._parameters, self.homes):
+                self._packed = None
+                return F.linear(input, weight_OI, bias_O)
+        if packed is None or not packed.fits(weight_OI):
+            packed = self._packed = Packed(weight_OI)
+        return packed(input, bias_O)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Linear:
         self._packed = None
@@ -74,23 +123,28 @@ class Packed:
         self.matrix = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach(), ROWS_HINT)
         self.version = weight_OI._version
         self.address = weight_OI.data_ptr()
-        self.seen = Handed.times
-        source = getattr(weight_OI, "source", None)
+        self.note(weight_OI)
+        source = mapped(weight_OI)
         if source is not None and weight_OI._version == 0:
             source.release()
+
+    def note(self, weight_OI: Tensor) -> None:
+        """From here on, only what is handed out later is suspicious."""
+        self.seen = Handed.times
+        weight_OI.handed = self.seen  # type: ignore[attr-defined]  # read by `Linear.forward`
 
     def fits(self, weight_OI: Tensor) -> bool:
         """Whether the stored matrix is still the one that was packed."""
         if weight_OI._version != self.version or weight_OI.data_ptr() != self.address:
             return False
-        if self.seen != Handed.times:
-            source = getattr(weight_OI, "source", None)
+        if getattr(weight_OI, "handed", math.inf) > self.seen:
+            source = mapped(weight_OI)
             written = source.dirty() if source is not None else None
             if written is None:  # not a mapped file: compare
                 written = not torch.equal(self.matrix.to_dense(), weight_OI)
             if written:
                 return False
-            self.seen = Handed.times
+            self.note(weight_OI)
         return True
 
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -102,6 +156,34 @@ class Packed:
         return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
 
 
+def mapped(weight_OI: Tensor) -> Any:
+    """The source of a weight that still lies where the file is mapped; None for others."""
+    source = getattr(weight_OI, "source", None)
+    return source if source is not None and source.address == weight_OI.data_ptr() else None
+
+
+def held(parameters: dict[str, Any], homes: int) -> bool:
+    """Whether anybody besides `homes` modules, and a caller's local variable, can reach the weight or its memory."""
+    references, uses = reach(parameters)
+    alone = _alone()
+    if references > alone[0] + homes:
+        return True
+    return uses > alone[1] - 1 + getattr(dict.__getitem__(parameters, "weight"), "aliases", 1)
+
+
+def reach(parameters: dict[str, Any]) -> tuple[int, int]:
+    """(Python references to the weight, tensors on its memory)."""
+    references = sys.getrefcount(dict.__getitem__(parameters, "weight"))
+    storage = dict.__getitem__(parameters, "weight").untyped_storage()
+    return references, torch._C._storage_Use_Count(storage._cdata)
+
+
+@lru_cache(maxsize=1)
+def _alone() -> tuple[int, int]:
+    """What `reach` finds where nobody else is; differs between versions of Python and torch."""
+    return reach({"weight": nn.Parameter(torch.empty(1))})
+
+
 def packable(weight_OI: Tensor, x: Tensor) -> bool:
     """Whether oneDNN's packed product computes this layer."""
     return (
@@ -110,7 +192,6 @@ def packable(weight_OI: Tensor, x: Tensor) -> bool:
         and weight_OI.device.type == x.device.type == "cpu"
         and type(x) is Tensor
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -119,5 +200,7 @@ def packed_dtypes() -> tuple[torch.dtype, ...]:
     """Dtypes that oneDNN multiplies on this processor; none where torch was built without it."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return ()
+    if not hasattr(torch._C, "_storage_Use_Count"):
+        return ()  # nobody could say whether the matrix is ours alone
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return (torch.float32, torch.bfloat16) if native else (torch.float32,)
