@@ -73,6 +73,9 @@ def resolve(
             where=path.absolute(),
             next="give a model folder, or a hub id like org/name",
         )
+    if revision is not None and (not isinstance(revision, str) or ".." in revision.split("/")):
+        raise NotAModel(f"revision={revision!r} is none", next="give a branch, a tag or a commit")
+    revision = revision or None
     cache = None if cache_dir is None else Path(cache_dir)
     if offline is None:
         offline = offline_by_environment()
@@ -89,6 +92,8 @@ def _path(text: str) -> Path:
 
 
 def _inside(folder: Path, subfolder: str) -> Path:
+    if not isinstance(subfolder, str):
+        raise NotAModel(f"subfolder={subfolder!r} is a {type(subfolder).__name__}", next="give a string")
     inner = (folder / subfolder).resolve()
     if not inner.is_relative_to(folder.resolve()) or not inner.is_dir():
         raise NotAModel(f"there is no subfolder {subfolder!r}", where=folder, next="list the folder's contents")
@@ -146,9 +151,10 @@ def _cached(name: str, revision: str | None, cache_dir: Path | None, offline: bo
     try:
         return Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, local_files_only=True))
     except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
+        at = f", revision {revision!r}" if revision else ""
         why = "offline mode" if offline else "no network"
         raise NotAModel(
-            f"there is no folder {name!r}, and it is not in the local cache ({why})",
+            f"there is no folder {name!r}, and it is not in the local cache ({why}{at})",
             where=Path(name).absolute(),
             next="give a path, or download it once with a network",
         ) from None

@@ -18,8 +18,7 @@ from pellucid import families
 from pellucid.errors import ConfigError, PellucidError, WeightsError
 from pellucid.models import loading
 
-WRONG: list[Any] = ["7", "x", -3, -0.5, 1.5, 0, 10**9, 10**30, 10**400, math.nan, math.inf, None, True, [], [3], {}]
-WRONG += [{"a": 1}, [[[]]], "9" * 10_000]
+WRONG: list[Any] = ["7", -3, -0.5, 1.5, 0, 10**9, 10**400, math.nan, math.inf, None, True, [3], {}, {"a": [[]]}]
 COMMON = (
     "num_labels id2label label2id problem_type initializer_range rope_theta rope_scaling rope_parameters "
     "eos_token_id bos_token_id pad_token_id decoder_start_token_id tie_word_embeddings layer_types use_cache"
@@ -37,7 +36,7 @@ def outline(family: str, values: dict[str, Any]) -> None:
     kind = families.find(family)
     config = kind.config(values, "config.json")
     spec, _ = kind.spec(config)
-    for task in kind.classes:
+    for task in {None, [*kind.classes][-1], [*kind.classes][1]}:
         loading._outline(loading.Model, spec, config, kind.table(config), task)
 
 
@@ -75,7 +74,7 @@ def test_sizes_that_are_no_sizes_are_refused_by_name(family: str, value: Any) ->
     [
         ("llama", {"num_attention_heads": 4, "num_key_value_heads": 3}, "3 key heads"),
         ("llama", {"head_dim": 7}, "7 channels"),
-        ("llama", {"hidden_size": 4, "num_attention_heads": 6, "num_key_value_heads": 6}, "0 channels"),
+        ("llama", {"hidden_size": 4, "head_dim": None, "num_key_value_heads": 6}, "0 channels"),
         ("gemma2", {"num_attention_heads": 4, "num_key_value_heads": 3}, "3 key heads"),
         ("gemma2", {"attn_logit_softcapping": 0}, "attn_logit_softcapping=0"),
         ("gemma2", {"layer_types": ["full_attention"]}, "layer_types"),

@@ -16,6 +16,7 @@ from torch import nn
 
 from models import tiny
 from pellucid import AutoModelForCausalLM
+from pellucid.nn.linear import Handed, Linear, packed_dtypes
 
 WHERE = "blocks.1.mlp.up"  # the layer that the attacks change: times 3
 
@@ -128,7 +129,6 @@ ATTACKS: dict[str, Callable[[Any, Any], None]] = {
     "apply": no_grad(lambda m: m.apply(lambda part: part.weight.data.mul_(3) if part is up(m) else None)),
     "apply of a wrapper": lambda m, _: Outer(m)._apply(lambda t: t * 1.5),
 }  # fmt: skip
-KEPT = ("kept from before",)
 
 
 @pytest.fixture(scope="module")
@@ -147,17 +147,13 @@ def truth(model: Any) -> torch.Tensor:
     return model(tiny.ids(2, 9)).logits.detach()
 
 
-@pytest.mark.parametrize("made", ["mapped", "misaligned", "in memory", "bfloat16"])
+@pytest.mark.parametrize("made", ["mapped", "in memory", "bfloat16"])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_change_shows_in_the_next_output(folder: Path, attack: str, made: str) -> None:
     dtype = torch.bfloat16 if made == "bfloat16" else None
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     if made == "in memory":
         model = copy.deepcopy(model)
-    if made == "misaligned":
-        for layer in model.modules():
-            if "weight" in layer._parameters:
-                layer.weight.source = None
     kept = {}
     if "kept" in attack:
         weight = up(model).weight
@@ -182,6 +178,51 @@ def test_a_change_shows_in_the_next_output(folder: Path, attack: str, made: str)
         assert torch.equal(before, after)
 
 
+@pytest.mark.skipif(not packed_dtypes(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_packed_form_is_used_while_nobody_else_holds_a_weight(tmp_path: Path, family: str) -> None:
+    """Also for parts of fused matrices and for tied heads; looking does not end it; decode steps do not look."""
+    tiny.make(family).save_pretrained(tmp_path)
+    model = tiny.auto(family).from_pretrained(tmp_path)
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear)]
+
+    def packed() -> list[bool]:
+        tiny.call(model, tiny.ids(2, 7))
+        return [layer._packed is not None for layer in layers]
+
+    assert all(packed())
+    copies = [id(layer._packed) for layer in layers]
+    assert sum(p.numel() for p in model.parameters()) == model.num_parameters()
+    assert all(packed()) and copies == [id(layer._packed) for layer in layers]  # compared, not packed again
+    times = Handed.times
+    if model.can_generate():
+        model.generate(tiny.ids(2, 7), max_new_tokens=5, do_sample=False)
+    assert all(packed()) and Handed.times == times
+    held = list(model.parameters())
+    assert not any(packed())
+    del held
+    assert all(packed())
+    state = model.state_dict()
+    assert not any(packed())
+    del state
+    assert all(packed())
+
+
+def test_the_embedding_changes_the_tied_head(tmp_path: Path) -> None:
+    tiny.make("gemma2").save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for change in (
+        lambda: model.embed.tokens.weight.data[5].mul_(3),
+        lambda: model.get_input_embeddings().weight.data[6].zero_(),
+        lambda: model.model.embed_tokens.weight.data[7].add_(1),
+        lambda: next(model.embed.parameters()).data[8].add_(1),
+    ):
+        before = output(model)
+        change()
+        assert not torch.equal(output(model), before)
+        assert torch.allclose(output(model), truth(model), rtol=1e-4, atol=1e-3)
+
+
 def test_training_between_evaluations(folder: Path) -> None:
     """The loop that everybody writes: evaluations see each step, and the loss falls."""
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -192,7 +233,7 @@ def test_training_between_evaluations(folder: Path) -> None:
             losses.append(float(model(given, labels=given).loss))
         model.train()
         loss = model(given, labels=given).loss
-        assert abs(float(loss) - losses[-1]) < 1e-3
+        assert abs(loss.item() - losses[-1]) < 1e-3
         loss.backward()
         adam.step()
         adam.zero_grad()

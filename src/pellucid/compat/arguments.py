@@ -69,7 +69,7 @@ def one_device(device_map: Any, device: Any) -> str | None:
         ArgumentError: both were given.
     """
     if device_map is None:
-        return None if device is None else str(device)
+        return None if device is None else _existing(str(device))
     if device is not None:
         raise ArgumentError("both device and device_map given", where="device_map", next="give one")
     if isinstance(device_map, Mapping):
@@ -82,4 +82,24 @@ def one_device(device_map: Any, device: Any) -> str | None:
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return f"cuda:{device_map}" if isinstance(device_map, int) or str(device_map).isdigit() else str(device_map)
+    return _existing(f"cuda:{device_map}" if str(device_map).isdigit() else str(device_map))
+
+
+def _existing(name: str) -> str:
+    """A device that torch knows and this machine has.
+
+    Raises:
+        ArgumentError: it does not.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type != "meta":
+            torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        what = f"there is no device {name!r} here: {str(error).splitlines()[0][:120]}"
+        raise ArgumentError(what, where="device", next="use 'cpu', 'cuda' or 'auto'") from None
+    if device.type == "meta":
+        raise ArgumentError("device 'meta' holds no numbers", where="device", next="use 'cpu', 'cuda' or 'auto'")
+    return name

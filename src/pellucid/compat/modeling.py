@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,9 +17,10 @@ from pellucid import families, hub
 from pellucid.compat.arguments import one_device, sort_out
 from pellucid.compat.streamers import TextStreamer
 from pellucid.config import Config
-from pellucid.engine.options import GenerationConfig, of_config, read_options
+from pellucid.engine.options import GenerationConfig, of_config, options_of, read_options
 from pellucid.engine.runner import Request, run
 from pellucid.errors import ArgumentError, InputError, Unsupported
+from pellucid.models.checks import WHOLE
 from pellucid.models.loading import create, load, parse_dtype
 from pellucid.models.model import Model
 from pellucid.models.packing import packing
@@ -81,6 +83,11 @@ class PreTrainedModel(Model):
         if dtype is not None and torch_dtype is not None and parse_auto(dtype) != parse_auto(torch_dtype):
             what = f"dtype={dtype} and torch_dtype={torch_dtype} differ"
             raise ArgumentError(what, where="torch_dtype", next="give one of them")
+        if config is not None and not isinstance(config, Config):
+            what = f"config is a {type(config).__name__}"
+            raise ArgumentError(what, where="config", next="use AutoConfig.from_pretrained(…)")
+        if type(seed) is not int:
+            raise ArgumentError(f"seed={seed!r}", where="seed", next="use a whole number")
         recorded, overrides = sort_out(config_keys, known=ARGUMENTS)
         folder = hub.resolve(
             pretrained_model_name_or_path,
@@ -208,28 +215,35 @@ class PreTrainedModel(Model):
             InputError: an empty prompt, one that fills the context, ids outside the vocabulary.
             ArgumentError, Unsupported: an option that does not exist, or is not done yet.
         """
-        if not self.can_generate():
-            raise Unsupported(
-                f"a model for {self.TASK or 'hidden states'} does not generate",
-                where="generate",
-                next="load it with AutoModelForCausalLM or AutoModelForSeq2SeqLM",
-            )
-        if inputs is not None and input_ids is not None:
-            raise ArgumentError("both inputs and input_ids given", where="generate", next="give one")
         named = dict(
             max_new_tokens=max_new_tokens, max_length=max_length, min_new_tokens=min_new_tokens, do_sample=do_sample,
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, eos_token_id=eos_token_id,
             pad_token_id=pad_token_id, bos_token_id=bos_token_id,
         )  # fmt: skip
-        settings = self.generation_config
-        if generation_config is not None:
-            settings = settings.merged_quietly(generation_config.to_dict())
-        settings = settings.merged({**named, **options})
-        settings.check()
-        given = inputs if inputs is not None else input_ids
-        prompts = self._prompts(given, attention_mask, settings)
-        requests = [settings.request(self, prompt, row) for row, prompt in enumerate(prompts)]
-        self._run(requests, streamer)
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            what = f"streamer is a {type(streamer).__name__}"
+            raise ArgumentError(what, where="streamer", next="use TextStreamer or TextIteratorStreamer")
+        with _ending(streamer):
+            if not self.can_generate():
+                raise Unsupported(
+                    f"a model for {self.TASK or 'hidden states'} does not generate",
+                    where="generate",
+                    next="load it with AutoModelForCausalLM or AutoModelForSeq2SeqLM",
+                )
+            if inputs is not None and input_ids is not None:
+                raise ArgumentError("both inputs and input_ids given", where="generate", next="give one")
+            if isinstance(token_type_ids, Tensor) and bool(token_type_ids.any()):
+                what = "token_type_ids other than 0"
+                raise InputError(what, where="token_type_ids", next="leave it out: no model that generates has types")
+            settings = self.generation_config
+            if generation_config is not None:
+                settings = settings.merged_quietly(options_of(generation_config))
+            settings = settings.merged({**named, **options})
+            settings.check()
+            given = inputs if inputs is not None else input_ids
+            prompts = self._prompts(given, attention_mask, settings)
+            requests = [settings.request(self, prompt, row) for row, prompt in enumerate(prompts)]
+            self._run(requests, streamer)
         return self._result(given, requests, settings)
 
     def _prompts(self, given: Any, mask: Tensor | None, settings: GenerationConfig) -> list[list[int]]:
@@ -242,7 +256,7 @@ class PreTrainedModel(Model):
         if isinstance(given, Tensor):
             if given.dim() == 1:
                 given = given[None]
-            if given.dim() != 2 or given.is_floating_point():
+            if given.dim() != 2 or given.dtype not in WHOLE:
                 what = f"the prompt is {list(given.shape)} {given.dtype}"
                 raise InputError(what, where="generate", next="give integer ids, [batch, time]")
             if not given.numel():
@@ -252,9 +266,12 @@ class PreTrainedModel(Model):
             return [list(map(int, row)) for row in shape.pack(given).split(list(shape.lengths))]
         if mask is not None:
             raise ArgumentError("attention_mask with a list", where="attention_mask", next="leave the pads out instead")
-        rows = [given] if given and isinstance(given[0], int) else given
-        if not rows or not all(isinstance(i, int) for row in rows for i in row):
-            raise InputError("the prompt is no list of ids", where="generate", next="encode text with the tokenizer")
+        rows = [given] if _is_ids(given) else given
+        if not isinstance(rows, (list, tuple)) or not rows or not all(row == [] or _is_ids(row) for row in rows):
+            what = f"the prompt is no list of ids: {str(given)[:60]}"
+            raise InputError(
+                what, where="generate", next="encode text with the tokenizer; give a tensor or lists of ids"
+            )
         return [list(row) for row in rows]
 
     def _guessed_mask(self, ids_BT: Tensor, settings: GenerationConfig) -> Tensor | None:
@@ -287,7 +304,7 @@ class PreTrainedModel(Model):
         else:
             rows = [[*request.ids, *request.output] for request in requests]
         if given is not None and not isinstance(given, Tensor):
-            return rows[0] if given and isinstance(given[0], int) else rows
+            return rows[0] if _is_ids(given) else rows
         pad = settings.pad_token_id
         if pad is None:
             pad = min(settings.eos, default=0)
@@ -296,6 +313,22 @@ class PreTrainedModel(Model):
             rows = [[*row, *request.output] for row, request in zip(whole.tolist(), requests)]
         width = max(map(len, rows))
         return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
+
+
+def _is_ids(given: Any) -> bool:
+    """Whether this is one prompt, as a list."""
+    return isinstance(given, (list, tuple)) and len(given) > 0 and all(type(i) is int for i in given)
+
+
+@contextmanager
+def _ending(streamer: TextStreamer | None) -> Iterator[None]:
+    """A reader in another thread is told when generation stops with an error."""
+    try:
+        yield
+    except BaseException:
+        if streamer is not None:
+            streamer.end()
+        raise
 
 
 ARGUMENTS = list(signature(PreTrainedModel.from_pretrained).parameters)

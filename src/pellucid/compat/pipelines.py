@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from pellucid.compat import auto
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
+from pellucid.engine.options import DEFAULTS, NEUTRAL, options_of
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.tasks import fill_mask, hidden, text_generation
 from pellucid.tasks.fit import report_misfit, require_trained
@@ -24,18 +26,30 @@ class Pipeline:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
+        self._check_options(defaults, [*signature(pipeline).parameters])
         require_trained(model, self.task)
         report_misfit(model, tokenizer)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """The result for one text, or a list of results for many, in input order."""
+        self._check_options(options)
         options = {**self.defaults, **options}
         options.pop("batch_size", None)  # batches are formed by tokens
         if self.is_one(inputs):
             return self.results([inputs], **options)[0]
-        if not isinstance(inputs, Iterable):
+        if not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, Mapping)):
             raise InputError(f"{self.task} of a {type(inputs).__name__}", where="inputs", next="give text")
         return self.results(list(inputs), **options)
+
+    def _check_options(self, options: Mapping[str, Any], also: Sequence[str] = ()) -> None:
+        """Refuses options that the task does not take; `also` are names to think of when one is misspelt."""
+        known = [name for name in signature(self.results).parameters if name not in ("inputs", "options")]
+        if "options" in signature(self.results).parameters:
+            known += [*DEFAULTS, *NEUTRAL]
+        for name in options:
+            if name not in (*known, "batch_size"):
+                near = nearest(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"
+                raise ArgumentError(f"{self.task} takes no {name!r}", where=name, next=near)
 
     def is_one(self, inputs: Any) -> bool:
         """Whether the input is a single one."""
@@ -63,7 +77,7 @@ class TextGenerationPipeline(Pipeline):
         """Continues all prompts; options are those of `generate`, 256 new tokens where nothing else is said."""
         settings = self.model.generation_config
         if generation_config is not None:
-            settings = settings.merged_quietly(generation_config.to_dict())
+            settings = settings.merged_quietly(options_of(generation_config))
         if settings.max_new_tokens is None and not {"max_new_tokens", "max_length"} & options.keys():
             options["max_new_tokens"] = 256
         settings = settings.merged(options)

@@ -118,6 +118,10 @@ class GenerationConfig:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise ArgumentError(f"{name}={value!r}", where=name, next="use a number")
+        if self.seed is not None and not (type(self.seed) is int and abs(self.seed) < 1 << 62):
+            raise ArgumentError(f"seed={self.seed!r}", where="seed", next="use a whole number below 2**62")
+        if not isinstance(self.do_sample, bool):
+            raise ArgumentError(f"do_sample={self.do_sample!r}", where="do_sample", next="use True or False")
         for name in ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
             ids = value if name == "eos_token_id" and isinstance(value, (list, tuple, set)) else [value]
@@ -204,6 +208,18 @@ class GenerationConfig:
 
     def __repr__(self) -> str:
         return f"GenerationConfig({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
+
+
+def options_of(config: object) -> dict[str, Any]:
+    """What a `GenerationConfig` argument sets.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if not isinstance(config, GenerationConfig):
+        what = f"generation_config is a {type(config).__name__}"
+        raise ArgumentError(what, where="generation_config", next="use GenerationConfig(…)")
+    return config.to_dict()
 
 
 def read_options(folder: Path) -> GenerationConfig:

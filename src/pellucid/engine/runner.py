@@ -15,6 +15,7 @@ from pellucid.engine.sampling import Sampling, choose
 from pellucid.errors import InputError
 from pellucid.models.model import Model
 
+RESERVED = 4096  # new tokens that a row's memory is made for at once; more come as it grows
 PREFILL_TOKENS = 4096  # most prompt tokens in one step: bounds the memory of a long prompt
 
 
@@ -167,4 +168,4 @@ def _prepare(model: Model, request: Request) -> bool:
 
 
 def _tokens(request: Request) -> int:
-    return len(request.begin or request.ids) + request.max_new
+    return len(request.begin or request.ids) + min(request.max_new, RESERVED)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pellucid.errors import ArgumentError
 
+COLDEST = 1e-30  # below, a quotient leaves float32, and the choice is greedy anyway
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -30,7 +32,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, right, allowed in (
             ("temperature", self.temperature >= 0 and math.isfinite(self.temperature), "0 (greedy) or above"),
-            ("top_k", self.top_k >= 0 and self.top_k == int(self.top_k), "a whole number, 0 for all tokens"),
+            ("top_k", 0 <= self.top_k < math.inf and self.top_k == int(self.top_k), "a whole number, 0 for all tokens"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
         ):
             if not right:
@@ -55,7 +57,7 @@ def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | No
 
 def probabilities(logits_V: Tensor, sampling: Sampling) -> Tensor:
     """What `choose` draws from, [V], sums to 1. Temperature first, then top_k, then top_p."""
-    logits_V = logits_V / sampling.temperature
+    logits_V = (logits_V - logits_V.max()) / max(sampling.temperature, COLDEST)
     if 0 < sampling.top_k < logits_V.numel():
         least = logits_V.topk(sampling.top_k).values[-1]
         logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))

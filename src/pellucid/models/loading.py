@@ -17,6 +17,7 @@ from pellucid import families, hub
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError
 from pellucid.models.model import Model, Report
+from pellucid.nn.linear import reach
 from pellucid.nn.parts import Layer, Rms
 from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Spec, Task
@@ -36,6 +37,8 @@ class Source:
 
     weights: Weights
     name: str
+    address: int  # of the parameter, as it was loaded
+    tensors: int = 1  # that lie in the same memory: the parts of a fused matrix
 
     def release(self) -> None:
         """Gives clean pages back to the operating system; they are read again when touched."""
@@ -96,6 +99,9 @@ def load(
     wanted = choose_dtype(dtype, weights, target, report)
     filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes)
     _complete(model, filled, wanted, seed)
+    for parameter in nn.Module.parameters(model):
+        if isinstance(source := getattr(parameter, "source", None), Source):
+            source.tensors = reach({"weight": parameter})[1]
     for key, value in unknown.items():
         if value not in (None, False, 0, "", [], {}):
             report.notes.append(f"config key {key}={value!r} is unknown and has no effect")
@@ -307,7 +313,9 @@ def _assign(model: Model, sources: Mapping[str, list[tuple[str, Place]]], weight
         rows = [slots[slot].shape[0] if slots[slot].dim() else 1 for slot in place.slots]
         for slot, part in zip(stored, place.split(weights.tensor(name), rows)):
             if sources[slot][0][0] == name:
-                _set(model, slot, part.to(dtype), Source(weights, name) if part.dtype == dtype else None)
+                _set(
+                    model, slot, part.to(dtype), Source(weights, name, part.data_ptr()) if part.dtype == dtype else None
+                )
     model.tie_weights()
 
 

@@ -17,12 +17,13 @@ from pellucid.cache.batch import Batch, Memory
 from pellucid.cache.extents import Cache
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, InputError, Unsupported, WeightsError, nearest
+from pellucid.models import checks
 from pellucid.models.names import descend
 from pellucid.models.output import Output
 from pellucid.models.packing import Packing, packing, positions
 from pellucid.nn import heads
 from pellucid.nn.attention import Attention
-from pellucid.nn.linear import Handed
+from pellucid.nn.linear import Linear, stored
 from pellucid.nn.parts import Embedding
 from pellucid.nn.tapped import Listener, Tapped
 from pellucid.nn.tower import Tower
@@ -135,7 +136,8 @@ class Model(Tower):
             )  # fmt: skip
         else:
             self._refuse_given(token_type_ids=token_type_ids, position_ids=position_ids)
-            if encoder_outputs is None and (past_key_values is None or not past_key_values.get_seq_length()):
+            past = isinstance(past_key_values, Cache) and past_key_values.get_seq_length()
+            if encoder_outputs is None and not past:
                 encoder_outputs = self.encode(
                     input_ids, attention_mask, inputs_embeds, hidden=wants_hidden, patterns=wants_patterns
                 )
@@ -147,10 +149,20 @@ class Model(Tower):
                 decoder_attention_mask,
             )
             if input_ids is None and inputs_embeds is None and labels is not None:
+                B, T = labels.shape if isinstance(labels, Tensor) and labels.dim() == 2 else (1, 1)
+                checks.labels_of(self.head_spec, labels, B, T, self.spec.vocab, None)
                 input_ids = self._shifted(labels)
         x_BTD = self._vectors(self, input_ids, inputs_embeds)
-        shape = packing(x_BTD.shape[0], x_BTD.shape[1], attention_mask)
-        cache = self._cache(past_key_values, use_cache, shape.batch)
+        B, T = x_BTD.shape[:2]
+        cache = self._cache(past_key_values, use_cache, B)
+        side = "attention_mask" if self.encoder is None else "decoder_attention_mask"
+        past = cache is not None and cache.get_seq_length() > 0
+        shape = packing(B, T, attention_mask, name=side, past=past)
+        if memory is not None and len(memory.lengths) != B:
+            what = f"decoder_input_ids has {B} rows, the encoder's input {len(memory.lengths)}"
+            raise InputError(what, where="decoder_input_ids", next="give as many")
+        self._check(types, labels, logits_to_keep, B, T)
+        checks.spans_of(self.head_spec, start_positions, end_positions, B)
         batch = self._batch(shape, cache, position_ids, x_BTD.device, memory, [] if wants_hidden else None)
         with self._patterns(self, wants_patterns) as patterns, self.threads(sum(shape.lengths)):
             x_ND = self.run(shape.pack(x_BTD), batch, None if types is None else shape.pack(types))
@@ -217,6 +229,18 @@ class Model(Tower):
 
     # ------------------------------------------------------------------------------- forward, in pieces
 
+    def _check(self, types: Any, labels: Any, keep: Any, batch: int, time: int) -> None:
+        """Refuses token types, labels and numbers of logits that do not fit."""
+        if labels is not None:
+            checks.labels_of(self.head_spec, labels, batch, time, self.spec.vocab, self.config.problem_type)
+        if type(keep) is not int or keep < 0:
+            what = f"logits_to_keep={keep!r}"
+            raise InputError(what, where="logits_to_keep", next="give how many last places; 0 for all")
+        if types is not None:
+            kinds = self.stack.embed.token_types
+            shapes = ((batch, time), (1, time))
+            checks.whole_numbers("token_type_ids", types, shapes[: 1 + (batch == 1)], least=0, below=max(kinds, 1))
+
     def _vectors(self, tower: Tower, ids_BT: Tensor | None, given_BTD: Tensor | None) -> Tensor:
         name = "decoder_input_ids" if self.encoder is not None and tower is self else "input_ids"
         if (ids_BT is None) == (given_BTD is None):
@@ -224,14 +248,22 @@ class Model(Tower):
             embeds = "decoder_inputs_embeds" if name.startswith("decoder") else "inputs_embeds"
             raise InputError(f"{found} of {name} and {embeds} given", where="forward", next="give one of the two")
         if given_BTD is not None:
-            if given_BTD.dim() != 3 or given_BTD.shape[-1] != self.spec.width:
-                what = f"inputs_embeds is {list(given_BTD.shape)}, not [batch, time, {self.spec.width}]"
-                raise InputError(what, where="inputs_embeds")
+            right = isinstance(given_BTD, Tensor) and given_BTD.dim() == 3 and given_BTD.shape[-1] == self.spec.width
+            if not right or not given_BTD.numel() or given_BTD.dtype != self.dtype:
+                what = (
+                    f"inputs_embeds is {checks.describe(given_BTD)}, not [batch, time, {self.spec.width}] {self.dtype}"
+                )
+                raise InputError(what, where="inputs_embeds", next="give what model.get_input_embeddings() returns")
             return given_BTD
-        if not isinstance(ids_BT, Tensor) or ids_BT.dim() != 2 or ids_BT.is_floating_point() or not ids_BT.numel():
-            what = f"{list(ids_BT.shape)} {ids_BT.dtype}" if isinstance(ids_BT, Tensor) else type(ids_BT).__name__
-            raise InputError(f"{name} is {what}", where=name, next="give integer ids, [batch, time], at least one")
-        return self.lookup(ids_BT, name)
+        if (
+            not isinstance(ids_BT, Tensor)
+            or ids_BT.dim() != 2
+            or ids_BT.dtype not in checks.WHOLE
+            or not ids_BT.numel()
+        ):
+            what = f"{name} is {checks.describe(ids_BT)}"
+            raise InputError(what, where=name, next="give integer ids, [batch, time], at least one")
+        return self.lookup(ids_BT if ids_BT.dtype in (torch.int64, torch.int32) else ids_BT.long(), name)
 
     def _batch(
         self,
@@ -242,7 +274,8 @@ class Model(Tower):
         memory: Memory | None,
         hidden: list[Tensor] | None,
     ) -> Batch:
-        place_N, ends = positions(shape, cache, given, device)
+        learned = self.stack.embed.positions
+        place_N, ends = positions(shape, cache, given, device, learned.rows if learned is not None else None)
         self.check_positions(max(ends))
         return Batch(shape.lengths, place_N, ends, cache, memory=memory, hidden=hidden)
 
@@ -258,6 +291,8 @@ class Model(Tower):
 
     def _cache(self, given: Cache | None, use: bool | None, rows: int) -> Cache | None:
         if given is not None:
+            if not self.stack.blocks[0].attn.causal:
+                raise InputError("past_key_values for an encoder", where="past_key_values", next="leave it out")
             if not isinstance(given, Cache):
                 what = f"past_key_values is a {type(given).__name__}"
                 raise InputError(what, where="past_key_values", next="pass what an earlier call returned")
@@ -266,7 +301,7 @@ class Model(Tower):
                 raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
             return given
         if not self.stack.blocks[0].attn.causal:
-            return None
+            return None  # nothing follows what an encoder reads
         if use is None:
             use = bool(self.config.get("use_cache", True)) and not self.training and not torch.compiler.is_compiling()
         return Cache(rows) if use else None
@@ -274,7 +309,11 @@ class Model(Tower):
     def _memory(self, outputs: Output | tuple[Tensor, ...] | None, mask: Tensor | None) -> Memory | None:
         if outputs is None:
             return None
-        x_BTD = outputs[0]
+        x_BTD: Any = outputs[0] if isinstance(outputs, (Output, tuple, list)) and len(outputs) else outputs
+        right = isinstance(x_BTD, Tensor) and x_BTD.dim() == 3 and x_BTD.shape[-1] == self.spec.width
+        if not right or not x_BTD.numel():
+            what = f"encoder_outputs begin with {checks.describe(x_BTD)}, not [batch, time, {self.spec.width}]"
+            raise InputError(what, where="encoder_outputs", next="pass what model.encode returned")
         shape = packing(x_BTD.shape[0], x_BTD.shape[1], mask)
         return Memory(shape.pack(x_BTD), shape.lengths)
 
@@ -519,11 +558,11 @@ class Model(Tower):
                 continue
             rows = [held[slot].shape[0] for slot in place.slots]
             found.update(zip(place.slots, place.split(tensor, rows)))
-        for tied, stored in self.ties().items():
-            if stored in found:
-                found.setdefault(tied, found[stored])
+        for tied, source in self.ties().items():
+            if source in found:
+                found.setdefault(tied, found[source])
             elif tied in found:
-                found[stored] = found[tied]
+                found[source] = found[tied]
         return found
 
     def file_places(self) -> Iterator[tuple[str, Place]]:
@@ -557,11 +596,13 @@ class Model(Tower):
 
     def tie_weights(self) -> None:
         """Makes tied parameters one object again, after either was replaced."""
-        for name, stored in self.ties().items():
+        for name, source in self.ties().items():
             path, _, last = name.rpartition(".")
-            owner, _, key = stored.rpartition(".")
+            owner, _, key = source.rpartition(".")
             weight = self.get_submodule(owner)._parameters[key]
             self.get_submodule(path)._parameters[last] = weight
+        if isinstance(self.head_spec, LmHead) and isinstance(self.lm_head.out, Linear):
+            self.lm_head.out.homes = 1 + len(self.ties()) if self.head_spec.tied else 1
 
     def untie(self) -> None:
         """Gives the head a matrix of its own, still to be filled."""
@@ -569,13 +610,7 @@ class Model(Tower):
         self.head_spec = replace(self.head_spec, tied=False)
         out = self.lm_head.out
         out._parameters["weight"] = nn.Parameter(torch.empty_like(out._parameters["weight"]))
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, nn.Parameter]]:
-        """As torch has it. The caller may write to what it gets, so packed copies are checked afterwards."""
-        Handed.times += 1
-        return super().named_parameters(prefix, recurse, remove_duplicate)
+        out.homes = 1
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of token vectors."""
@@ -604,8 +639,7 @@ class Model(Tower):
         return self._stored().dtype
 
     def _stored(self) -> Tensor:
-        weight = self.embed.tokens._parameters["weight"]
-        assert weight is not None
+        weight: Tensor = stored(self.embed.tokens)
         return weight
 
 

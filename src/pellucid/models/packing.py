@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pellucid.cache.extents import Cache
 from pellucid.errors import InputError
+from pellucid.models.checks import describe, whole_numbers
 
 
 @dataclass
@@ -62,20 +63,22 @@ class Packing:
         return [start + n - 1 for start, n in zip(self.first(), self.lengths)]
 
 
-def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attention_mask") -> Packing:
+def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attention_mask", past: bool = False) -> Packing:
     """The packing of a rectangle under a mask of ones and zeros.
 
     Args:
-        mask: [B, T], or [B, past + T] where a cache holds the past; None for all ones.
+        mask: [B, T]; None for all ones.
+        past: a cache holds earlier tokens, and the mask may be [B, past + T].
 
     Raises:
         InputError: the mask has another shape, other values, or a row without any token.
     """
     if mask is None:
         return Packing(batch, time, [time] * batch, None)
-    if mask.dim() != 2 or mask.shape[0] != batch or mask.shape[1] < time:
+    right = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[0] == batch
+    if not right or mask.shape[1] < time or (mask.shape[1] > time and not past):
         raise InputError(
-            f"{name} is {list(mask.shape)} for a [{batch}, {time}] input",
+            f"{name} is {describe(mask)} for a [{batch}, {time}] input",
             where=name,
             next="give one 0 or 1 for each token; Pellucid derives causal masks and windows from the model",
         )
@@ -92,7 +95,7 @@ def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attentio
 
 
 def positions(
-    shape: Packing, cache: Cache | None, given: Tensor | None, device: torch.device
+    shape: Packing, cache: Cache | None, given: Tensor | None, device: torch.device, rows: int | None = None
 ) -> tuple[Tensor, list[int]]:
     """[N] position of each token, and for each sequence the position after its last.
 
@@ -100,7 +103,7 @@ def positions(
     count as positions, as they do for the reference's encoders.
     """
     if given is not None:
-        return _given_positions(shape, given)
+        return _given_positions(shape, given, rows)
     begin = [row.position for row in cache.rows] if cache is not None else [0] * shape.batch
     ramp = torch.arange(shape.time, device=device)
     if shape.kept is None:
@@ -116,11 +119,7 @@ def positions(
     return found, (found[shape.last()] + 1).tolist()
 
 
-def _given_positions(shape: Packing, given: Tensor) -> tuple[Tensor, list[int]]:
-    if given.shape not in ((shape.batch, shape.time), (1, shape.time)):
-        raise InputError(
-            f"position_ids is {list(given.shape)} for a [{shape.batch}, {shape.time}] input",
-            where="position_ids",
-        )
+def _given_positions(shape: Packing, given: Tensor, rows: int | None) -> tuple[Tensor, list[int]]:
+    whole_numbers("position_ids", given, ((shape.batch, shape.time), (1, shape.time)), least=0, below=rows)
     found = shape.pack(given.expand(shape.batch, -1))
     return found, (found[shape.last()] + 1).tolist()

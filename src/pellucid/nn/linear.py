@@ -68,6 +68,11 @@ def _mark(parameter: Any) -> Any:
     return parameter
 
 
+def stored(module: nn.Module, name: str = "weight") -> Any:
+    """A parameter for us to read: leaves no mark."""
+    return getattr(module, name) if torch.compiler.is_compiling() else dict.__getitem__(module._parameters, name)
+
+
 def watch(module: nn.Module) -> None:
     """Makes a module's parameters note who reads them."""
     module.__dict__["_parameters"] = Watched(module._parameters)
@@ -88,17 +93,14 @@ class Linear(nn.Linear):
         """Nothing: a model is built empty and filled from a file or by `models.initialise`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return F.linear(input, self.weight, self.bias)
-        weight_OI: Tensor = dict.__getitem__(self._parameters, "weight")
-        bias_O = dict.__getitem__(self._parameters, "bias")
-        if torch.is_grad_enabled() or not packable(weight_OI, input):
+        weight_OI, bias_O = stored(self), stored(self, "bias")
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not packable(weight_OI, input):
             return F.linear(input, weight_OI, bias_O)
         packed = self._packed
-        if packed is None or getattr(weight_OI, "handed", math.inf) > packed.seen:
-            if held(self._parameters, self.homes):
-                self._packed = None
-                return F.linear(input, weight_OI, bias_O)
+        looked_at = packed is None or getattr(weight_OI, "handed", math.inf) > packed.seen
+        if looked_at and held(self._parameters, self.homes):
+            self._packed = None
+            return F.linear(input, weight_OI, bias_O)
         if packed is None or not packed.fits(weight_OI):
             packed = self._packed = Packed(weight_OI)
         return packed(input, bias_O)
@@ -165,23 +167,31 @@ def mapped(weight_OI: Tensor) -> Any:
 def held(parameters: dict[str, Any], homes: int) -> bool:
     """Whether anybody besides `homes` modules, and a caller's local variable, can reach the weight or its memory."""
     references, uses = reach(parameters)
-    alone = _alone()
-    if references > alone[0] + homes:
-        return True
-    return uses > alone[1] - 1 + getattr(dict.__getitem__(parameters, "weight"), "aliases", 1)
+    source = mapped(dict.__getitem__(parameters, "weight"))
+    return references > homes + 1 or uses > (1 if source is None else source.tensors)
 
 
 def reach(parameters: dict[str, Any]) -> tuple[int, int]:
-    """(Python references to the weight, tensors on its memory)."""
+    """(Python references to the weight, tensors on its memory); a graph of gradients only reads, and does not count."""
+    references, uses, graph = _counts(parameters)
+    alone, lonely, by_graph = _own_counts()
+    return references - alone + 1 - (by_graph if graph else 0), uses - lonely + 1
+
+
+def _counts(parameters: dict[str, Any]) -> tuple[int, int, bool]:
     references = sys.getrefcount(dict.__getitem__(parameters, "weight"))
-    storage = dict.__getitem__(parameters, "weight").untyped_storage()
-    return references, torch._C._storage_Use_Count(storage._cdata)
+    weight: Any = dict.__getitem__(parameters, "weight")
+    return references, torch._C._storage_Use_Count(weight.untyped_storage()._cdata), weight._use_count() > 1
 
 
 @lru_cache(maxsize=1)
-def _alone() -> tuple[int, int]:
-    """What `reach` finds where nobody else is; differs between versions of Python and torch."""
-    return reach({"weight": nn.Parameter(torch.empty(1))})
+def _own_counts() -> tuple[int, int, int]:
+    """References and tensors that are counted where nobody else is, and what a graph adds: versions differ."""
+    with torch.inference_mode(False), torch.enable_grad():
+        parameters = {"weight": nn.Parameter(torch.empty(1))}
+        references, uses, _ = _counts(parameters)
+        graph = parameters["weight"].double()
+        return references, uses, _counts(parameters)[0] - references if graph.grad_fn else 0
 
 
 def packable(weight_OI: Tensor, x: Tensor) -> bool:
@@ -200,7 +210,7 @@ def packed_dtypes() -> tuple[torch.dtype, ...]:
     """Dtypes that oneDNN multiplies on this processor; none where torch was built without it."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return ()
-    if not hasattr(torch._C, "_storage_Use_Count"):
+    if not hasattr(torch._C, "_storage_Use_Count") or not hasattr(Tensor, "_use_count"):
         return ()  # nobody could say whether the matrix is ours alone
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return (torch.float32, torch.bfloat16) if native else (torch.float32,)

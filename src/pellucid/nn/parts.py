@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn.linear import stored, watch
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.attention import relative_buckets
 from pellucid.ops.elementwise import rms_norm
@@ -54,9 +55,10 @@ class Table(nn.Module):
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, width))
+        watch(self)  # a tied head may have packed it
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.weight)
+        return F.embedding(ids, stored(self))
 
 
 class Embedding(Tapped):

@@ -47,6 +47,10 @@ def fill(
     mask = tokenizer.mask_token_id
     if mask is None:
         raise InputError("this tokenizer has no mask token", where="fill-mask", next="use a masked language model")
+    if type(top_k) is not int or top_k < 1:
+        raise InputError(f"top_k={top_k!r}", where="top_k", next="use a whole number, at least 1")
+    if targets is not None and (not isinstance(targets, (list, tuple)) or not targets):
+        raise InputError(f"targets={targets!r}", where="targets", next="give words in a list")
     rows = encode(model, tokenizer, texts)
     for text, ids in zip(texts, rows):
         if mask not in ids:
@@ -91,4 +95,6 @@ def _single(tokenizer: Tokenizer, word: str) -> int:
     ids = tokenizer.encode(word, add_special_tokens=False)
     if len(ids) != 1:
         raise InputError(f"the target {word!r} is {len(ids)} tokens", where="targets", next="give words of one token")
+    if ids[0] == tokenizer.unk_token_id:
+        raise InputError(f"the target {word!r} is not in the vocabulary", where="targets", next="give another word")
     return ids[0]
