@@ -45,7 +45,9 @@ def test_the_sixth_family_of_the_docs(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint("mistral", "my_mistral", "pellucid.families")
     monkeypatch.setattr(
-        families, "entry_points", lambda **asked: EntryPoints([entry] if asked.get("name", "mistral") == "mistral" else [])
+        families,
+        "entry_points",
+        lambda **asked: EntryPoints([entry] if asked.get("name", "mistral") == "mistral" else []),
     )
     fixture = json.loads(blocks(page, "json")[0])
     for changes in ({}, *fixture["variants"].values()):

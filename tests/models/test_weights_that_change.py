@@ -16,7 +16,8 @@ from torch import nn
 
 from models import tiny
 from pellucid import AutoModelForCausalLM
-from pellucid.nn.linear import Handed, Linear, packed_dtypes
+from pellucid.nn.linear import Linear, packed_dtypes
+from pellucid.nn.watched import Handed
 
 WHERE = "blocks.1.mlp.up"  # the layer that the attacks change: times 3
 

@@ -63,13 +63,26 @@ def test_a_row_does_not_depend_on_its_company(O: int, I: int, dtype: torch.dtype
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+def test_a_row_of_the_plain_product_does_not_either(dtype: torch.dtype) -> None:
+    """The form that is used while somebody holds the parameters: an optimizer, a list."""
+    made = layer(101, 42, dtype)
+    kept = list(made.parameters())
+    x = torch.randn(130, 42).to(dtype)
+    with torch.no_grad():
+        whole = made(x)
+        for rows in (1, 2, 3, 5, 6, 7, 9, 13, 33, 64, 129):
+            assert torch.equal(made(x[:rows]), whole[:rows]), rows
+    assert kept
+    assert made._packed is None
+
+
 def writes() -> list[tuple[str, object]]:
     def through_data(made: Linear) -> None:
         made.weight.data.mul_(3)
 
     def through_parameters(made: Linear) -> None:
-        linear.Handed.times += 1  # what Model.named_parameters does
-        for parameter in torch.nn.Module.parameters(made):
+        for parameter in made.parameters():
             parameter.data.add_(1)
 
     def in_place(made: Linear) -> None:

@@ -17,8 +17,8 @@ from pellucid import families, hub
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError
 from pellucid.models.model import Model, Report
-from pellucid.nn.linear import reach
 from pellucid.nn.parts import Layer, Rms
+from pellucid.nn.watched import reach
 from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Spec, Task
 from pellucid.weights.source import Weights, open_weights

@@ -23,10 +23,11 @@ from pellucid.models.output import Output
 from pellucid.models.packing import Packing, packing, positions
 from pellucid.nn import heads
 from pellucid.nn.attention import Attention
-from pellucid.nn.linear import Linear, stored
+from pellucid.nn.linear import Linear
 from pellucid.nn.parts import Embedding
 from pellucid.nn.tapped import Listener, Tapped
 from pellucid.nn.tower import Tower
+from pellucid.nn.watched import stored
 from pellucid.ops.threads import threads_for
 from pellucid.spec import Head, LmHead, SequenceHead, SpanHead, Spec, Task, TokenHead
 from pellucid.weights.table import Place, Table

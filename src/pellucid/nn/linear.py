@@ -4,19 +4,15 @@ Storage is one plain matrix, as in the file. What multiplies is chosen for each 
 
     mapped   F.linear on the stored matrix: training, saving, tracing, float64, accelerators
     packed   oneDNN's own layout, made at the first inference forward on a CPU, after which the file's pages go back
-             to the operating system. 1.7 times as fast in bf16 and 2 to 6 times in float32 for few rows, and a row's
-             result does not depend on its neighbours (see docs/decisions.md).
+             to the operating system. 1.7 times as fast in bf16 and 2 to 6 times in float32 for few rows
 
-A packed copy must never outlive its matrix. In-place changes bump the version that the copy remembers, but writes
-through `.data` or numpy do not. So a parameter notes that it was handed out (`Watched`), and the next forward looks:
-while somebody else holds the parameter or its memory (an optimizer, a list, a state dict), the stored matrix is
-multiplied as it is; when nobody does, the copy is compared once and stays.
+In either form a row's result does not depend on its neighbours (docs/decisions.md), and a packed copy never outlives
+its matrix: while somebody else can write to the matrix, the stored one is multiplied (nn/watched.py).
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from functools import lru_cache
 from typing import Any
 
@@ -24,65 +20,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# oneDNN chooses its layout for a number of rows. For 16 it is one layout that is fastest from 1 to 512 rows, and the
-# result of a row is the same in any company from 2 rows on; a single row is computed twice (measured: +0 to 4 %).
+from pellucid.nn.watched import Handed, countable, held, mapped, stored, watch
+
+# oneDNN chooses its layout for a number of rows. For 16 it is one layout that is fastest from 1 to 512 rows.
 ROWS_HINT = 16
-LEAST_ROWS = 2
-
-
-class Handed:
-    """A clock: how often parameters were handed out to code that may write to them."""
-
-    times = 0
-
-
-class Watched(dict[str, Any]):
-    """A module's parameters. Whoever reads one through torch's own ways leaves a mark on it: `parameter.handed`."""
-
-    def __getitem__(self, name: str) -> Any:
-        return _mark(super().__getitem__(name))
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return _mark(super().get(name, default))
-
-    def pop(self, *args: Any) -> Any:
-        return _mark(super().pop(*args))
-
-    def items(self) -> Any:
-        self.values()
-        return super().items()
-
-    def values(self) -> Any:
-        for parameter in super().values():
-            _mark(parameter)
-        return super().values()
-
-    def copy(self) -> dict[str, Any]:
-        return dict(self.items())
-
-
-def _mark(parameter: Any) -> Any:
-    if parameter is not None:
-        Handed.times += 1
-        parameter.handed = Handed.times
-    return parameter
-
-
-def stored(module: nn.Module, name: str = "weight") -> Any:
-    """A parameter for us to read: leaves no mark."""
-    return getattr(module, name) if torch.compiler.is_compiling() else dict.__getitem__(module._parameters, name)
-
-
-def watch(module: nn.Module) -> None:
-    """Makes a module's parameters note who reads them."""
-    module.__dict__["_parameters"] = Watched(module._parameters)
+# From so many rows on, or for multiples of so many, a row's result is the same bits in any company (measured).
+PACKED_ROWS = 2
+PLAIN_ROWS = 4
 
 
 class Linear(nn.Linear):
     """y = x W^T + b for packed rows [N, I]."""
 
     _packed: Packed | None = None
-
     homes = 1  # modules that hold the weight: more than one where it is tied
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -94,13 +44,15 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         weight_OI, bias_O = stored(self), stored(self, "bias")
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not packable(weight_OI, input):
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return F.linear(input, weight_OI, bias_O)
+        if not packable(weight_OI, input):
+            return plain(input, weight_OI, bias_O)
         packed = self._packed
         looked_at = packed is None or getattr(weight_OI, "handed", math.inf) > packed.seen
         if looked_at and held(self._parameters, self.homes):
             self._packed = None
-            return F.linear(input, weight_OI, bias_O)
+            return plain(input, weight_OI, bias_O)
         if packed is None or not packed.fits(weight_OI):
             packed = self._packed = Packed(weight_OI)
         return packed(input, bias_O)
@@ -152,46 +104,18 @@ class Packed:
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
         x_NI = x if x.dim() == 2 else x.flatten(0, -2)
         rows = x_NI.shape[0]
-        if rows < LEAST_ROWS:
-            x_NI = x_NI.expand(LEAST_ROWS, -1).contiguous()
+        if rows < PACKED_ROWS:
+            x_NI = x_NI.expand(PACKED_ROWS, -1).contiguous()
         y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, self.matrix, bias_O, "none", [], "")[:rows]
         return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
 
 
-def mapped(weight_OI: Tensor) -> Any:
-    """The source of a weight that still lies where the file is mapped; None for others."""
-    source = getattr(weight_OI, "source", None)
-    return source if source is not None and source.address == weight_OI.data_ptr() else None
-
-
-def held(parameters: dict[str, Any], homes: int) -> bool:
-    """Whether anybody besides `homes` modules, and a caller's local variable, can reach the weight or its memory."""
-    references, uses = reach(parameters)
-    source = mapped(dict.__getitem__(parameters, "weight"))
-    return references > homes + 1 or uses > (1 if source is None else source.tensors)
-
-
-def reach(parameters: dict[str, Any]) -> tuple[int, int]:
-    """(Python references to the weight, tensors on its memory); a graph of gradients only reads, and does not count."""
-    references, uses, graph = _counts(parameters)
-    alone, lonely, by_graph = _own_counts()
-    return references - alone + 1 - (by_graph if graph else 0), uses - lonely + 1
-
-
-def _counts(parameters: dict[str, Any]) -> tuple[int, int, bool]:
-    references = sys.getrefcount(dict.__getitem__(parameters, "weight"))
-    weight: Any = dict.__getitem__(parameters, "weight")
-    return references, torch._C._storage_Use_Count(weight.untyped_storage()._cdata), weight._use_count() > 1
-
-
-@lru_cache(maxsize=1)
-def _own_counts() -> tuple[int, int, int]:
-    """References and tensors that are counted where nobody else is, and what a graph adds: versions differ."""
-    with torch.inference_mode(False), torch.enable_grad():
-        parameters = {"weight": nn.Parameter(torch.empty(1))}
-        references, uses, _ = _counts(parameters)
-        graph = parameters["weight"].double()
-        return references, uses, _counts(parameters)[0] - references if graph.grad_fn else 0
+def plain(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """F.linear for inference: rows are filled up to a multiple of `PLAIN_ROWS`, from where they are steady."""
+    spare = -x.shape[0] % PLAIN_ROWS
+    if x.dim() != 2 or not spare or x.device.type != "cpu":
+        return F.linear(x, weight_OI, bias_O)
+    return F.linear(F.pad(x, (0, 0, 0, spare)), weight_OI, bias_O)[: x.shape[0]]
 
 
 def packable(weight_OI: Tensor, x: Tensor) -> bool:
@@ -210,7 +134,7 @@ def packed_dtypes() -> tuple[torch.dtype, ...]:
     """Dtypes that oneDNN multiplies on this processor; none where torch was built without it."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return ()
-    if not hasattr(torch._C, "_storage_Use_Count") or not hasattr(Tensor, "_use_count"):
-        return ()  # nobody could say whether the matrix is ours alone
+    if not countable():
+        return ()
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return (torch.float32, torch.bfloat16) if native else (torch.float32,)

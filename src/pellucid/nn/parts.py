@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
-from pellucid.nn.linear import stored, watch
 from pellucid.nn.tapped import Tapped
+from pellucid.nn.watched import stored, watch
 from pellucid.ops.attention import relative_buckets
 from pellucid.ops.elementwise import rms_norm
 from pellucid.spec import Embed, LayerNorm, Norm, RelativeBias, RmsNorm
