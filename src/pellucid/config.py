@@ -145,6 +145,18 @@ class Config:
             )
         return value
 
+    def size(self, name: str, *, null: Any = _NEEDED) -> Any:
+        """A key that counts something: a whole number of at least 1."""
+        return self.number(name, least=1, null=null)
+
+    def layers(self, name: str, *, null: Any = _NEEDED) -> Any:
+        """A key that counts layers: more than `MOST_LAYERS` is a broken file."""
+        return self.number(name, least=1, most=MOST_LAYERS, null=null)
+
+    def share(self, name: str, *, null: Any = _NEEDED) -> Any:
+        """A key that is a probability, 0 to 1."""
+        return self.number(name, float, most=1, null=null)
+
     def section(self, name: str) -> Config | None:
         """A nested dict as a Config of its own, whose keys must all be read too; None where it is absent."""
         value = self.get(name)

@@ -15,7 +15,13 @@ The command line prints the three parts and exits with 2; a traceback is a bug o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class PellucidError(Exception):
@@ -67,3 +73,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean …?` for a misspelt name, or the empty string when nothing is near."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {found[0]!r}?" if found else ""
+
+
+def strict(function: Callable[P, R]) -> Callable[P, R]:
+    """A keyword that `function` does not have is an ArgumentError with the nearest name, not a TypeError."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                options = [each for each in known if each not in ("self", "cls")]
+                raise ArgumentError(
+                    f"{function.__name__}() has no argument {name!r}",
+                    next=nearest(name, options) or f"arguments: {', '.join(options)}",
+                )
+        return function(*args, **kwargs)
+
+    return checked

@@ -19,7 +19,7 @@ from pellucid.compat.streamers import TextStreamer
 from pellucid.config import Config
 from pellucid.engine.options import GenerationConfig, of_config, options_of, read_options
 from pellucid.engine.runner import Request, run
-from pellucid.errors import ArgumentError, InputError, Unsupported
+from pellucid.errors import ArgumentError, InputError, Unsupported, strict
 from pellucid.models.checks import WHOLE
 from pellucid.models.loading import create, load, parse_dtype
 from pellucid.models.model import Model
@@ -117,6 +117,7 @@ class PreTrainedModel(Model):
         return (model, loading_info(model)) if output_loading_info else model
 
     @classmethod
+    @strict
     def from_config(cls: type[T], config: Config, *, dtype: torch.dtype | str | None = None) -> T:
         """A model with random weights, drawn from torch's global generator."""
         if not isinstance(config, Config):
@@ -135,6 +136,7 @@ class PreTrainedModel(Model):
                 next="use the Auto class, or the class of that family",
             )
 
+    @strict
     def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],

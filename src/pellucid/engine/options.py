@@ -13,7 +13,7 @@ from pellucid import hub
 from pellucid.config import read_json
 from pellucid.engine.runner import Request
 from pellucid.engine.sampling import Sampling
-from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
 from pellucid.models.model import Model
 from pellucid.weights.save import replace_file
 
@@ -181,6 +181,7 @@ class GenerationConfig:
         )
 
     @classmethod
+    @strict
     def from_pretrained(
         cls,
         pretrained_model_name: str | os.PathLike[str],
@@ -197,6 +198,7 @@ class GenerationConfig:
         )
         return read_options(folder)
 
+    @strict
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Writes generation_config.json."""
         folder = Path(save_directory)

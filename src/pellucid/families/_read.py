@@ -35,9 +35,9 @@ def activation(name: object, c: Config) -> Activation:
 
 def grouped_heads(c: Config) -> tuple[int, int, int]:
     """Query heads, key heads and the channels of a head, where rotary positions pair the channels."""
-    heads = c.number("num_attention_heads", least=1)
-    kv_heads = c.number("num_key_value_heads", least=1, null=heads)
-    head_dim = c.number("head_dim", least=1, null=c.number("hidden_size") // heads)
+    heads = c.size("num_attention_heads")
+    kv_heads = c.size("num_key_value_heads", null=heads)
+    head_dim = c.size("head_dim", null=c.number("hidden_size") // heads)
     if heads % kv_heads or head_dim < 2 or head_dim % 2:
         raise ConfigError(
             f"{heads} heads of {head_dim} channels over {kv_heads} key heads: the key heads must divide the heads, "
@@ -64,7 +64,7 @@ def read_rope(c: Config, dim: int) -> Rope:
     theta = 10000.0 if theta is None else theta
     if isinstance(theta, bool) or not isinstance(theta, (int, float)) or not 1 < theta <= MOST_NUMBER:
         raise ConfigError(f"rope_theta={theta!r} is not a number above 1", where=c.where, next="correct config.json")
-    scaling = _scaling(section, c.number("max_position_embeddings", least=1)) if section is not None else None
+    scaling = _scaling(section, c.size("max_position_embeddings")) if section is not None else None
     return Rope(theta=float(theta), dim=dim, scaling=scaling)
 
 

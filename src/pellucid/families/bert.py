@@ -1,6 +1,6 @@
 """BERT. Paper: arXiv 1810.04805."""
 
-from pellucid.config import MOST_LAYERS, Config
+from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import (
@@ -69,29 +69,29 @@ WEIGHTS = {
 
 
 def spec(c: Config) -> Spec:
-    width, heads = c.number("hidden_size", least=1), c.number("num_attention_heads", least=1)
+    width, heads = c.size("hidden_size"), c.size("num_attention_heads")
     if width % heads:
         what = f"hidden_size={width} is no multiple of num_attention_heads={heads}"
         raise ConfigError(what, where=c.where, next="correct config.json")
     norm, act = LayerNorm(eps=c.number("layer_norm_eps", float)), activation(c.hidden_act, c)
-    dropout = c.number("hidden_dropout_prob", float, most=1)
+    dropout = c.share("hidden_dropout_prob")
     attn = Attention(
         heads=heads, kv_heads=heads, head_dim=width // heads, scale=(width // heads) ** -0.5, causal=False,
-        biases="qkvo", dropout=c.number("attention_probs_dropout_prob", float, most=1),
+        biases="qkvo", dropout=c.share("attention_probs_dropout_prob"),
     )  # fmt: skip
-    mlp = Mlp(hidden=c.number("intermediate_size", least=1), act=act, gated=False, bias=True)
-    before_labels = c.number("classifier_dropout", float, most=1, null=dropout)
-    positions = c.number("max_position_embeddings", least=1)
+    mlp = Mlp(hidden=c.size("intermediate_size"), act=act, gated=False, bias=True)
+    before_labels = c.share("classifier_dropout", null=dropout)
+    positions = c.size("max_position_embeddings")
     return Spec(
         family="bert",
         stack=Stack(
             width=width, norm=None,
             embed=Embed(
-                vocab=c.number("vocab_size", least=1), positions=LearnedPositions(rows=positions),
-                token_types=c.number("type_vocab_size", least=1), norm=norm, dropout=dropout,
+                vocab=c.size("vocab_size"), positions=LearnedPositions(rows=positions),
+                token_types=c.size("type_vocab_size"), norm=norm, dropout=dropout,
             ),
             blocks=(Block(attn=attn, mlp=mlp, order=PostNorm(norm=norm), dropout=dropout),)
-            * c.number("num_hidden_layers", least=1, most=MOST_LAYERS),
+            * c.layers("num_hidden_layers"),
         ),
         pooler=True,
         heads={
@@ -99,9 +99,9 @@ def spec(c: Config) -> Spec:
                 tied=c.tie_word_embeddings, bias=True, transform=Transform(act=act, norm=norm)
             ),
             "sequence-classification": SequenceHead(
-                labels=c.number("num_labels", least=1), pool="pooler", bias=True, dropout=before_labels
+                labels=c.size("num_labels"), pool="pooler", bias=True, dropout=before_labels
             ),
-            "token-classification": TokenHead(labels=c.number("num_labels", least=1), dropout=before_labels),
+            "token-classification": TokenHead(labels=c.size("num_labels"), dropout=before_labels),
             "question-answering": SpanHead(),
         },
         context=positions,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pellucid.config import MOST_LAYERS, Config
+from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation, grouped_heads, read_rope
 from pellucid.families.llama import WEIGHTS as LLAMA
@@ -56,23 +56,23 @@ def spec(c: Config) -> Spec:
         scale=c.number("query_pre_attn_scalar", float, least=1e-6) ** -0.5,
         biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim),
         cap=c.number("attn_logit_softcapping", float, least=1e-6, null=None),
-        dropout=c.number("attention_dropout", float, most=1),
+        dropout=c.share("attention_dropout"),
     )  # fmt: skip
     kinds = {
         "full_attention": full,
-        "sliding_attention": replace(full, window=c.number("sliding_window", least=1, null=None)),
+        "sliding_attention": replace(full, window=c.size("sliding_window", null=None)),
     }
-    layers = c.number("num_hidden_layers", least=1, most=MOST_LAYERS)
+    layers = c.layers("num_hidden_layers")
     types = c.layer_types or [("sliding_attention", "full_attention")[i % 2] for i in range(layers)]
     if not isinstance(types, list) or len(types) != layers or not all(kind in [*kinds] for kind in types):
         raise ConfigError(f"layer_types={types} for {layers} layers", where=c.where, next=f"use {sorted(kinds)}")
-    mlp = Mlp(hidden=c.number("intermediate_size", least=1), act=activation(c.hidden_activation, c), gated=True)
-    width, labels = c.number("hidden_size", least=1), c.number("num_labels", least=1)
+    mlp = Mlp(hidden=c.size("intermediate_size"), act=activation(c.hidden_activation, c), gated=True)
+    width, labels = c.size("hidden_size"), c.size("num_labels")
     cap = c.number("final_logit_softcapping", float, least=1e-6, null=None)
     return Spec(
         family="gemma2",
         stack=Stack(
-            width=width, embed=Embed(vocab=c.number("vocab_size", least=1), scale=width**0.5), norm=norm,
+            width=width, embed=Embed(vocab=c.size("vocab_size"), scale=width**0.5), norm=norm,
             blocks=tuple(Block(attn=kinds[kind], mlp=mlp, order=Sandwich(norm=norm)) for kind in types),
         ),
         heads={
@@ -80,5 +80,5 @@ def spec(c: Config) -> Spec:
             "sequence-classification": SequenceHead(labels=labels, pool="last", bias=False),
             "token-classification": TokenHead(labels=labels, dropout=0.1),
         },
-        context=c.number("max_position_embeddings", least=1),
+        context=c.size("max_position_embeddings"),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """GPT-2. Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"."""
 
-from pellucid.config import MOST_LAYERS, Config
+from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import (
@@ -59,16 +59,12 @@ WEIGHTS = {
 
 
 def spec(c: Config) -> Spec:
-    width, heads, layers = (
-        c.number("n_embd", least=1),
-        c.number("n_head", least=1),
-        c.number("n_layer", least=1, most=MOST_LAYERS),
-    )
+    width, heads, layers = c.size("n_embd"), c.size("n_head"), c.layers("n_layer")
     if width % heads:
         raise ConfigError(f"n_embd={width} is no multiple of n_head={heads}", where=c.where, next="correct config.json")
     norm = LayerNorm(eps=c.number("layer_norm_epsilon", float))
     mlp = Mlp(
-        hidden=c.number("n_inner", least=1, null=4 * width),
+        hidden=c.size("n_inner", null=4 * width),
         act=activation(c.activation_function, c),
         gated=False,
         bias=True,
@@ -79,25 +75,25 @@ def spec(c: Config) -> Spec:
         Block(
             attn=Attention(
                 heads=heads, kv_heads=heads, head_dim=width // heads, scale=scale / (i + 1 if by_layer else 1),
-                causal=True, biases="qkvo", dropout=c.number("attn_pdrop", float, most=1),
+                causal=True, biases="qkvo", dropout=c.share("attn_pdrop"),
             ),
-            mlp=mlp, order=PreNorm(norm=norm), dropout=c.number("resid_pdrop", float, most=1),
+            mlp=mlp, order=PreNorm(norm=norm), dropout=c.share("resid_pdrop"),
         )
         for i in range(layers)
     )  # fmt: skip
-    positions = c.number("n_positions", least=1)
+    positions = c.size("n_positions")
     return Spec(
         family="gpt2",
         stack=Stack(
             width=width, blocks=blocks, norm=norm,
             embed=Embed(
-                vocab=c.number("vocab_size", least=1), positions=LearnedPositions(rows=positions),
-                dropout=c.number("embd_pdrop", float, most=1),
+                vocab=c.size("vocab_size"), positions=LearnedPositions(rows=positions),
+                dropout=c.share("embd_pdrop"),
             ),
         ),
         heads={
             "causal-lm": LmHead(tied=c.tie_word_embeddings),
-            "sequence-classification": SequenceHead(labels=c.number("num_labels", least=1), pool="last", bias=False),
+            "sequence-classification": SequenceHead(labels=c.size("num_labels"), pool="last", bias=False),
         },
         context=positions,
     )  # fmt: skip

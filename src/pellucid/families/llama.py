@@ -1,6 +1,6 @@
 """Llama 1 to 3, and the many that share its files. Papers: arXiv 2302.13971, 2307.09288, 2407.21783."""
 
-from pellucid.config import MOST_LAYERS, Config
+from pellucid.config import Config
 from pellucid.families._read import activation, grouped_heads, read_rope
 from pellucid.spec import (
     Attention,
@@ -55,30 +55,25 @@ WEIGHTS = {
 
 
 def spec(c: Config) -> Spec:
-    width, (heads, kv_heads, head_dim) = c.number("hidden_size", least=1), grouped_heads(c)
+    width, (heads, kv_heads, head_dim) = c.size("hidden_size"), grouped_heads(c)
     norm = RmsNorm(eps=c.number("rms_norm_eps", float))
     attn = Attention(
         heads=heads, kv_heads=kv_heads, head_dim=head_dim, scale=head_dim**-0.5, causal=True,
         biases="qkvo" if c.attention_bias else "", rope=read_rope(c, head_dim),
-        dropout=c.number("attention_dropout", float, most=1),
+        dropout=c.share("attention_dropout"),
     )  # fmt: skip
-    mlp = Mlp(
-        hidden=c.number("intermediate_size", least=1),
-        act=activation(c.hidden_act, c),
-        gated=True,
-        bias=c.mlp_bias,
-    )
+    mlp = Mlp(hidden=c.size("intermediate_size"), act=activation(c.hidden_act, c), gated=True, bias=c.mlp_bias)
     return Spec(
         family="llama",
         stack=Stack(
-            width=width, embed=Embed(vocab=c.number("vocab_size", least=1)), norm=norm,
+            width=width, embed=Embed(vocab=c.size("vocab_size")), norm=norm,
             blocks=(Block(attn=attn, mlp=mlp, order=PreNorm(norm=norm)),)
-            * c.number("num_hidden_layers", least=1, most=MOST_LAYERS),
+            * c.layers("num_hidden_layers"),
         ),
         heads={
             "causal-lm": LmHead(tied=c.tie_word_embeddings),
-            "sequence-classification": SequenceHead(labels=c.number("num_labels", least=1), pool="last", bias=False),
-            "token-classification": TokenHead(labels=c.number("num_labels", least=1), dropout=0.1),
+            "sequence-classification": SequenceHead(labels=c.size("num_labels"), pool="last", bias=False),
+            "token-classification": TokenHead(labels=c.size("num_labels"), dropout=0.1),
         },
-        context=c.number("max_position_embeddings", least=1),
+        context=c.size("max_position_embeddings"),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """T5, T5 1.1 and Flan-T5. Papers: arXiv 1910.10683, 2210.11416."""
 
-from pellucid.config import MOST_LAYERS, Config
+from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
 from pellucid.spec import Attention, Block, Embed, LmHead, Mlp, PreNorm, RelativeBias, RmsNorm, Spec, Stack
@@ -65,16 +65,12 @@ def spec(c: Config) -> Spec:
     if c.get("is_gated_act", gated) != gated or activation(c.get("dense_act_fn") or act_name(kind), c) != act:
         what = f"is_gated_act={c.get('is_gated_act')} and dense_act_fn={c.get('dense_act_fn')!r} contradict"
         raise ConfigError(f"{what} feed_forward_proj={kind!r}", where=c.where, next="correct config.json")
-    width, heads, drop = (
-        c.number("d_model", least=1),
-        c.number("num_heads", least=1),
-        c.number("dropout_rate", float, most=1),
-    )
+    width, heads, drop = c.size("d_model"), c.size("num_heads"), c.share("dropout_rate")
     norm = RmsNorm(eps=c.number("layer_norm_epsilon", float))
-    mlp = Mlp(hidden=c.number("d_ff", least=1), act=act, gated=gated, dropout=drop)
+    mlp = Mlp(hidden=c.size("d_ff"), act=act, gated=gated, dropout=drop)
 
     def attention(causal: bool) -> Attention:
-        kv = c.number("d_kv", least=1)
+        kv = c.size("d_kv")
         return Attention(heads=heads, kv_heads=heads, head_dim=kv, scale=1.0, causal=causal, dropout=drop)
 
     def stack(layers: int, decoder: bool) -> Stack:
@@ -87,11 +83,11 @@ def spec(c: Config) -> Spec:
             buckets=buckets, bidirectional=not decoder,
             max_distance=c.number("relative_attention_max_distance", least=buckets // 2 + 1),
         )  # fmt: skip
-        embed = Embed(vocab=c.number("vocab_size", least=1), dropout=drop)
+        embed = Embed(vocab=c.size("vocab_size"), dropout=drop)
         return Stack(width=width, embed=embed, blocks=(block,) * layers, norm=norm, relative_bias=bias, dropout=drop)
 
-    layers = c.number("num_layers", least=1, most=MOST_LAYERS)
-    decoder_layers = c.number("num_decoder_layers", least=1, most=MOST_LAYERS, null=layers)
+    layers = c.layers("num_layers")
+    decoder_layers = c.layers("num_decoder_layers", null=layers)
     # The first T5 ties its head to the embedding and scales what goes in; 1.1 does neither. Files written by
     # transformers 5 always say "tied" and keep the difference in scale_decoder_outputs.
     scaled = c.get("scale_decoder_outputs", c.tie_word_embeddings is not False)

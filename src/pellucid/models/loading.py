@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pellucid import families, hub
 from pellucid.config import Config
-from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError
+from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
 from pellucid.models.model import Model, Report
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
@@ -215,6 +215,13 @@ def _fill(
 ) -> set[str]:
     """Gives every file tensor its place; returns the parameters that were filled."""
     report = model.report
+    for pattern in ignore_tensors:
+        if not any(fnmatch(name, pattern) for name in weights.names):
+            raise ArgumentError(
+                f"ignore_tensors: the file has no {pattern!r}",
+                where="ignore_tensors",
+                next=nearest(pattern, weights.names) or "leave it out",
+            )
     slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
     homeless: list[str] = []
     sources: dict[str, list[tuple[str, Place]]] = {}  # slot -> the file tensors that fill it

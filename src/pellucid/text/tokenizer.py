@@ -12,19 +12,18 @@ and the call that people know from transformers, with the same ids, masks and ke
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
-from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, nearest
+from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, nearest, strict
 from pellucid.text import convert
 from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass, row
 from pellucid.text.encoding import BatchEncoding
@@ -44,27 +43,6 @@ TRUNCATIONS |= {each: each for each in ("longest_first", "only_first", "only_sec
 # WordPiece puts spaces around punctuation; this takes them away, in this order (transformers 5.23).
 CLEAN_UP = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'"}
 CLEAN_UP |= {f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")}
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def strict(function: Callable[P, R]) -> Callable[P, R]:
-    """A keyword that `function` does not have is an ArgumentError with the nearest name, not a TypeError."""
-    known = inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
-            if name not in known:
-                options = [each for each in known if each not in ("self", "cls")]
-                raise ArgumentError(
-                    f"{function.__name__}() has no argument {name!r}",
-                    next=nearest(name, options) or f"arguments: {', '.join(options)}",
-                )
-        return function(*args, **kwargs)
-
-    return checked
 
 
 class Role:
