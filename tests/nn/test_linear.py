@@ -63,6 +63,22 @@ def test_a_row_does_not_depend_on_its_company(O: int, I: int, dtype: torch.dtype
         torch.set_num_threads(before)
 
 
+@needs_packing
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("O", "I"), [*SHAPES, (2048, 8192), (3072, 768)])
+def test_in_bfloat16_both_forms_give_the_same_bits(O: int, I: int, bias: bool) -> None:  # noqa: E741
+    """So a layer may change its form between two tokens, and nobody can tell."""
+    made = layer(O, I, torch.bfloat16, bias=bias)
+    made.wait = 8
+    x = torch.randn(100, I).to(torch.bfloat16)
+    with torch.no_grad():
+        waited = [made(x[:rows]) for rows in (1, 2, 3, 5, 8, 17, 64, 100)]
+        assert made._packed is None
+        packed = [made(x[:rows]) for rows in (1, 2, 3, 5, 8, 17, 64, 100)]
+        assert made._packed is not None
+    assert all(torch.equal(a, b) for a, b in zip(waited, packed))
+
+
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
 def test_a_row_of_the_plain_product_does_not_either(dtype: torch.dtype) -> None:
     """The form that is used while somebody holds the parameters: an optimizer, a list."""

@@ -17,6 +17,7 @@ from pellucid import families, hub
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
 from pellucid.models.model import Model, Report
+from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
 from pellucid.ops.rope import inverse_frequencies
@@ -107,6 +108,7 @@ def load(
             report.notes.append(f"config key {key}={value!r} is unknown and has no effect")
     for note in report.notes:
         log.warning("%s: %s", folder.name, note)
+    stagger(model)
     model.eval()
     return model if target.type == "cpu" else model.to(target)
 

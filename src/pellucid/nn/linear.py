@@ -27,12 +27,14 @@ ROWS_HINT = 16
 # From so many rows on, or for multiples of so many, a row's result is the same bits in any company (measured).
 PACKED_ROWS = 2
 PLAIN_ROWS = 4
+PACKED_PER_FORWARD = 2**26  # bytes, about 0.1 s
 
 
 class Linear(nn.Linear):
     """y = x W^T + b for packed rows [N, I]."""
 
     _packed: Packed | None = None
+    wait = 0  # forwards to let pass before packing, so that a large model answers at once: `stagger`
     homes = 1  # modules that hold the weight: more than one where it is tied
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,6 +49,9 @@ class Linear(nn.Linear):
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return F.linear(input, weight_OI, bias_O)
         if not packable(weight_OI, input):
+            return plain(input, weight_OI, bias_O)
+        if self.wait:
+            self.wait -= 1
             return plain(input, weight_OI, bias_O)
         packed = self._packed
         looked_at = packed is None or getattr(weight_OI, "handed", math.inf) > packed.seen
@@ -68,6 +73,22 @@ class Linear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+
+
+def stagger(model: nn.Module) -> None:
+    """Spreads the packing of a large bfloat16 model over its first forwards.
+
+    Packing 2 GB takes seconds, and the first token should not wait for them. In bfloat16 both forms give the same
+    bits (tests/nn/test_linear.py), so nobody can tell when a layer changed; in float32 they round differently, and
+    every layer is packed at once.
+    """
+    before = 0
+    for module in model.modules():
+        if isinstance(module, Linear):
+            weight_OI = stored(module)
+            if weight_OI.dtype == torch.bfloat16:
+                module.wait = before // PACKED_PER_FORWARD
+                before += weight_OI.numel() * weight_OI.element_size()
 
 
 class Packed:
