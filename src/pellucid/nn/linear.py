@@ -27,14 +27,16 @@ ROWS_HINT = 16
 # From so many rows on, or for multiples of so many, a row's result is the same bits in any company (measured).
 PACKED_ROWS = 2
 PLAIN_ROWS = 4
-PACKED_PER_FORWARD = 2**26  # bytes, about 0.1 s
+# How a large bfloat16 model is packed: so many bytes (about 0.1 s) in each forward of at most so many rows.
+PACKED_PER_FORWARD = 2**26
+FEW_ROWS = 64
 
 
 class Linear(nn.Linear):
     """y = x W^T + b for packed rows [N, I]."""
 
     _packed: Packed | None = None
-    wait = 0  # forwards to let pass before packing, so that a large model answers at once: `stagger`
+    wait: int | None = None  # forwards to let pass before packing, of a few rows each; None to pack at once: `stagger`
     homes = 1  # modules that hold the weight: more than one where it is tied
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,10 +52,12 @@ class Linear(nn.Linear):
             return F.linear(input, weight_OI, bias_O)
         if not packable(weight_OI, input):
             return plain(input, weight_OI, bias_O)
-        if self.wait:
-            self.wait -= 1
-            return plain(input, weight_OI, bias_O)
         packed = self._packed
+        if packed is None and self.wait is not None:
+            few = input.shape[0] <= FEW_ROWS
+            self.wait -= few
+            if not few or self.wait >= 0:
+                return plain(input, weight_OI, bias_O)
         looked_at = packed is None or getattr(weight_OI, "handed", math.inf) > packed.seen
         if looked_at and held(self._parameters, self.homes):
             self._packed = None
@@ -78,7 +82,8 @@ class Linear(nn.Linear):
 def stagger(model: nn.Module) -> None:
     """Spreads the packing of a large bfloat16 model over its first forwards.
 
-    Packing 2 GB takes seconds, and the first token should not wait for them. In bfloat16 both forms give the same
+    Packing 2 GB takes seconds, and the first token should not wait for them; nor a long prompt, for whose many rows the
+    packed form is hardly faster. In bfloat16 both forms give the same
     bits (tests/nn/test_linear.py), so nobody can tell when a layer changed; in float32 they round differently, and
     every layer is packed at once.
     """
