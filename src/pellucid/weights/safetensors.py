@@ -22,6 +22,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -282,10 +283,14 @@ def release_pages(address: int, nbytes: int) -> int:
     counts = page_counts(start, stop - start) if stop > start else None
     if counts is None or counts[0] == 0 or counts[1] > 0:
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED) != 0:
+    if _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED) != 0:
         return 0
     return counts[0] * PAGE
+
+
+@lru_cache(maxsize=1)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)  # 3 ms each time
 
 
 # ── the tensors ─────────────────────────────────────────────────────────────────────────────────────────────
