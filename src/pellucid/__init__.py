@@ -7,6 +7,7 @@ Names are imported when they are first used: configs, tokenizers and errors neve
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,22 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # noqa: PLE0605  the names above
 
 
+def _load(module: str) -> Any:
+    """Imports with the garbage collector at rest: importing torch makes many objects and no garbage (0.1 s of 1)."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(f"pellucid.{module}")
+    finally:
+        if running:
+            gc.enable()
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        value = getattr(import_module(f"pellucid.{_HOMES[name]}"), name)
+        value = getattr(_load(_HOMES[name]), name)
     elif name[0].isupper() and ("For" in name or name.endswith("Model")):  # LlamaForCausalLM, BertModel …
-        value = import_module("pellucid.compat.modeling").class_named(name)
+        value = _load("compat.modeling").class_named(name)
     else:
         value = None
     if value is None:
