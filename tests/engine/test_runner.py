@@ -12,6 +12,7 @@ from pellucid.engine import runner
 from pellucid.engine.runner import Request, generate, run
 from pellucid.engine.sampling import Sampling
 from pellucid.errors import InputError
+from pellucid.tasks.text_generation import generate_text, stream_text
 
 STORY = (Path(__file__).parents[1] / "data" / "expected_greedy.txt").read_text()
 
@@ -82,3 +83,12 @@ def test_an_interrupted_loop_leaves_the_model_as_it_was(model: AutoModelForCausa
     loop.close()
     assert torch.get_num_threads() == before
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("prompt", ["Once upon a time", "héllo 🙂", "a\n", "🙂🙂", " two  spaces "])
+def test_a_stream_is_the_continuation_and_nothing_of_the_prompt(model: AutoModelForCausalLM, prompt: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained()
+    options = model.generation_config.merged({"max_new_tokens": 14})
+    pieces = [piece for piece, _ in stream_text(model, tokenizer, prompt, options)]
+    (whole,) = generate_text(model, tokenizer, [prompt], options)
+    assert "".join(pieces) == whole.text

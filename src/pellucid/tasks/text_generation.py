@@ -81,8 +81,12 @@ def stream_text(
     options.check()
     (request,) = prepare(model, tokenizer, [prompt], options)
     stream = Stream(tokenizer, skip_special_tokens=True)
-    held = "" if request.begin else "".join(stream.add(token) for token in request.ids)
-    del held  # the prompt is not repeated; the stream keeps what its last characters still depend on
+    owed = 0  # characters of the prompt that the stream still holds back: they are not repeated
+    if not request.begin:
+        given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
+        owed = len(given) - sum(len(stream.add(token)) for token in request.ids)
     for _, token in run(model, [request]):
-        yield stream.add(token), request
-    yield stream.end(), request
+        piece = stream.add(token)
+        yield piece[owed:], request
+        owed = max(0, owed - len(piece))
+    yield stream.end()[owed:], request
