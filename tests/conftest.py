@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a worker, no network, and a place for the reference's checkpoints."""
+"""Shared by all tests: no network, and a place for the reference's checkpoints."""
 
 from __future__ import annotations
 
