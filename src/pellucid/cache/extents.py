@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
@@ -73,11 +72,6 @@ class Cache:
         """Tokens in the longest row (the name that callers of the reference know)."""
         return max((row.length for row in self.rows), default=0)
 
-    def reserve(self, tokens: int) -> None:
-        """Says how long rows will get, so that their extents are allocated once."""
-        for row in self.rows:
-            row.reserved = max(row.reserved, tokens)
-
     # ---------------------------------------------------------------------------------------- rearranging
 
     def fork(self, index: int) -> int:
@@ -120,11 +114,3 @@ class Cache:
         """Bytes allocated."""
         extents = [e for row in self.rows for e in (*row.self_attention.values(), *row.cross_attention.values())]
         return sum(t.numel() * t.element_size() for e in extents for t in (e.k, e.v))
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where the first extent lives; None while the cache is empty."""
-        for row in self.rows:
-            for extent in row.self_attention.values():
-                return extent.k.device
-        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from queue import Empty, Queue
+from queue import Queue
 from typing import Any
 
 from pellucid.errors import InputError
@@ -115,4 +115,4 @@ def _flat(value: Any) -> Iterable[int]:
     return list(value)
 
 
-__all__ = ["Empty", "TextIteratorStreamer", "TextStreamer"]
+__all__ = ["TextIteratorStreamer", "TextStreamer"]

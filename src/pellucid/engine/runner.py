@@ -59,7 +59,8 @@ def run(model: Model, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
     """
     live = [i for i, request in enumerate(requests) if _prepare(model, request)]
     cache = Cache(len(live))
-    cache.rows = [type(row)(reserved=_tokens(requests[i])) for i, row in zip(live, cache.rows)]
+    for i, row in zip(live, cache.rows):
+        row.reserved = _tokens(requests[i])
     chance = {i: requests[i].sampling.generator() for i in live if not requests[i].sampling.greedy}
     memory = _encode(model, [requests[i] for i in live]) if model.encoder is not None else None
     pending = [list(requests[i].begin or requests[i].ids) for i in live]
@@ -132,9 +133,8 @@ def _encode(model: Model, requests: Sequence[Request]) -> Memory:
     lengths = [len(request.ids) for request in requests]
     ids_N = torch.tensor([token for request in requests for token in request.ids], device=model.device)
     places = torch.tensor([p for n in lengths for p in range(n)], device=model.device)
-    vectors = model.encoder.embed.tokens(ids_N) if ids_N.numel() else model.lookup(ids_N)
     with model.threads(len(places)):
-        return Memory(model.encoder.run(vectors, Batch(lengths, places, lengths)), lengths)
+        return Memory(model.encoder.run(model.lookup(ids_N, "prompt"), Batch(lengths, places, lengths)), lengths)
 
 
 def _next(logits_V: Tensor, request: Request, chance: torch.Generator | None) -> int:

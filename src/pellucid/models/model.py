@@ -74,10 +74,8 @@ class Model(Tower):
         self.head_spec: Head | None = _head_spec(spec, task)
         pooled = isinstance(self.head_spec, SequenceHead) and self.head_spec.pool == "pooler"
         self.pooler = heads.Pooler(spec.width) if spec.pooler and (task is None or pooled) else None
-        self.head_name = ""
         if self.head_spec is not None:
-            self.head_name, module = heads.head(spec.width, spec.vocab, self.head_spec)
-            self.add_module(self.head_name, module)
+            self.add_module(*heads.head(spec.width, spec.vocab, self.head_spec))
         self.tie_weights()
 
     # -------------------------------------------------------------------------------------- forward
@@ -327,7 +325,7 @@ class Model(Tower):
         return shifted.masked_fill(shifted == heads.IGNORE, pad if pad is not None else 0)
 
     def _collect(self, result: dict[str, Any], shape: Packing, batch: Batch, patterns: dict[str, list[Tensor]]) -> None:
-        side = "decoder_" if self.encoder is not None and self.task is not None or self.encoder is not None else ""
+        side = "decoder_" if self.encoder is not None else ""
         if batch.hidden is not None:
             result[f"{side}hidden_states"] = tuple(shape.unpack(x_ND) for x_ND in batch.hidden)
         if patterns["attn"]:
