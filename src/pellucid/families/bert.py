@@ -93,7 +93,7 @@ def spec(c: Config) -> Spec:
             blocks=(Block(attn=attn, mlp=mlp, order=PostNorm(norm=norm), dropout=dropout),)
             * c.layers("num_hidden_layers"),
         ),
-        pooler=True,
+        pooler="tanh",
         heads={
             "masked-lm": LmHead(
                 tied=c.tie_word_embeddings, bias=True, transform=Transform(act=act, norm=norm)

@@ -1,0 +1,119 @@
+"""What turns hidden states into answers. Generic: a family picks, none writes its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pellucid.spec.ffn import Activation
+from pellucid.spec.norms import Custom, Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """Dense, activation, norm: what BERT puts before its vocabulary."""
+
+    act: Activation | None
+    norm: Norm | None
+    width: int | None = None  # of its output, where the vocabulary's matrix is narrower than the stack
+    bias: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmHead:
+    """One logit for each token of the vocabulary."""
+
+    tied: bool  # the matrix is the token embedding
+    bias: bool = False
+    transform: Transform | None = None
+    scale: float | None = None  # multiplies the hidden state
+    logit_scale: float | None = None  # multiplies the logits
+    cap: float | None = None  # logits become cap * tanh(logit / cap)
+    fixed_bias: bool = False  # a stored row that is added and not trained: BART's final_logits_bias
+
+
+# Where one vector for a sequence comes from: the pooler's output, the first or last token, the mean of the tokens, the
+# last end-of-sequence token.
+Pool = Literal["pooler", "first", "last", "mean", "eos"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """A hidden layer of a classifier."""
+
+    act: Activation
+    width: int | None = None  # None: the stack's
+    bias: bool = True
+    norm: Norm | None = None  # after the activation
+    drop_first: bool = True  # dropout before it too
+    residual: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceHead:
+    """One logit for each label, from one vector for the sequence."""
+
+    labels: int
+    pool: Pool
+    bias: bool = True
+    hidden: Dense | None = None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenHead:
+    """One logit for each label and token."""
+
+    labels: int
+    bias: bool = True
+    hidden: Dense | None = None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanHead:
+    """Two logits for each token: the answer starts here, the answer ends here."""
+
+    hidden: Dense | None = None
+    bias: bool = True
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceHead:
+    """One logit for each choice; a row of inputs is a list of choices."""
+
+    pool: Pool
+    hidden: Dense | None = None
+    bias: bool = True
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairHead:
+    """Whether the second sentence follows the first: two logits from the pooled output. arXiv 1810.04805, 3.1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingHead:
+    """What a model was first trained on, together: the vocabulary, and a second answer."""
+
+    lm: LmHead | None
+    pair: PairHead | None = None  # BERT: next sentence; ALBERT: order of sentences
+    token: TokenHead | None = None  # ELECTRA: was this token replaced? arXiv 2003.10555
+
+
+Head = LmHead | SequenceHead | TokenHead | SpanHead | ChoiceHead | PairHead | PretrainingHead | Custom
+
+Task = Literal[
+    "causal-lm",
+    "masked-lm",
+    "seq2seq-lm",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "multiple-choice",
+    "next-sentence",
+    "pretraining",
+    "text-encoding",
+]
