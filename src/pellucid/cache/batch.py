@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from pellucid.cache.extents import Cache, Row
@@ -33,6 +34,12 @@ class Batch:
         cache: where earlier tokens are kept; None for a forward on its own.
         rows: the cache row of each sequence; None for all rows in order.
         memory: the encoder's output, in the first forward of an encoder-decoder (afterwards the cache has it).
+        ids: [N] the tokens themselves; None where vectors were given in their place.
+        axes: [3, N] positions on several axes (time, height, width); None where `positions` says it all.
+        spans: for each sequence, the length that its rotary positions go by; `ends`, but for a prompt in pieces.
+        extra: further inputs of each token, [N, ...], by name: boxes, languages, global attention.
+        hidden: a list here collects the residual stream before every block.
+        router: a list here collects the raw scores of every router, [N, E].
     """
 
     lengths: Sequence[int]
@@ -41,7 +48,12 @@ class Batch:
     cache: Cache | None = None
     rows: Sequence[int] | None = None
     memory: Memory | None = None
-    hidden: list[Tensor] | None = None  # a list here collects the residual stream before every block
+    ids: Tensor | None = None
+    axes: Tensor | None = None
+    spans: Sequence[int] | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    hidden: list[Tensor] | None = None
+    router: list[Tensor] | None = None
     _shared: dict[Hashable, object] = field(default_factory=dict)
 
     @property
@@ -67,8 +79,38 @@ class Batch:
             self._shared[key] = make()
         return self._shared[key]  # type: ignore[return-value]  # stored by the line above under the same key
 
+    # -------------------------------------------------------------------- layers that mix along time
+
+    def groups(self) -> list[list[int]]:
+        """Sequences of equal length, by index: what one dense call can serve."""
+
+        def alike() -> list[list[int]]:
+            found: dict[int, list[int]] = {}
+            for i, length in enumerate(self.lengths):
+                found.setdefault(length, []).append(i)
+            return list(found.values())
+
+        return self.once("groups", alike)
+
+    def gather(self, x_N: Tensor, group: Sequence[int]) -> Tensor:
+        """The tokens of a group, [B, T, ...]; a view where the group is the whole batch."""
+        if len(group) == len(self.lengths):
+            return x_N.unflatten(0, (len(group), self.lengths[0]))
+        pieces = x_N.split(list(self.lengths))
+        return torch.stack([pieces[i] for i in group])
+
+    def scatter(self, pieces: Sequence[Tensor]) -> Tensor:
+        """The inverse: one [B, T, ...] for each of `groups()`, packed in the batch's order."""
+        if len(pieces) == 1:
+            return pieces[0].flatten(0, 1)
+        rows: dict[int, Tensor] = {}
+        for group, piece in zip(self.groups(), pieces):
+            rows.update(zip(group, piece))
+        return torch.cat([rows[i] for i in range(len(rows))])
+
     def finish(self) -> None:
         """Moves the cache on, when every layer has run."""
         for row, tokens, end in zip(self.kept, self.lengths, self.ends):
             row.length += tokens
             row.position = end
+            row.commit()

@@ -9,6 +9,12 @@ class AutoModel(PreTrainedModel):
     """Hidden states, and the pooled output where the family has one."""
 
 
+class AutoModelForPreTraining(PreTrainedModel):
+    """What the family was first trained on."""
+
+    TASK = "pretraining"
+
+
 class AutoModelForCausalLM(PreTrainedModel):
     """Next-token logits."""
 
@@ -45,7 +51,27 @@ class AutoModelForQuestionAnswering(PreTrainedModel):
     TASK = "question-answering"
 
 
+class AutoModelForMultipleChoice(PreTrainedModel):
+    """Which of several texts is right."""
+
+    TASK = "multiple-choice"
+
+
+class AutoModelForNextSentencePrediction(PreTrainedModel):
+    """Whether the second sentence follows the first."""
+
+    TASK = "next-sentence"
+
+
+class AutoModelForTextEncoding(PreTrainedModel):
+    """Hidden states of a text; of an encoder-decoder, the encoder's."""
+
+    TASK = "text-encoding"
+
+
 __all__ = [
-    "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForQuestionAnswering",
-    "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
+    "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForMultipleChoice",
+    "AutoModelForNextSentencePrediction", "AutoModelForPreTraining", "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForTextEncoding",
+    "AutoModelForTokenClassification",
 ]  # fmt: skip

@@ -161,7 +161,7 @@ class PreTrainedModel(Model):
 
     def can_generate(self) -> bool:
         """Whether `generate` works for this head."""
-        return self.TASK in ("causal-lm", "seq2seq-lm")
+        return self.task in ("causal-lm", "seq2seq-lm") and self.spec.remembers
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -228,7 +228,7 @@ class PreTrainedModel(Model):
         with _ending(streamer):
             if not self.can_generate():
                 raise Unsupported(
-                    f"a model for {self.TASK or 'hidden states'} does not generate",
+                    f"a model for {self.task or 'hidden states'} does not generate",
                     where="generate",
                     next="load it with AutoModelForCausalLM or AutoModelForSeq2SeqLM",
                 )

@@ -165,7 +165,7 @@ class GenerationConfig:
         if model.encoder is not None:
             start = self.decoder_start_token_id
             start = model.spec.decoder_start if start is None else start
-            if start is None:
+            if not isinstance(start, int):
                 raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
             begin = [start]
         sampling = self.sampling()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from pellucid.cache.batch import Batch, Memory
-from pellucid.cache.extents import Cache
+from pellucid.cache.extents import Cache, Row
 from pellucid.engine.sampling import Sampling, choose
 from pellucid.errors import InputError
 from pellucid.models.model import Model
+from pellucid.ops.rope import turning_points
 
 RESERVED = 4096  # new tokens that a row's memory is made for at once; more come as it grows
 PREFILL_TOKENS = 4096  # most prompt tokens in one step: bounds the memory of a long prompt
@@ -64,6 +65,7 @@ def run(model: Model, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
     chance = {i: requests[i].sampling.generator() for i in live if not requests[i].sampling.greedy}
     memory = _encode(model, [requests[i] for i in live]) if model.encoder is not None else None
     pending = [list(requests[i].begin or requests[i].ids) for i in live]
+    points = turning_points(model.stack)
     while live:
         logits_RV = _prefill(model, cache, pending, memory)
         memory = None
@@ -76,6 +78,10 @@ def run(model: Model, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
         if len(stay) < len(live):
             cache.select(stay)
             live = [live[r] for r in stay]
+        for r, i in enumerate(live):
+            if cache.rows[r].position in points:  # its keys were turned for shorter rows: read it again, once
+                cache.rows[r] = Row(reserved=cache.rows[r].reserved)
+                pending[r] = [*(requests[i].begin or requests[i].ids), *requests[i].output]
 
 
 def generate(model: Model, requests: Sequence[Request]) -> None:
@@ -91,15 +97,21 @@ def step(
     rows: Sequence[int],
     pieces: Sequence[Sequence[int]],
     memory: Memory | None = None,
+    spans: Sequence[int] | None = None,
 ) -> Tensor:
-    """New tokens of some cache rows through the model; logits after the last of each, [R, V] float32 on the CPU."""
+    """New tokens of some cache rows through the model; logits after the last of each, [R, V] float32 on the CPU.
+
+    Args:
+        spans: the positions that each row will have, where these are pieces of longer prompts.
+    """
     device = model.device
     begins = [cache.rows[r].position for r in rows]
     ends = [begin + len(piece) for begin, piece in zip(begins, pieces)]
     places = [p for begin, end in zip(begins, ends) for p in range(begin, end)]
     model.check_positions(max(ends))
     ids_N = torch.tensor([token for piece in pieces for token in piece], device=device)
-    batch = Batch([len(p) for p in pieces], torch.tensor(places, device=device), ends, cache, rows, memory)
+    place_N = torch.tensor(places, device=device)
+    batch = Batch([len(p) for p in pieces], place_N, ends, cache, rows, memory, ids=ids_N, spans=spans)
     with model.threads(len(places)):
         x_ND = model.run(model.lookup(ids_N, "prompt"), batch)
         logits_RV = model.predict(x_ND[batch.last] if len(places) > len(rows) else x_ND)
@@ -114,8 +126,9 @@ def _prefill(model: Model, cache: Cache, pending: list[list[int]], memory: Memor
     logits = []
     for row, tokens in enumerate(pending):  # one row after the other: its logits come with its last piece
         own = None if memory is None else _part(memory, row)
+        whole = cache.rows[row].position + len(tokens)
         for start in range(0, len(tokens), PREFILL_TOKENS):
-            last = step(model, cache, [row], [tokens[start : start + PREFILL_TOKENS]], own)
+            last = step(model, cache, [row], [tokens[start : start + PREFILL_TOKENS]], own, [whole])
             own = None
         logits.append(last)
     return torch.cat(logits)
@@ -134,7 +147,8 @@ def _encode(model: Model, requests: Sequence[Request]) -> Memory:
     ids_N = torch.tensor([token for request in requests for token in request.ids], device=model.device)
     places = torch.tensor([p for n in lengths for p in range(n)], device=model.device)
     with model.threads(len(places)):
-        return Memory(model.encoder.run(model.lookup(ids_N, "prompt"), Batch(lengths, places, lengths)), lengths)
+        x_ND = model.lookup(ids_N, "prompt", model.encoder)
+        return Memory(model.encoder.run(x_ND, Batch(lengths, places, lengths, ids=ids_N)), lengths)
 
 
 def _next(logits_V: Tensor, request: Request, chance: torch.Generator | None) -> int:

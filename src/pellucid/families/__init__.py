@@ -6,15 +6,17 @@
     IGNORED    key -> values at which ignoring it is right (None: any)
     WEIGHTS    file name -> slot (`weights/table.py`), or a function of the config that returns it;
                BASE is the prefix that headless files leave out
-    spec(c)    Config -> Spec
+    HEADS      task -> more of the same, where a file name means something for that task alone
+    spec(c)    Config -> Spec; heads that CLASSES does not name are dropped
 
-The directory is the registry. A family may also live in another package, under the entry point `pellucid.families`.
+ALIASES, IGNORED, BASE and HEADS may be left out. The directory is the registry: the family of `xlm-roberta` is
+`xlm_roberta.py`. A family may also live in another package, under the entry point `pellucid.families`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,7 +25,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from pellucid.config import Config, read_json
-from pellucid.errors import ConfigError, nearest
+from pellucid.errors import ConfigError, Unsupported, nearest
 from pellucid.spec import Spec, Task
 from pellucid.weights.table import Entry, Table
 
@@ -40,19 +42,37 @@ class Family:
 
     @property
     def ignored(self) -> Mapping[str, tuple[Any, ...] | None]:
-        return cast(Mapping[str, "tuple[Any, ...] | None"], self.module.IGNORED)
+        return cast(Mapping[str, "tuple[Any, ...] | None"], getattr(self.module, "IGNORED", {}))
 
-    def table(self, config: Config) -> Table:
+    def table(self, config: Config, task: Task | None = None) -> Table:
+        """What the files of a task call things."""
         weights = self.module.WEIGHTS
-        entries = weights(config.copy()) if callable(weights) else weights
-        return Table(cast(Mapping[str, Entry], entries), base=self.module.BASE)
+        entries = cast(Mapping[str, Entry], weights(config.copy()) if callable(weights) else weights)
+        heads = cast("Mapping[Task | None, Mapping[str, Entry]]", getattr(self.module, "HEADS", {}))
+        return Table(
+            entries, base=getattr(self.module, "BASE", ""), head=heads.get(task),
+            others=[name for other, names in heads.items() if other != task for name in names],
+        )  # fmt: skip
 
     @property
     def classes(self) -> Mapping[Task | None, str]:
         return cast("Mapping[Task | None, str]", self.module.CLASSES)
 
+    def task(self, asked: Task | None) -> Task | None:
+        """The task that answers: one class may stand for several, as GPT-2's causal model does for pretraining.
+
+        Raises:
+            Unsupported: the family has no such head.
+        """
+        if asked not in self.classes:
+            known = ", ".join(str(task) for task in self.classes if task is not None)
+            raise Unsupported(f"no {asked} head for {self.name}", where="task", next=f"{self.name} has {known}")
+        name = self.classes[asked]
+        return next(task for task, other in self.classes.items() if other == name)
+
     def config(self, values: Mapping[str, Any], where: object) -> Config:
-        return Config(values, defaults=self.module.DEFAULTS, aliases=self.module.ALIASES, where=where)
+        aliases = getattr(self.module, "ALIASES", {})
+        return Config(values, defaults=self.module.DEFAULTS, aliases=aliases, where=where)
 
     def spec(self, config: Config) -> tuple[Spec, dict[str, Any]]:
         """The spec, and the keys that nobody knows.
@@ -63,7 +83,8 @@ class Family:
         fresh = config.copy()
         fresh.check()
         spec = cast(Spec, self.module.spec(fresh))
-        return spec, fresh.close(self.ignored)
+        heads = {task: head for task, head in spec.heads.items() if task in self.classes}
+        return replace(spec, heads=heads), fresh.close(self.ignored)
 
 
 def names() -> list[str]:
@@ -80,7 +101,8 @@ def find(model_type: object, where: object = "config.json") -> Family:
         ConfigError: there is none; names the nearest.
     """
     known = names()
-    if not isinstance(model_type, str) or model_type not in known:
+    name = SAME_AS.get(str(model_type), str(model_type)).replace("-", "_")
+    if not isinstance(model_type, str) or not {model_type, name} & {*known}:
         what = f"no family for model_type={model_type!r}" if model_type else "config.json names no model_type"
         near = nearest(str(model_type), known)
         raise ConfigError(
@@ -90,7 +112,6 @@ def find(model_type: object, where: object = "config.json") -> Family:
         )
     for point in entry_points(group="pellucid.families", name=model_type):
         return Family(model_type, point.load())
-    name = SAME_AS.get(model_type, model_type)
     return Family(name, import_module(f"pellucid.families.{name}"))
 
 

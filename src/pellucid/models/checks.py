@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.nn.heads import IGNORE
-from pellucid.spec import Head, LmHead, SequenceHead, SpanHead, TokenHead
+from pellucid.spec import ChoiceHead, Custom, Head, LmHead, PairHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
 
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -51,7 +51,9 @@ def whole_numbers(
         raise InputError(what, where=name, next=f"use {limit}" + ("" if besides is None else f", or {besides}"))
 
 
-def labels_of(head: Head | None, labels: Any, batch: int, time: int, vocab: int, problem: str | None) -> None:
+def labels_of(
+    head: Head | None, labels: Any, batch: int, time: int, vocab: int, problem: str | None, choices: int = 1
+) -> None:
     """Refuses labels that the head cannot take.
 
     Raises:
@@ -61,22 +63,33 @@ def labels_of(head: Head | None, labels: Any, batch: int, time: int, vocab: int,
         case None | SpanHead():
             named = "start_positions and end_positions" if head else "no labels"
             raise InputError("labels given", where="labels", next=f"this model takes {named}")
-        case LmHead():
+        case LmHead() | PretrainingHead(lm=LmHead()):
             whole_numbers("labels", labels, ((batch, time),), least=0, below=vocab, besides=IGNORE)
+        case PretrainingHead():
+            whole_numbers("labels", labels, ((batch, time),), least=0, below=2, besides=IGNORE)
         case TokenHead(labels=count):
             whole_numbers("labels", labels, ((batch, time),), least=0, below=count, besides=IGNORE)
+        case ChoiceHead():
+            whole_numbers("labels", labels, ((batch,), (batch, 1)), least=0, below=choices, besides=IGNORE)
+        case PairHead(labels=count):
+            whole_numbers("labels", labels, ((batch,), (batch, 1)), least=0, below=count, besides=IGNORE)
         case SequenceHead(labels=count):
-            if not isinstance(labels, Tensor):
-                raise InputError(f"labels is {describe(labels)}", where="labels", next="give a tensor")
-            single = count > 1 and (labels.dtype in WHOLE if problem is None else problem.startswith("single"))
-            if single:
-                whole_numbers("labels", labels, ((batch,), (batch, 1)), least=0, below=count, besides=IGNORE)
-                return
-            shapes = ((batch, count), (batch,)) if count == 1 else ((batch, count),)
-            if tuple(labels.shape) not in shapes:
-                wanted = " or ".join(str(list(shape)) for shape in shapes)
-                what = f"labels is {describe(labels)}, not {wanted} ({problem or 'no problem_type'})"
-                raise InputError(what, where="labels", next="give one number for each label")
+            classes(labels, batch, count, problem)
+
+
+def classes(labels: Any, batch: int, count: int, problem: str | None) -> None:
+    """Refuses labels that are none of a sequence classifier."""
+    if not isinstance(labels, Tensor):
+        raise InputError(f"labels is {describe(labels)}", where="labels", next="give a tensor")
+    single = count > 1 and (labels.dtype in WHOLE if problem is None else problem.startswith("single"))
+    if single:
+        whole_numbers("labels", labels, ((batch,), (batch, 1)), least=0, below=count, besides=IGNORE)
+        return
+    shapes = ((batch, count), (batch,)) if count == 1 else ((batch, count),)
+    if tuple(labels.shape) not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        what = f"labels is {describe(labels)}, not {wanted} ({problem or 'no problem_type'})"
+        raise InputError(what, where="labels", next="give one number for each label")
 
 
 def spans_of(head: Head | None, start: Any, end: Any, batch: int) -> None:
@@ -87,7 +100,7 @@ def spans_of(head: Head | None, start: Any, end: Any, batch: int) -> None:
     """
     if start is None and end is None:
         return
-    if not isinstance(head, SpanHead):
+    if not isinstance(head, SpanHead | Custom):
         what = "start_positions or end_positions given"
         raise InputError(what, where="start_positions", next="load it with AutoModelForQuestionAnswering")
     for name, value in (("start_positions", start), ("end_positions", end)):

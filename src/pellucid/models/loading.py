@@ -20,10 +20,11 @@ from pellucid.models.model import Model, Report
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
+from pellucid.ops.positions import sinusoids
 from pellucid.ops.rope import inverse_frequencies
-from pellucid.spec import Spec, Task
+from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
 from pellucid.weights.source import Weights, open_weights
-from pellucid.weights.table import Place, Table
+from pellucid.weights.table import OTHER_HEAD, Place, Table
 
 log = logging.getLogger("pellucid")
 
@@ -92,7 +93,8 @@ def load(
         family = families.find(config.model_type, config.where)
         config.update(overrides or {})
     spec, unknown = family.spec(config)
-    model = _outline(model_class, spec, config, family.table(config), task)
+    task = family.task(task)
+    model = _outline(model_class, spec, config, family.table(config, task), task)
     weights = open_weights(folder)
     target = torch.device(device or "cpu")
     report = Report(files=[str(path) for path in weights.files], unknown_keys=unknown)
@@ -119,7 +121,8 @@ def create(
     """A model with random weights, drawn from torch's global generator."""
     family = families.find(config.model_type, config.where)
     spec, unknown = family.spec(config)
-    model = _outline(model_class, spec, config, family.table(config), task)
+    task = family.task(task)
+    model = _outline(model_class, spec, config, family.table(config, task), task)
     model.report.unknown_keys = unknown
     if dtype is not None:
         model.to(dtype)
@@ -226,31 +229,40 @@ def _fill(
             )
     slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
     homeless: list[str] = []
-    sources: dict[str, list[tuple[str, Place]]] = {}  # slot -> the file tensors that fill it
+    sources: dict[str, list[tuple[str, Place]]] = {}  # slot, or row of one -> the file tensors that fill it
+    parts = dict(model.named_children())
     for name in weights.names:
         place = model.table.find(name)
-        if any(fnmatch(name, pattern) for pattern in ignore_tensors):
+        ignored = any(fnmatch(name, pattern) for pattern in ignore_tensors)
+        if ignored:
             report.unused[name] = "named in ignore_tensors"
         elif place is None:
             homeless.append(name)
         elif place.recomputed:
             _compare_buffer(model, place.recomputed, name, weights)
             report.recomputed[name] = place.recomputed
+        elif place.unused == OTHER_HEAD:
+            report.other_heads.append(name)
         elif place.unused:
             report.unused[name] = place.unused
-        elif all(slot in slots for slot in place.slots):
+        elif all(slot in slots for slot in place.slots) and _has_row(place, slots):
             if _shape_fits(place, slots, weights, ignore_mismatched, report):
-                for slot in place.slots:
-                    sources.setdefault(slot, []).append((name, place))
-        elif place.slots[0].split(".")[0] in HEADS and place.slots[0].split(".")[0] not in dict(model.named_children()):
+                for piece in place.pieces:
+                    sources.setdefault(piece, []).append((name, place))
+        elif place.slots[0].split(".")[0] in HEADS and place.slots[0].split(".")[0] not in parts:
             report.other_heads.append(name)
         else:
             homeless.append(name)
+        if place is not None and place.keep and not ignored:
+            model.places.append(replace(place, kept=weights.tensor(name)))
     if homeless:
         _refuse_homeless(homeless, model, weights)
     _settle_ties(model, sources, weights)
-    _assign(model, sources, weights, dtype)
-    return set(sources)
+    return _assign(model, sources, weights, dtype)
+
+
+def _has_row(place: Place, slots: Mapping[str, Tensor]) -> bool:
+    return place.row is None or place.row < len(slots[place.slots[0]])
 
 
 def _shape_fits(
@@ -305,27 +317,47 @@ def _settle_ties(model: Model, sources: dict[str, list[tuple[str, Place]]], weig
                 )
 
 
-def _assign(model: Model, sources: Mapping[str, list[tuple[str, Place]]], weights: Weights, dtype: torch.dtype) -> None:
-    """Makes views of the mapped file the model's parameters; copies only to change the dtype."""
+def _assign(
+    model: Model, sources: Mapping[str, list[tuple[str, Place]]], weights: Weights, dtype: torch.dtype
+) -> set[str]:
+    """Makes views of the mapped file the parameters; copies to change the dtype, or where rows lie scattered.
+
+    Returns:
+        the parameters that are whole.
+    """
     slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
     ties = model.ties()
     places = {name: place for found in sources.values() for name, place in found}
+    rows: dict[str, list[tuple[int, Tensor]]] = {}
+    filled: set[str] = set()
     for name in weights.names:
         if name not in places:
             continue
         place = places[name]
         model.places.append(place)
         model.report.used.append(name)
-        stored = [ties.get(slot, slot) for slot in place.slots]
-        if not any(sources[slot][0][0] == name for slot in stored):
+        pieces = [ties.get(piece, piece) for piece in place.pieces]
+        if not any(sources[piece][0][0] == name for piece in pieces):
             continue  # an equal copy of a tensor that is taken
-        rows = [slots[slot].shape[0] if slots[slot].dim() else 1 for slot in place.slots]
-        for slot, part in zip(stored, place.split(weights.tensor(name), rows)):
-            if sources[slot][0][0] == name:
-                _set(
-                    model, slot, part.to(dtype), Source(weights, name, part.data_ptr()) if part.dtype == dtype else None
-                )
+        tensor = weights.tensor(name)
+        sizes = [slots[slot].shape[0] if slots[slot].dim() else 1 for slot in place.slots]
+        for slot, piece, part in zip(place.slots, pieces, place.split(tensor, sizes)):
+            if sources[piece][0][0] != name:
+                continue
+            if place.row is not None:
+                rows.setdefault(slot, []).append((place.row, part))
+                continue
+            precise = getattr(slots[slot], "precise", False)  # a router's choice is not rounded (nn/moe.py)
+            kept = torch.promote_types(dtype, part.dtype) if precise else dtype
+            mapped = part.dtype == kept and part.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+            _set(model, piece, part.to(kept), Source(weights, name, part.data_ptr()) if mapped else None)
+            filled.add(piece)
+    for slot, found in rows.items():
+        if len(found) == len(slots[slot]):
+            _set(model, slot, torch.stack([part for _, part in sorted(found, key=lambda row: row[0])]).to(dtype), None)
+            filled.add(slot)
     model.tie_weights()
+    return filled
 
 
 def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:
@@ -343,10 +375,11 @@ def _compare_buffer(model: Model, kind: str, name: str, weights: Weights) -> Non
         case "position ids":
             same = torch.equal(found.flatten(), torch.arange(found.numel(), dtype=found.dtype))
         case "causal mask":
-            n = found.shape[-1]
-            same = found.numel() == n * n and torch.equal(found.reshape(n, n) != 0, torch.ones(n, n).tril() != 0)
+            same = _same_mask(model, found)
         case "masked score":
             same = found.numel() == 1 and float(found) <= -1e4
+        case "sinusoids":
+            same = _same_waves(model, found)
         case _:
             same = _same_frequencies(model, found)
     if not same:
@@ -357,11 +390,33 @@ def _compare_buffer(model: Model, kind: str, name: str, weights: Weights) -> Non
         )
 
 
-def _same_frequencies(model: Model, found: Tensor) -> bool:
-    rope = model.stack.blocks[0].attn.rope
-    if rope is None:
+def _attentions(model: Model) -> list[Attention]:
+    mixers = [block.attn for block in model.stack.blocks if isinstance(block, Block)]
+    return [mixer for mixer in mixers if isinstance(mixer, Attention)]
+
+
+def _same_mask(model: Model, found: Tensor) -> bool:
+    n = found.shape[-1]
+    if found.numel() != n * n:
         return False
-    candidates = (inverse_frequencies(rope), inverse_frequencies(replace(rope, scaling=None)))
+    seen = torch.ones(n, n).tril() != 0
+    windows = {attn.window for attn in _attentions(model)} | {None}
+    return any(torch.equal(found.reshape(n, n) != 0, seen & (seen.triu(1 - w) if w else seen)) for w in windows)
+
+
+def _same_waves(model: Model, found: Tensor) -> bool:
+    """Sines and cosines of the positions, added to the input or turning the heads."""
+    spec = model.stack.embed.positions
+    waves = spec if isinstance(spec, Sinusoidal) else Sinusoidal(short=False)
+    expected = sinusoids(torch.arange(len(found)), found.shape[-1], layout=waves.layout, short=waves.short)
+    if waves.skip is not None:
+        expected[waves.skip] = 0
+    return torch.allclose(found.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+def _same_frequencies(model: Model, found: Tensor) -> bool:
+    ropes = {attn.rope for attn in _attentions(model) if isinstance(attn.rope, Rope)}
+    candidates = [inverse_frequencies(r) for rope in ropes for r in (rope, replace(rope, scaling=None))]
     return any(c.shape == found.shape and torch.allclose(found.float(), c, rtol=1e-2, atol=1e-6) for c in candidates)
 
 
@@ -385,13 +440,20 @@ def _complete(model: Model, filled: set[str], dtype: torch.dtype, seed: int) -> 
             continue
         _new_head(model, parts, dtype, seed)
     if lost:
-        names = [place.name if (place := model.table.default_place(slot)) else slot for slot in lost]
+        names = [name for slot in lost for name in _file_names(model, slot)]
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise WeightsError(
-            f"{len(lost)} parameter(s) are not in the file: {listed}",
+            f"{len(names)} parameter(s) are not in the file: {listed}",
             where=model.report.files[0],
             next="download it again; if config.json asks for more layers than there are, correct it",
         )
+
+
+def _file_names(model: Model, slot: str) -> list[str]:
+    """The file tensors that a parameter lacks."""
+    rows = dict(nn.Module.named_parameters(model, remove_duplicate=False))[slot].shape[:1]
+    names = [place.name for place in model.table.default_places(slot, *rows or (1,))]
+    return [name for name in names if name not in model.report.used] or [slot]
 
 
 def _new_head(model: Model, parts: list[str], dtype: torch.dtype, seed: int) -> None:

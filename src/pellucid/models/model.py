@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -16,66 +15,47 @@ from torch import Tensor, nn
 from pellucid.cache.batch import Batch, Memory
 from pellucid.cache.extents import Cache
 from pellucid.config import Config
-from pellucid.errors import ArgumentError, InputError, Unsupported, WeightsError, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.models import checks
-from pellucid.models.names import descend
+from pellucid.models.answers import Asked, answer
+from pellucid.models.holding import Holding
+from pellucid.models.inputs import Inputs, check_end
 from pellucid.models.output import Output
-from pellucid.models.packing import Packing, packing, positions
+from pellucid.models.packing import Packing, packing
+from pellucid.models.report import Report as Report
 from pellucid.nn import heads
-from pellucid.nn.attention import Attention
-from pellucid.nn.linear import Linear
-from pellucid.nn.parts import Embedding
-from pellucid.nn.tapped import Listener, Tapped
 from pellucid.nn.tower import Tower
-from pellucid.nn.watched import stored
+from pellucid.ops.moe import balance_loss
 from pellucid.ops.threads import threads_for
-from pellucid.spec import Head, LmHead, SequenceHead, SpanHead, Spec, Task, TokenHead
-from pellucid.weights.table import Place, Table
+from pellucid.spec import Block, ChoiceHead, Head, LmHead, Moe, PairHead, PretrainingHead, Spec, Stack, Task, pools
+from pellucid.weights.table import Table
 
 
-@dataclass
-class Report:
-    """Where every tensor of a file went. Nothing is dropped without a line here."""
-
-    files: list[str] = field(default_factory=list)
-    used: list[str] = field(default_factory=list)
-    recomputed: dict[str, str] = field(default_factory=dict)  # buffer -> kind; compared, then dropped
-    other_heads: list[str] = field(default_factory=list)  # parts of heads that were not asked for
-    unused: dict[str, str] = field(default_factory=dict)  # tensor -> reason
-    initialised: list[str] = field(default_factory=list)  # parameters of a new head, from a seed
-    unknown_keys: dict[str, Any] = field(default_factory=dict)  # config keys that nobody knows
-    arguments: dict[str, Any] = field(default_factory=dict)  # accepted and without effect here
-    notes: list[str] = field(default_factory=list)
-
-
-class Model(Tower):
+class Model(Holding):
     """A network with the weights of a checkpoint.
 
     Parameters and intermediate values have the same names in every family: `blocks.3.attn.q.weight`,
     `blocks.3.attn.pattern`. File names work too, where a module or a state dict is asked for.
 
     Args:
+        spec, table: of the part that the task needs (`Spec.of`, `Family.table`).
         task: which head; None for the hidden states alone.
     """
-
-    spec: Spec
-    config: Config
-    table: Table
-    report: Report
 
     def __init__(self, spec: Spec, config: Config, table: Table, task: Task | None) -> None:
         super().__init__(spec.stack)
         self.spec, self.config, self.table, self.task = spec, config, table, task
         self.report = Report()
-        self.places: list[Place] = []  # the file tensors this model was filled from, in the file's order
-        self._paths: dict[str, str] | None = None
+        self.places = []
+        self._paths = None
         self._widest = 0  # of all linear layers, elements; counted at the first forward
+        self._remembers = spec.remembers
+        self._turning = _turning(spec.stack)
         self.encoder = Tower(spec.encoder) if spec.encoder else None
-        self.head_spec: Head | None = _head_spec(spec, task)
-        pooled = isinstance(self.head_spec, SequenceHead) and self.head_spec.pool == "pooler"
-        self.pooler = heads.Pooler(spec.width) if spec.pooler and (task is None or pooled) else None
-        if self.head_spec is not None:
-            self.add_module(*heads.head(spec.width, spec.vocab, self.head_spec))
+        self.head_spec = _head_spec(spec, task)
+        self.pooler = heads.Pooler(spec.width, spec.pooler) if spec.pooler and pools(self.head_spec) else None
+        for name, module in heads.modules(spec.width, spec.vocab, self.head_spec).items():
+            self.add_module(name, module)
         self.tie_weights()
 
     # -------------------------------------------------------------------------------------- forward
@@ -97,37 +77,49 @@ class Model(Tower):
         token_type_ids: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        sentence_order_label: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         encoder_outputs: Output | tuple[Tensor, ...] | None = None,
-        **unknown: Any,
+        output_router_logits: bool | None = None,
+        **extra: Any,
     ) -> Output | tuple[Any, ...]:
         """One pass over a rectangular batch.
 
         Args:
-            input_ids, inputs_embeds: [B, T] int64, or [B, T, D]; one of the two.
+            input_ids, inputs_embeds: [B, T] int64, or [B, T, D]; one of the two. Multiple choice: [B, choices, T], and
+                all that goes with them likewise.
             attention_mask: [B, T] of ones and zeros, pads on either side; with a cache also [B, past + T].
-            position_ids: [B, T]; None: from 0 at each row's first token, or on from the cache.
+            position_ids: [B, T]; None: from 0 at each row's first token, or on from the cache. Rotary positions on
+                three axes take [3, B, T] too.
             past_key_values: the cache that an earlier call returned.
             labels: [B, T] int64 for language models and taggers, -100 where no loss is wanted; [B] or [B, C] for
-                classifiers. Adds `.loss`, a float32 mean.
+                classifiers; [B] for choices and pairs. Adds `.loss`, a float32 mean.
             use_cache: return `.past_key_values`. Gradients do not flow into what a cache holds.
             output_attentions: return the patterns of all layers, [B, H, T, S] each.
             output_hidden_states: return the residual stream before each block, and the final states.
             return_dict: False for a plain tuple.
             logits_to_keep: logits for this many last places only; 0 for all.
+            next_sentence_label, sentence_order_label: [B], beside `labels`, where a model was pretrained on both.
+            output_router_logits: return what the routers of a mixture of experts said; adds their balance to the loss.
+            extra: further inputs of each token that the family has by name (`bbox`, `langs`).
 
         Raises:
             InputError: ids outside the vocabulary, a mask of another shape, more positions than the model has.
             ArgumentError: an argument this model does not take.
         """
-        self._refuse(unknown)
+        self._refuse_unknown(extra)
         wants_hidden = self._wish(output_hidden_states, "output_hidden_states")
         wants_patterns = self._wish(output_attentions, "output_attentions")
+        given = Inputs(input_ids, inputs_embeds, attention_mask, position_ids, token_type_ids, extra)
+        choices = 1
+        if isinstance(self.head_spec, ChoiceHead):
+            given, choices = given.flat()
+        first, memory = given, None
         result: dict[str, Any] = {}
-        memory: Memory | None = None
-        types = token_type_ids
+        beside = Inputs(decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask, side="decoder_")
         if self.encoder is None:
             self._refuse_given(
                 decoder_input_ids=decoder_input_ids, decoder_attention_mask=decoder_attention_mask,
@@ -135,37 +127,25 @@ class Model(Tower):
             )  # fmt: skip
         else:
             self._refuse_given(token_type_ids=token_type_ids, position_ids=position_ids)
-            past = isinstance(past_key_values, Cache) and past_key_values.get_seq_length()
-            if encoder_outputs is None and not past:
-                encoder_outputs = self.encode(
-                    input_ids, attention_mask, inputs_embeds, hidden=wants_hidden, patterns=wants_patterns
-                )
+            if encoder_outputs is None and not _length(past_key_values):
+                encoder_outputs = self._encode(given, hidden=wants_hidden, patterns=wants_patterns)
             memory = self._memory(encoder_outputs, attention_mask)
             result |= _as_encoder(encoder_outputs)
-            input_ids, inputs_embeds, attention_mask = (
-                decoder_input_ids,
-                decoder_inputs_embeds,
-                decoder_attention_mask,
-            )
-            if input_ids is None and inputs_embeds is None and labels is not None:
-                B, T = labels.shape if isinstance(labels, Tensor) and labels.dim() == 2 else (1, 1)
-                checks.labels_of(self.head_spec, labels, B, T, self.spec.vocab, None)
-                input_ids = self._shifted(labels)
-        x_BTD = self._vectors(self, input_ids, inputs_embeds)
-        B, T = x_BTD.shape[:2]
-        cache = self._cache(past_key_values, use_cache, B)
-        side = "attention_mask" if self.encoder is None else "decoder_attention_mask"
-        past = cache is not None and cache.get_seq_length() > 0
-        shape = packing(B, T, attention_mask, name=side, past=past)
-        if memory is not None and len(memory.lengths) != B:
-            what = f"decoder_input_ids has {B} rows, the encoder's input {len(memory.lengths)}"
-            raise InputError(what, where="decoder_input_ids", next="give as many")
-        self._check(types, labels, logits_to_keep, B, T)
+            given = self._decoders(first, beside, labels)
+        B, T = given.check(self.stack, self.dtype)
+        pair = self._pair(labels, next_sentence_label, sentence_order_label)
+        self._check(labels, pair, logits_to_keep, B, T, choices)
         checks.spans_of(self.head_spec, start_positions, end_positions, B)
-        batch = self._batch(shape, cache, position_ids, x_BTD.device, memory, [] if wants_hidden else None)
-        with self._patterns(self, wants_patterns) as patterns, self.threads(sum(shape.lengths)):
-            x_ND = self.run(shape.pack(x_BTD), batch, None if types is None else shape.pack(types))
-            result |= self._head(x_ND, shape, labels, input_ids, logits_to_keep, start_positions, end_positions)
+        cache = self._cache(past_key_values, use_cache, B)
+        x_ND, shape, batch = self._enter(self, given, cache, memory)
+        batch.hidden = [] if wants_hidden else None
+        batch.router = [] if self._routes(output_router_logits) else None
+        with self.patterns(self, wants_patterns) as patterns, self.threads(len(x_ND)):
+            x_ND = self.run(x_ND, batch, None if given.types is None else shape.pack(given.types))
+            asked = Asked(
+                shape, first.ids, labels, logits_to_keep, start_positions, end_positions, pair, choices
+            )  # fmt: skip
+            result |= answer(self, x_ND, asked)
         batch.finish()
         result["past_key_values"] = cache
         self._collect(result, shape, batch, patterns)
@@ -180,20 +160,12 @@ class Model(Tower):
         *,
         hidden: bool = False,
         patterns: bool = False,
+        **extra: Tensor,
     ) -> Output:
         """The encoder alone, of an encoder-decoder: `.last_hidden_state` [B, T, D]."""
-        if self.encoder is None:
-            raise Unsupported(f"{self.spec.family} has no encoder beside its decoder", next="call the model itself")
-        x_BTD = self._vectors(self.encoder, input_ids, inputs_embeds)
-        shape = packing(x_BTD.shape[0], x_BTD.shape[1], attention_mask)
-        batch = self._batch(shape, None, None, x_BTD.device, None, [] if hidden else None)
-        with self._patterns(self.encoder, patterns) as found, self.threads(sum(shape.lengths)):
-            x_ND = self.encoder.run(shape.pack(x_BTD), batch)
-        return Output(
-            last_hidden_state=shape.unpack(x_ND),
-            hidden_states=tuple(shape.unpack(h) for h in batch.hidden) if batch.hidden is not None else None,
-            attentions=tuple(found["attn"]) if patterns else None,
-        )
+        self._refuse_unknown(extra)
+        given = Inputs(input_ids, inputs_embeds, attention_mask, extra=extra)
+        return self._encode(given, hidden=hidden, patterns=patterns)
 
     def predict(self, x_ND: Tensor) -> Tensor:
         """Packed hidden states to logits, [N, D] -> [N, V]: what a decode loop calls on the tokens it needs."""
@@ -205,9 +177,10 @@ class Model(Tower):
         logits: Tensor = self.lm_head(x_ND)
         return logits
 
-    def lookup(self, ids_N: Tensor, where: str = "input_ids") -> Tensor:
-        """Token vectors, after a check that there are such tokens."""
-        vocab = self.spec.vocab
+    def lookup(self, ids_N: Tensor, where: str = "input_ids", tower: Tower | None = None) -> Tensor:
+        """Token vectors of the model, or of its encoder, after a check that there are such tokens."""
+        tower = tower or self
+        vocab = tower.stack.embed.vocab
         if not torch.compiler.is_compiling() and ids_N.numel():
             low, high = (int(x) for x in ids_N.aminmax())
             if low < 0 or high >= vocab:
@@ -216,7 +189,7 @@ class Model(Tower):
                     where=where,
                     next="use the tokenizer of this model",
                 )
-        vectors: Tensor = self.embed.tokens(ids_N)
+        vectors: Tensor = tower.embed.tokens(ids_N)
         return vectors
 
     def threads(self, tokens: int) -> AbstractContextManager[None]:
@@ -226,71 +199,96 @@ class Model(Tower):
             self._widest = max(sizes, default=1)
         return threads_for(tokens * self._widest)
 
+    def check_positions(self, end: int) -> None:
+        """Refuses positions that have no vector."""
+        check_end(self.stack, end)
+
     # ------------------------------------------------------------------------------- forward, in pieces
 
-    def _check(self, types: Any, labels: Any, keep: Any, batch: int, time: int) -> None:
-        """Refuses token types, labels and numbers of logits that do not fit."""
-        if labels is not None:
-            checks.labels_of(self.head_spec, labels, batch, time, self.spec.vocab, self.config.problem_type)
-        if type(keep) is not int or keep < 0:
-            what = f"logits_to_keep={keep!r}"
-            raise InputError(what, where="logits_to_keep", next="give how many last places; 0 for all")
-        if types is not None:
-            kinds = self.stack.embed.token_types
-            shapes = ((batch, time), (1, time))
-            checks.whole_numbers("token_type_ids", types, shapes[: 1 + (batch == 1)], least=0, below=max(kinds, 1))
+    def _enter(
+        self, tower: Tower, given: Inputs, cache: Cache | None = None, memory: Memory | None = None
+    ) -> tuple[Tensor, Packing, Batch]:
+        """A tower's inputs, packed: token vectors [N, D], where they stand in the rectangle, and what layers read."""
+        B, T = given.check(tower.stack, self.dtype)
+        if given.vectors is not None:
+            x_BTD = given.vectors
+        else:
+            assert given.ids is not None
+            whole = given.ids.dtype in (torch.int64, torch.int32)
+            x_BTD = self.lookup(given.ids if whole else given.ids.long(), f"{given.side}input_ids", tower)
+        shape = packing(B, T, given.mask, name=f"{given.side}attention_mask", past=_length(cache) > 0)
+        if memory is not None and len(memory.lengths) != B:
+            what = f"decoder_input_ids has {B} rows, the encoder's input {len(memory.lengths)}"
+            raise InputError(what, where="decoder_input_ids", next="give as many")
+        given.check_beside(tower.stack, B, T)
+        turning = tower is self and self._turning
+        place_N, ends, axes_AN = given.positions(shape, cache, tower.stack, x_BTD.device, turning=turning)
+        check_end(tower.stack, max(ends))
+        ids_N, extra = given.packed(shape, tower.stack)
+        batch = Batch(shape.lengths, place_N, ends, cache, memory=memory, ids=ids_N, axes=axes_AN, extra=extra)
+        return shape.pack(x_BTD), shape, batch
 
-    def _vectors(self, tower: Tower, ids_BT: Tensor | None, given_BTD: Tensor | None) -> Tensor:
-        name = "decoder_input_ids" if self.encoder is not None and tower is self else "input_ids"
-        if (ids_BT is None) == (given_BTD is None):
-            found = "neither" if ids_BT is None else "both"
-            embeds = "decoder_inputs_embeds" if name.startswith("decoder") else "inputs_embeds"
-            raise InputError(f"{found} of {name} and {embeds} given", where="forward", next="give one of the two")
-        if given_BTD is not None:
-            right = isinstance(given_BTD, Tensor) and given_BTD.dim() == 3 and given_BTD.shape[-1] == self.spec.width
-            if not right or not given_BTD.numel() or given_BTD.dtype != self.dtype:
-                what = (
-                    f"inputs_embeds is {checks.describe(given_BTD)}, not [batch, time, {self.spec.width}] {self.dtype}"
-                )
-                raise InputError(what, where="inputs_embeds", next="give what model.get_input_embeddings() returns")
-            return given_BTD
-        if (
-            not isinstance(ids_BT, Tensor)
-            or ids_BT.dim() != 2
-            or ids_BT.dtype not in checks.WHOLE
-            or not ids_BT.numel()
-        ):
-            what = f"{name} is {checks.describe(ids_BT)}"
-            raise InputError(what, where=name, next="give integer ids, [batch, time], at least one")
-        return self.lookup(ids_BT if ids_BT.dtype in (torch.int64, torch.int32) else ids_BT.long(), name)
+    def _encode(self, given: Inputs, *, hidden: bool, patterns: bool) -> Output:
+        if self.encoder is None:
+            raise Unsupported(f"{self.spec.family} has no encoder beside its decoder", next="call the model itself")
+        x_ND, shape, batch = self._enter(self.encoder, given)
+        batch.hidden = [] if hidden else None
+        with self.patterns(self.encoder, patterns) as found, self.threads(len(x_ND)):
+            x_ND = self.encoder.run(x_ND, batch)
+        return Output(
+            last_hidden_state=shape.unpack(x_ND),
+            hidden_states=tuple(shape.unpack(h) for h in batch.hidden) if batch.hidden is not None else None,
+            attentions=tuple(found["attn"]) if patterns else None,
+        )
 
-    def _batch(
-        self,
-        shape: Packing,
-        cache: Cache | None,
-        given: Tensor | None,
-        device: torch.device,
-        memory: Memory | None,
-        hidden: list[Tensor] | None,
-    ) -> Batch:
-        learned = self.stack.embed.positions
-        place_N, ends = positions(shape, cache, given, device, learned.rows if learned is not None else None)
-        self.check_positions(max(ends))
-        return Batch(shape.lengths, place_N, ends, cache, memory=memory, hidden=hidden)
+    def _memory(self, outputs: Output | tuple[Tensor, ...] | None, mask: Tensor | None) -> Memory | None:
+        if outputs is None or self.encoder is None:
+            return None
+        width = self.encoder.stack.out or self.encoder.stack.width
+        x_BTD: Any = outputs[0] if isinstance(outputs, (Output, tuple, list)) and len(outputs) else outputs
+        right = isinstance(x_BTD, Tensor) and x_BTD.dim() == 3 and x_BTD.shape[-1] == width
+        if not right or not x_BTD.numel():
+            what = f"encoder_outputs begin with {checks.describe(x_BTD)}, not [batch, time, {width}]"
+            raise InputError(what, where="encoder_outputs", next="pass what model.encode returned")
+        shape = packing(x_BTD.shape[0], x_BTD.shape[1], mask)
+        return Memory(shape.pack(x_BTD), shape.lengths)
 
-    def check_positions(self, end: int) -> None:
-        """Refuses positions that have no trained vector."""
-        learned = self.stack.embed.positions
-        if learned is not None and end > learned.rows:
-            raise InputError(
-                f"{end} tokens, and the model has {learned.rows} positions",
-                where="input_ids",
-                next="shorten the text",
-            )
+    def _decoders(self, first: Inputs, beside: Inputs, labels: Tensor | None) -> Inputs:
+        """What the decoder reads: what was given for it, or else the labels, or the text itself, moved one place."""
+        if beside.ids is not None or beside.vectors is not None:
+            return beside
+        if isinstance(self.head_spec, LmHead):
+            if labels is None:
+                return beside
+            B, T = labels.shape if isinstance(labels, Tensor) and labels.dim() == 2 else (1, 1)
+            checks.labels_of(self.head_spec, labels, B, T, self.spec.vocab, None)
+            return replace(beside, ids=self._moved(labels, None))
+        if self.head_spec is None or first.ids is None:
+            return beside
+        B, T = first.ids.shape
+        shape = packing(B, T, first.mask)
+        return replace(beside, ids=self._moved(first.ids, shape.places()), mask=first.mask)
+
+    def _moved(self, ids_BT: Tensor, places_BT: Tensor | None) -> Tensor:
+        """One place to the right, behind the start token, which stands before each row's first token."""
+        start, pad = self.spec.decoder_start, self.config.pad_token_id
+        if start is None:
+            raise InputError("the config names no decoder_start_token_id", where="labels", next="set it in the config")
+        moved_BT = F.pad(ids_BT[:, :-1], (1, 0), value=0)
+        begins_BT = torch.zeros_like(moved_BT, dtype=torch.bool)
+        rows = torch.arange(len(begins_BT), device=begins_BT.device)
+        begins_BT[rows, 0 if places_BT is None else places_BT.int().argmax(1).to(rows.device)] = True
+        if start == "last":
+            real_BT = ids_BT != pad if pad is not None else torch.ones_like(begins_BT)
+            last_B = (real_BT & (ids_BT != heads.IGNORE)).sum(1) - 1
+            moved_BT = torch.where(begins_BT, ids_BT.gather(1, last_B[:, None]), moved_BT)
+        else:
+            moved_BT = moved_BT.masked_fill(begins_BT, start)
+        return moved_BT.masked_fill(moved_BT == heads.IGNORE, pad if pad is not None else 0)
 
     def _cache(self, given: Cache | None, use: bool | None, rows: int) -> Cache | None:
         if given is not None:
-            if not self.stack.blocks[0].attn.causal:
+            if not self._remembers:
                 raise InputError("past_key_values for an encoder", where="past_key_values", next="leave it out")
             if not isinstance(given, Cache):
                 what = f"past_key_values is a {type(given).__name__}"
@@ -299,30 +297,41 @@ class Model(Tower):
                 what = f"the cache holds {len(given)} rows, the batch {rows}"
                 raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
             return given
-        if not self.stack.blocks[0].attn.causal:
+        if not self._remembers:
             return None  # nothing follows what an encoder reads
         if use is None:
             use = bool(self.config.get("use_cache", True)) and not self.training and not torch.compiler.is_compiling()
         return Cache(rows) if use else None
 
-    def _memory(self, outputs: Output | tuple[Tensor, ...] | None, mask: Tensor | None) -> Memory | None:
-        if outputs is None:
-            return None
-        x_BTD: Any = outputs[0] if isinstance(outputs, (Output, tuple, list)) and len(outputs) else outputs
-        right = isinstance(x_BTD, Tensor) and x_BTD.dim() == 3 and x_BTD.shape[-1] == self.spec.width
-        if not right or not x_BTD.numel():
-            what = f"encoder_outputs begin with {checks.describe(x_BTD)}, not [batch, time, {self.spec.width}]"
-            raise InputError(what, where="encoder_outputs", next="pass what model.encode returned")
-        shape = packing(x_BTD.shape[0], x_BTD.shape[1], mask)
-        return Memory(shape.pack(x_BTD), shape.lengths)
+    def _pair(self, labels: Tensor | None, next_label: Tensor | None, order_label: Tensor | None) -> Tensor | None:
+        """The label of two sentences, under the name that the head asks for it by."""
+        head = self.head_spec.pair if isinstance(self.head_spec, PretrainingHead) else self.head_spec
+        given = {"next": next_label, "order": order_label}
+        label = given.pop(head.asks) if isinstance(head, PairHead) else None
+        names = {"next": "next_sentence_label", "order": "sentence_order_label"}
+        self._refuse_given(**{names[asks]: value for asks, value in given.items()})
+        both = isinstance(self.head_spec, PretrainingHead) and isinstance(head, PairHead)
+        if both and (labels is None) != (label is None):
+            raise InputError("one of two labels given", where="labels", next="give those of tokens and pairs, or none")
+        return label
 
-    def _shifted(self, labels_BT: Tensor) -> Tensor:
-        """Decoder inputs for given labels: one place to the right, behind the start token."""
-        start, pad = self.spec.decoder_start, self.config.pad_token_id
-        if start is None:
-            raise InputError("the config names no decoder_start_token_id", where="labels", next="set it in the config")
-        shifted = F.pad(labels_BT[:, :-1], (1, 0), value=start)
-        return shifted.masked_fill(shifted == heads.IGNORE, pad if pad is not None else 0)
+    def _check(self, labels: Any, pair: Any, keep: Any, batch: int, time: int, choices: int) -> None:
+        """Refuses labels and numbers of logits that do not fit."""
+        if labels is not None:
+            rows = batch // choices
+            checks.labels_of(self.head_spec, labels, rows, time, self.spec.vocab, self.config.problem_type, choices)
+        if pair is not None:
+            checks.whole_numbers("the label of a pair", pair, ((batch,), (batch, 1)), least=0, besides=heads.IGNORE)
+        if type(keep) is not int or keep < 0:
+            what = f"logits_to_keep={keep!r}"
+            raise InputError(what, where="logits_to_keep", next="give how many last places; 0 for all")
+
+    def _routes(self, asked: bool | None) -> bool:
+        """Whether the routers' scores are wanted."""
+        if _moe(self.stack) is None or self.encoder is not None:
+            self._refuse_given(output_router_logits=asked or None)
+            return False
+        return self._wish(asked, "output_router_logits")
 
     def _collect(self, result: dict[str, Any], shape: Packing, batch: Batch, patterns: dict[str, list[Tensor]]) -> None:
         side = "decoder_" if self.encoder is not None else ""
@@ -332,83 +341,21 @@ class Model(Tower):
             result[f"{side}attentions"] = tuple(patterns["attn"])
         if patterns["cross"]:
             result["cross_attentions"] = tuple(patterns["cross"])
-
-    def _head(
-        self,
-        x_ND: Tensor,
-        shape: Packing,
-        labels: Tensor | None,
-        ids_BT: Tensor | None,
-        keep: int,
-        first_B: Tensor | None,
-        last_B: Tensor | None,
-    ) -> dict[str, Any]:
-        """Hidden states to what the task returns."""
-        match self.head_spec:
-            case None:
-                pooled = self.pooler(x_ND[shape.first()]) if self.pooler is not None else None
-                return {"last_hidden_state": shape.unpack(x_ND), "pooler_output": pooled}
-            case LmHead():
-                return self._language(x_ND, shape, labels, keep)
-            case SequenceHead(pool=pool):
-                if pool == "pooler":
-                    assert self.pooler is not None
-                    pooled = self.pooler(x_ND[shape.first()])
-                else:
-                    pooled = x_ND[self._last_tokens(shape, ids_BT)]
-                logits = self.classifier(pooled)
-                problem = self.config.problem_type
-                return {
-                    "loss": None if labels is None else heads.label_loss(logits, labels, problem),
-                    "logits": logits,
-                }
-            case TokenHead():
-                logits_NC = self.classifier(x_ND)
-                loss = None if labels is None else heads.token_loss(logits_NC, shape.pack(labels))
-                return {"loss": loss, "logits": shape.unpack(logits_NC)}
-            case SpanHead():
-                return self._span(x_ND, shape, first_B, last_B)
-
-    def _language(self, x_ND: Tensor, shape: Packing, labels: Tensor | None, keep: int) -> dict[str, Any]:
-        if keep and labels is None:
-            return {"logits": self.lm_head(shape.unpack(x_ND)[:, -keep:])}
-        logits_NV = self.lm_head(x_ND)
-        loss = None
-        if labels is not None:
-            labels_N = shape.pack(labels)
-            if self.task == "causal-lm":
-                labels_N = heads.next_tokens(labels_N, list(shape.lengths))
-            loss = heads.token_loss(logits_NV, labels_N)
-        return {"loss": loss, "logits": shape.unpack(logits_NV)[:, -keep:]}
-
-    def _span(self, x_ND: Tensor, shape: Packing, first_B: Tensor | None, last_B: Tensor | None) -> dict[str, Any]:
-        start_BT, end_BT = shape.unpack(self.span(x_ND)).unbind(-1)
-        loss = None
-        if first_B is not None and last_B is not None:
-            away_BT = ~shape.places().to(start_BT.device)
-            lowest = torch.finfo(start_BT.dtype).min
-            loss = heads.span_loss(
-                start_BT.masked_fill(away_BT, lowest), end_BT.masked_fill(away_BT, lowest), first_B, last_B
-            )
-        return {"loss": loss, "start_logits": start_BT, "end_logits": end_BT}
-
-    def _last_tokens(self, shape: Packing, ids_BT: Tensor | None) -> list[int]:
-        """Packed index of each row's last token; without a mask, pad ids on the right do not count."""
-        pad = self.config.pad_token_id
-        if shape.kept is not None or pad is None or ids_BT is None:
-            return shape.last()
-        rows = []
-        for row, ids in enumerate(ids_BT.tolist()):
-            real = [t for t, i in enumerate(ids) if i != pad]
-            rows.append(row * shape.time + (real[-1] if real else shape.time - 1))
-        return rows
+        moe = _moe(self.stack)
+        if batch.router and moe is not None:
+            result["router_logits"] = tuple(shape.unpack(x_NE).flatten(0, 1) for x_NE in batch.router)
+            if isinstance(self.head_spec, LmHead):
+                result["aux_loss"] = balance_loss(batch.router, moe.experts, moe.router.top_k)
+                if result["loss"] is not None:
+                    result["loss"] = result["loss"] + moe.loss * result["aux_loss"]
 
     def _wish(self, given: bool | None, name: str) -> bool:
         return bool(self.config.get(name) if given is None else given)
 
-    def _refuse(self, unknown: Mapping[str, Any]) -> None:
-        for name in unknown:
-            known = [n for n in signature(Model.forward).parameters if n not in ("self", "unknown")]
+    def _refuse_unknown(self, extra: Mapping[str, Any]) -> None:
+        own = {*self.spec.stack.inputs, *(self.spec.encoder.inputs if self.spec.encoder else ())}
+        for name in extra.keys() - own:
+            known = [n for n in signature(Model.forward).parameters if n not in ("self", "extra")] + sorted(own)
             raise ArgumentError(
                 f"forward takes no {name!r}", where=name, next=nearest(name, known) or f"it takes {', '.join(known)}"
             )
@@ -418,240 +365,34 @@ class Model(Tower):
             if value is not None:
                 raise ArgumentError(f"a {self.spec.family} model takes no {name}", where=name, next="leave it out")
 
-    # ------------------------------------------------------------------------------------------ taps
-
-    def tap_names(self) -> list[str]:
-        """Every value that can be read or replaced, by its full name."""
-        return [
-            f"{path}.{tap}".lstrip(".")
-            for path, module in self.named_modules()
-            if isinstance(module, Tapped)
-            for tap in module.TAPS
-        ]
-
-    @contextmanager
-    def taps(self, listeners: Mapping[str, Listener]) -> Iterator[None]:
-        """Reads or replaces values while the block runs.
-
-        Args:
-            listeners: tap name, or a pattern (`blocks.*.resid_post`), or the module's name in the file
-                (`model.layers.3.self_attn.q`) -> a function of the value, [N, …] packed, that returns what to put in
-                its place, or None to leave it.
-
-        Raises:
-            ArgumentError: no tap has that name.
-        """
-        with ExitStack() as stack:
-            for name, listener in listeners.items():
-                found = fnmatch.filter(self.tap_names(), self.canonical(name))
-                if not found:
-                    next = nearest(name, self.tap_names()) or "see model.tap_names()"
-                    raise ArgumentError(f"there is no tap {name!r}", where="taps", next=next)
-                for full in found:
-                    path, _, tap = full.rpartition(".")
-                    module = self.get_submodule(path)
-                    assert isinstance(module, Tapped)
-                    stack.callback(module.listen(tap, listener))
-            yield
-
-    @contextmanager
-    def record(self, *names: str) -> Iterator[dict[str, Tensor]]:
-        """Collects values by tap name while the block runs; the last one where a tap is passed more than once."""
-        found: dict[str, Tensor] = {}
-
-        def keeper(name: str) -> Callable[[Tensor], None]:
-            def keep(x: Tensor) -> None:
-                found[name] = x
-
-            return keep
-
-        wanted = [full for name in names for full in fnmatch.filter(self.tap_names(), self.canonical(name))]
-        with self.taps({name: keeper(name) for name in wanted or names}):
-            yield found
-
-    @contextmanager
-    def _patterns(self, tower: Tower, wanted: bool) -> Iterator[dict[str, list[Tensor]]]:
-        """Attention patterns of a tower's blocks, in order, while a forward runs."""
-        found: dict[str, list[Tensor]] = {"attn": [], "cross": []}
-        with ExitStack() as stack:
-            for block in tower.blocks if wanted else ():
-                for part, kept in found.items():
-                    attention = getattr(block, part)
-                    if isinstance(attention, Attention):
-                        stack.callback(attention.listen("pattern", kept.append))
-            yield found
-
-    # ------------------------------------------------------------------------------------------ names
-
-    def canonical(self, name: str) -> str:
-        """The canonical form of a name that may be the file's."""
-        place = self.table.find(name)
-        if place is not None and len(place.slots) == 1:
-            return place.slots[0]
-        paths = self.file_paths()
-        for known in sorted(paths, key=len, reverse=True):
-            if name == known or name.startswith(f"{known}."):
-                return paths[known] + name[len(known) :]
-        return name
-
-    def file_paths(self) -> dict[str, str]:
-        """File path of each module -> canonical path."""
-        if self._paths is None:
-            parameters = nn.Module.named_parameters(self, remove_duplicate=False)
-            self._paths = self.table.module_names([name for name, _ in parameters])
-        return self._paths
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """A module by its canonical path, or by its path in the file."""
-        try:
-            return super().get_submodule(target)
-        except AttributeError:
-            paths = self.file_paths()
-            if target not in paths:
-                raise
-            return super().get_submodule(paths[target])
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("_") or "_paths" not in self.__dict__:
-                raise
-            step = descend(self, name, self.file_paths())
-            if step is None:
-                raise
-            return step
-
-    # ------------------------------------------------------------------------------------------ weights
-
-    def state_dict(  # type: ignore[override]  # one more argument than torch's
-        self, *args: Any, names: str = "canonical", **kwargs: Any
-    ) -> dict[str, Any]:
-        """As torch has it; `names="file"` gives the checkpoint's own names and layouts.
-
-        Raises:
-            ArgumentError: another value of `names`.
-        """
-        if names == "canonical":
-            return super().state_dict(*args, **kwargs)
-        if names != "file":
-            raise ArgumentError(f"names={names!r}", where="state_dict", next="use 'canonical' or 'file'")
-        held = dict(nn.Module.named_parameters(self, remove_duplicate=False))
-        return {name: place.join([held[slot].detach() for slot in place.slots]) for name, place in self.file_places()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch has it, under canonical names or the checkpoint's."""
-        held = dict(nn.Module.named_parameters(self, remove_duplicate=False))
-        if any(name not in held for name in state_dict):
-            state_dict = self._canonical_tensors(state_dict, held)
-        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
-        self.tie_weights()
-        return result
-
-    def _canonical_tensors(self, given: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for name, tensor in given.items():
-            place = None if name in held else self.table.find(name)
-            if place is None or not all(slot in held for slot in place.slots):
-                found[name] = tensor
-                continue
-            rows = [held[slot].shape[0] for slot in place.slots]
-            found.update(zip(place.slots, place.split(tensor, rows)))
-        for tied, source in self.ties().items():
-            if source in found:
-                found.setdefault(tied, found[source])
-            elif tied in found:
-                found[source] = found[tied]
-        return found
-
-    def file_places(self) -> Iterator[tuple[str, Place]]:
-        """Each file tensor of this model: as in the file it came from, or as the table has it for what is new.
-
-        Raises:
-            WeightsError: a parameter that the family's table does not know.
-        """
-        held = [name for name, _ in nn.Module.named_parameters(self, remove_duplicate=False)]
-        covered: set[str] = set()
-        ties = self.ties()
-        for place in self.places:
-            if all(slot in held for slot in place.slots):
-                covered.update(place.slots, (ties.get(slot, slot) for slot in place.slots))
-                yield place.name, place
-        for slot in held:
-            if slot in covered or slot in ties:
-                continue
-            found = self.table.default_place(slot, headless=self.task is None)
-            if found is None:
-                raise WeightsError(f"no file name for the parameter {slot}", next="add it to the family's WEIGHTS")
-            covered.update(found.slots)
-            yield found.name, found
-
-    def ties(self) -> dict[str, str]:
-        """Parameters that are another one: name -> the name under which it is stored."""
-        tied = {"embed.tokens.weight": "encoder.embed.tokens.weight"} if self.encoder is not None else {}
-        if isinstance(self.head_spec, LmHead) and self.head_spec.tied:
-            tied["lm_head.out.weight"] = tied.get("embed.tokens.weight", "embed.tokens.weight")
-        return tied
-
-    def tie_weights(self) -> None:
-        """Makes tied parameters one object again, after either was replaced."""
-        for name, source in self.ties().items():
-            path, _, last = name.rpartition(".")
-            owner, _, key = source.rpartition(".")
-            weight = self.get_submodule(owner)._parameters[key]
-            self.get_submodule(path)._parameters[last] = weight
-        if isinstance(self.head_spec, LmHead) and isinstance(self.lm_head.out, Linear):
-            self.lm_head.out.homes = 1 + len(self.ties()) if self.head_spec.tied else 1
-
-    def untie(self) -> None:
-        """Gives the head a matrix of its own, still to be filled."""
-        assert isinstance(self.head_spec, LmHead)
-        self.head_spec = replace(self.head_spec, tied=False)
-        out = self.lm_head.out
-        out._parameters["weight"] = nn.Parameter(torch.empty_like(out._parameters["weight"]))
-        out.homes = 1
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The table of token vectors."""
-        tower = self.encoder if self.encoder is not None else self
-        embed = tower.embed
-        assert isinstance(embed, Embedding)
-        return embed.tokens
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """The matrix before the vocabulary's logits, where there is one."""
-        return self.lm_head.out if isinstance(self.head_spec, LmHead) else None
-
-    def num_parameters(self, *, only_trainable: bool = False) -> int:
-        """Numbers in the model, tied ones once."""
-        found = nn.Module.named_parameters(self)
-        return sum(p.numel() for _, p in found if p.requires_grad or not only_trainable)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the embedding lives; ids go there."""
-        return self._stored().device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the embedding, and of everything computed from it."""
-        return self._stored().dtype
-
-    def _stored(self) -> Tensor:
-        weight: Tensor = stored(self.embed.tokens)
-        return weight
-
 
 def _head_spec(spec: Spec, task: Task | None) -> Head | None:
-    if task is None:
+    if task in (None, "text-encoding"):
         return None
     if task not in spec.heads:
         raise Unsupported(
-            f"no {task} head for {spec.family}",
+            f"no {task} head for {spec.family} with this config",
             where="task",
             next=f"{spec.family} has {', '.join(spec.heads)}",
         )
     return spec.heads[task]
+
+
+def _moe(stack: Stack) -> Moe | None:
+    """The first mixture of experts of a stack; all of one stack route alike."""
+    parts = (block.mlp for block in stack.blocks if isinstance(block, Block))
+    return next((part for part in parts if isinstance(part, Moe)), None)
+
+
+def _turning(stack: Stack) -> bool:
+    """Whether rotary positions of a stack have several axes."""
+    ropes = (getattr(getattr(block, "attn", None), "rope", None) for block in stack.blocks)
+    return any(rope is not None and rope.sections for rope in ropes)
+
+
+def _length(cache: object) -> int:
+    """Tokens that a cache holds."""
+    return cache.get_seq_length() if isinstance(cache, Cache) else 0
 
 
 def _as_encoder(outputs: Output | tuple[Tensor, ...] | None) -> dict[str, Any]:

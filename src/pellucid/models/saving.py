@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
 
 from pellucid import families
 from pellucid.models.model import Model
@@ -23,6 +26,26 @@ def config_values(model: Model) -> dict[str, Any]:
     return values
 
 
+class FileTensors(Mapping[str, Tensor]):
+    """The tensors of a model as its file has them, each made when it is asked for."""
+
+    def __init__(self, model: Model) -> None:
+        self.places = dict(model.file_places())
+        self.held = dict(nn.Module.named_parameters(model, remove_duplicate=False))
+        self.dtype = model.dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self.places[name]
+        tensor = place.join([self.held[slot].detach() for slot in place.slots])
+        return tensor if place.slots else tensor.to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> list[Path]:
     """Writes config.json and safetensors; an interrupted save leaves what was there.
 
@@ -30,6 +53,6 @@ def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | 
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    files = save_tensors(model.state_dict(names="file"), target, max_shard_size=max_shard_size)
+    files = save_tensors(FileTensors(model), target, max_shard_size=max_shard_size)
     replace_file(target / "config.json", json.dumps(config_values(model), indent=2, ensure_ascii=False) + "\n")
     return [target / "config.json", *files]

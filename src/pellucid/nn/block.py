@@ -1,86 +1,135 @@
-"""A block: attention, attention over the encoder where there is one, and the MLP, each around the residual stream.
+"""A block: the mixer, attention over the encoder where there is one, and the feed-forward part, around the residual.
 
-PreNorm    x ── norm ── f ── + x          PostNorm   x ── f ── + x ── norm
-Sandwich   x ── norm ── f ── norm ── + x
+PreNorm    x ── norm ── f ── + x              PostNorm   x ── f ── + x ── norm
+Sandwich   x ── norm ── f ── norm ── + x      OutNorm    x ── f ── norm ── + x
+Parallel   x ── norm ── attn ── + x + ── mlp ── norm ── x
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from pellucid import spec as s
 from pellucid.cache.batch import Batch
 from pellucid.nn.attention import Attention
-from pellucid.nn.linear import Linear
-from pellucid.nn.parts import DistanceBias, norm
+from pellucid.nn.bias import Bias
+from pellucid.nn.custom import custom
+from pellucid.nn.ffn import feed_forward
+from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
-from pellucid.ops.elementwise import activate
-from pellucid.spec import Block as Spec
-from pellucid.spec import Mlp as MlpSpec
-from pellucid.spec import PostNorm, PreNorm, Sandwich
 
 
-class Mlp(Tapped):
-    """act(x gate) * (x up), or act(x up), then down. Taps: `hidden` [N, F], `out` [N, D]."""
+def mixer(width: int, spec: s.Mixer, layer: int) -> nn.Module:
+    """The module that moves information between tokens."""
+    match spec:
+        case s.Attention():
+            return Attention(width, spec, layer)
+        case s.LatentAttention():
+            from pellucid.nn.latent import LatentAttention
 
-    TAPS = ("hidden", "out")
+            return LatentAttention(width, spec, layer)
+        case s.ShortConv():
+            from pellucid.nn.shortconv import ShortConv
 
-    def __init__(self, width: int, spec: MlpSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.gate = Linear(width, spec.hidden, bias=spec.bias) if spec.gated else None
-        self.up = Linear(width, spec.hidden, bias=spec.bias)
-        self.down = Linear(spec.hidden, width, bias=spec.bias)
+            return ShortConv(width, spec, layer)
+        case s.DeltaNet():
+            from pellucid.nn.deltanet import DeltaNet
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        if self.gate is None:
-            hidden_NF = activate(self.up(x_ND), self.spec.act)
-        else:
-            hidden_NF = activate(self.gate(x_ND), self.spec.act) * self.up(x_ND)
-        hidden_NF = self.tap("hidden", F.dropout(hidden_NF, self.spec.dropout, self.training))
-        return self.tap("out", self.down(hidden_NF))
+            return DeltaNet(width, spec, layer)
+        case s.Mamba():
+            from pellucid.nn.mamba import Mamba
+
+            return Mamba(width, spec, layer)
+        case s.Mamba2():
+            from pellucid.nn.mamba import Mamba2
+
+            return Mamba2(width, spec, layer)
+        case s.Wkv():
+            from pellucid.nn.wkv import Wkv
+
+            return Wkv(width, spec, layer)
+        case s.Custom():
+            return custom(spec)(width, spec, layer)
+
+
+def cross_attention(width: int, spec: s.Attention | s.Custom, layer: int) -> nn.Module:
+    """The module that reads the encoder's output."""
+    if isinstance(spec, s.Custom):
+        return custom(spec)(width, spec, layer)
+    return Attention(width, spec, layer, cross=True)
 
 
 class Block(Tapped):
-    """Taps, [N, D]: `resid_pre`, `resid_mid` (before the MLP), `resid_post`."""
+    """Taps, [N, D]: `resid_pre`, `resid_mid` (before the feed-forward part), `resid_post`."""
 
     TAPS = ("resid_pre", "resid_mid", "resid_post")
 
-    def __init__(self, width: int, spec: Spec, layer: int) -> None:
+    def __init__(self, width: int, spec: s.Block, layer: int) -> None:
         super().__init__()
         self.spec = spec
-        self.attn = Attention(width, spec.attn, layer)
-        self.cross = Attention(width, spec.cross, layer, cross=True) if spec.cross else None
-        self.mlp = Mlp(width, spec.mlp)
-        for part in ("attn", "cross", "mlp") if spec.cross else ("attn", "mlp"):
-            self.add_module(f"{part}_norm", norm(width, spec.order.norm))
-            if isinstance(spec.order, Sandwich):
-                self.add_module(f"{part}_post_norm", norm(width, spec.order.norm))
+        self.attn = mixer(width, spec.attn, layer) if spec.attn else None
+        self.cross = cross_attention(width, spec.cross, layer) if spec.cross else None
+        self.mlp = feed_forward(width, spec.mlp) if spec.mlp else None
+        for part, module in (("attn", self.attn), ("cross", self.cross), ("mlp", self.mlp)):
+            if module is not None:
+                self.add_norms(part, width)
+        self.scalar = nn.Parameter(torch.empty(1)) if spec.scalar else None
 
-    def forward(self, x_ND: Tensor, batch: Batch, bias: DistanceBias | None) -> Tensor:
+    def add_norms(self, part: str, width: int) -> None:
+        order = self.spec.order
+        bare = isinstance(order, s.PreNorm) and order.bare_attn and part == "attn"
+        shared = isinstance(order, s.Parallel) and order.shared and part == "mlp"
+        if not bare and not shared:
+            self.add_module(f"{part}_norm", norm(width, order.norm))
+        if isinstance(order, s.Sandwich):
+            self.add_module(f"{part}_post_norm", norm(width, order.norm))
+
+    def forward(self, x_ND: Tensor, batch: Batch, bias: Bias | None) -> Tensor:
         x_ND = self.tap("resid_pre", x_ND)
-        x_ND = self.around("attn", x_ND, lambda h_ND: self.attn(h_ND, batch, bias))
-        if self.cross is not None:
-            cross = self.cross
-            x_ND = self.around("cross", x_ND, lambda h_ND: cross(h_ND, batch))
-        x_ND = self.around("mlp", self.tap("resid_mid", x_ND), self.mlp)
+        if isinstance(self.spec.order, s.Parallel):
+            x_ND = self.side_by_side(x_ND, batch, bias, shared=self.spec.order.shared)
+        else:
+            attn, cross, mlp = self.attn, self.cross, self.mlp
+            if attn is not None:
+                x_ND = self.around("attn", x_ND, lambda h_ND: attn(h_ND, batch, bias))
+            if cross is not None:
+                x_ND = self.around("cross", x_ND, lambda h_ND: cross(h_ND, batch))
+            x_ND = self.tap("resid_mid", x_ND)
+            if mlp is not None:
+                x_ND = self.around("mlp", x_ND, lambda h_ND: mlp(h_ND, batch))
+        if self.scalar is not None:
+            x_ND = x_ND * self.scalar
         return self.tap("resid_post", x_ND)
 
     def around(self, part: str, x_ND: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         """One sublayer, its norms and the residual sum, as drawn above."""
-        normed = self._modules[f"{part}_norm"]
-        assert normed is not None
+        normed: Callable[[Tensor], Tensor] = self._modules.get(f"{part}_norm") or nn.Identity()
         match self.spec.order:
-            case PreNorm():
-                return x_ND + self.dropped(f(normed(x_ND)))
-            case PostNorm():
-                return normed(x_ND + self.dropped(f(x_ND)))
-            case Sandwich():
+            case s.PreNorm():
+                return x_ND + self.weighed(f(normed(x_ND)))
+            case s.PostNorm():
+                return normed(x_ND + self.weighed(f(x_ND)))
+            case s.OutNorm():
+                return x_ND + self.weighed(normed(f(x_ND)))
+            case _:
                 post = self._modules[f"{part}_post_norm"]
                 assert post is not None
-                return x_ND + self.dropped(post(f(normed(x_ND))))
+                return x_ND + self.weighed(post(f(normed(x_ND))))
 
-    def dropped(self, x_ND: Tensor) -> Tensor:
-        return F.dropout(x_ND, self.spec.dropout, self.training) if self.training else x_ND
+    def side_by_side(self, x_ND: Tensor, batch: Batch, bias: Bias | None, *, shared: bool) -> Tensor:
+        """Both parts read the same residual."""
+        assert self.attn is not None and self.mlp is not None
+        attn_ND = self.get_submodule("attn_norm")(x_ND)
+        mlp_ND = attn_ND if shared else self.get_submodule("mlp_norm")(x_ND)
+        mlp_ND = self.tap("resid_mid", mlp_ND)
+        return x_ND + self.weighed(self.attn(attn_ND, batch, bias)) + self.weighed(self.mlp(mlp_ND, batch))
+
+    def weighed(self, x_ND: Tensor) -> Tensor:
+        """A sublayer's output as it joins the residual."""
+        if self.training:
+            x_ND = F.dropout(x_ND, self.spec.dropout)
+        return x_ND if self.spec.residual_scale == 1 else x_ND * self.spec.residual_scale

@@ -9,11 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pellucid.nn.custom import custom
 from pellucid.nn.linear import Linear
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.elementwise import activate, soft_cap, upcast
-from pellucid.spec import Head, LmHead, SequenceHead, SpanHead, TokenHead, Transform
+from pellucid.spec import (
+    Activation,
+    ChoiceHead,
+    Custom,
+    Dense,
+    Head,
+    LmHead,
+    PairHead,
+    PretrainingHead,
+    SequenceHead,
+    SpanHead,
+    TokenHead,
+    Transform,
+)
 
 IGNORE = -100  # a label that does not count
 
@@ -24,11 +38,26 @@ class Transforming(nn.Module):
     def __init__(self, width: int, spec: Transform) -> None:
         super().__init__()
         self.spec = spec
-        self.dense = Linear(width, width)
-        self.norm = norm(width, spec.norm)
+        out = spec.width or width
+        self.dense = Linear(width, out, bias=spec.bias)
+        self.norm = norm(out, spec.norm) if spec.norm else None
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        return self.norm(activate(self.dense(x_ND), self.spec.act))
+        x_ND = self.dense(x_ND)
+        if self.spec.act is not None:
+            x_ND = activate(x_ND, self.spec.act)
+        return x_ND if self.norm is None else self.norm(x_ND)
+
+
+class Fixed(nn.Module):
+    """A stored row that no training changes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(1, width))
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return x_ND + self.bias.detach()
 
 
 class Vocabulary(Tapped):
@@ -40,52 +69,86 @@ class Vocabulary(Tapped):
         super().__init__()
         self.spec = spec
         self.transform = Transforming(width, spec.transform) if spec.transform else None
-        self.out = Linear(width, vocab, bias=spec.bias)
+        inner = spec.transform.width if spec.transform else None
+        self.out = Linear(inner or width, vocab, bias=spec.bias)
+        self.fixed = Fixed(vocab) if spec.fixed_bias else None
 
     def forward(self, x_ND: Tensor) -> Tensor:
         if self.transform is not None:
             x_ND = self.transform(x_ND)
         if self.spec.scale is not None:
             x_ND = x_ND * self.spec.scale
-        return self.tap("logits", soft_cap(self.out(x_ND), self.spec.cap))
+        logits_NV = self.out(x_ND)
+        if self.fixed is not None:
+            logits_NV = self.fixed(logits_NV)
+        if self.spec.logit_scale is not None:
+            logits_NV = logits_NV * self.spec.logit_scale
+        return self.tap("logits", soft_cap(logits_NV, self.spec.cap))
 
 
 class Classifier(Tapped):
-    """Logits over labels, for sequences or for tokens. Tap: `logits`."""
+    """Logits over labels, for sequences or for tokens, through a hidden layer where there is one. Tap: `logits`."""
 
     TAPS = ("logits",)
 
-    def __init__(self, width: int, labels: int, *, bias: bool, dropout: float) -> None:
+    def __init__(self, width: int, labels: int, *, bias: bool, dropout: float, hidden: Dense | None = None) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.out = Linear(width, labels, bias=bias)
+        self.hidden, self.dropout = hidden, dropout
+        inner = (hidden.width if hidden else None) or width
+        self.dense = Linear(width, inner, bias=hidden.bias) if hidden else None
+        self.norm = norm(inner, hidden.norm) if hidden and hidden.norm else None
+        self.out = Linear(inner, labels, bias=bias)
 
     def forward(self, x_ND: Tensor) -> Tensor:
+        if self.dense is not None and self.hidden is not None:
+            x_ND = self.within(x_ND, self.dense, self.hidden)
         return self.tap("logits", self.out(F.dropout(x_ND, self.dropout, self.training)))
+
+    def within(self, x_ND: Tensor, dense: Linear, hidden: Dense) -> Tensor:
+        """The hidden layer."""
+        read_ND = F.dropout(x_ND, self.dropout, self.training and hidden.drop_first)
+        inner_ND = activate(dense(read_ND), hidden.act)
+        if hidden.residual:
+            inner_ND = inner_ND + x_ND
+        return inner_ND if self.norm is None else self.norm(inner_ND)
 
 
 class Pooler(nn.Module):
-    """tanh(W x + b) on the first token of each sequence."""
+    """act(W x + b) on the first token of each sequence."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, act: Activation) -> None:
         super().__init__()
+        self.act = act
         self.dense = Linear(width, width)
 
     def forward(self, first_BD: Tensor) -> Tensor:
-        return torch.tanh(self.dense(first_BD))
+        return activate(self.dense(first_BD), self.act)
 
 
-def head(width: int, vocab: int, spec: Head) -> tuple[str, nn.Module]:
-    """A head's module and the name under which the model holds it."""
+def modules(width: int, vocab: int, spec: Head | None) -> dict[str, nn.Module]:
+    """A head's modules, by the names under which the model holds them."""
     match spec:
+        case None:
+            return {}
         case LmHead():
-            return "lm_head", Vocabulary(width, vocab, spec)
-        case SequenceHead(labels=labels, bias=bias, dropout=dropout):
-            return "classifier", Classifier(width, labels, bias=bias, dropout=dropout)
-        case TokenHead(labels=labels, dropout=dropout):
-            return "classifier", Classifier(width, labels, bias=True, dropout=dropout)
+            return {"lm_head": Vocabulary(width, vocab, spec)}
+        case SequenceHead() | TokenHead():
+            labels, hidden = spec.labels, spec.hidden
+            return {"classifier": Classifier(width, labels, bias=spec.bias, dropout=spec.dropout, hidden=hidden)}
+        case ChoiceHead():
+            return {"classifier": Classifier(width, 1, bias=spec.bias, dropout=spec.dropout, hidden=spec.hidden)}
         case SpanHead():
-            return "span", Classifier(width, 2, bias=True, dropout=0.0)
+            return {"span": Classifier(width, 2, bias=spec.bias, dropout=spec.dropout, hidden=spec.hidden)}
+        case PairHead():
+            return {"next_sentence": Classifier(width, spec.labels, bias=True, dropout=spec.dropout)}
+        case PretrainingHead():
+            return {
+                name: module
+                for part in (spec.lm, spec.pair, spec.token)
+                for name, module in modules(width, vocab, part).items()
+            }
+        case Custom():
+            return {"head": custom(spec)(width, vocab, spec)}
 
 
 # ---------------------------------------------------------------------------------------------- losses
@@ -119,6 +182,13 @@ def label_loss(logits_BC: Tensor, labels: Tensor, problem: str | None) -> Tensor
     if problem == "single_label_classification":
         return F.cross_entropy(logits_BC, labels.view(-1))
     return F.binary_cross_entropy_with_logits(logits_BC, labels.to(logits_BC.dtype))
+
+
+def replaced_loss(logits_N: Tensor, labels_N: Tensor) -> Tensor:
+    """Yes or no for each token. arXiv 2003.10555, section 2."""
+    counts = labels_N != IGNORE
+    wanted = labels_N[counts].to(torch.promote_types(logits_N.dtype, torch.float32))
+    return F.binary_cross_entropy_with_logits(upcast(logits_N[counts]), wanted)
 
 
 def span_loss(start_BT: Tensor, end_BT: Tensor, first_B: Tensor, last_B: Tensor) -> Tensor:

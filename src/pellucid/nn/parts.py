@@ -1,26 +1,30 @@
-"""Small modules: norms, embeddings, the bias by distance."""
+"""Small modules: norms, tables, and the embedding that begins every tower."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn.custom import custom
+from pellucid.nn.linear import Linear
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored, watch
-from pellucid.ops.attention import relative_buckets
 from pellucid.ops.elementwise import rms_norm
-from pellucid.spec import Embed, LayerNorm, Norm, RelativeBias, RmsNorm
+from pellucid.ops.positions import count_but, sinusoids
+from pellucid.spec import Custom, Embed, LayerNorm, LearnedPositions, Norm, Positions, RmsNorm, Sinusoidal
 
 
 class Rms(nn.Module):
-    """`ops.elementwise.rms_norm` with its weight."""
+    """`ops.elementwise.rms_norm` with its weight. A width of [heads, channels] norms each head by itself."""
 
-    def __init__(self, width: int, spec: RmsNorm) -> None:
+    def __init__(self, width: int | Sequence[int], spec: RmsNorm) -> None:
         super().__init__()
         self.spec = spec
-        self.weight = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.empty(width)) if spec.weight else None
 
     def forward(self, x_ND: Tensor) -> Tensor:
         s = self.spec
@@ -28,25 +32,34 @@ class Rms(nn.Module):
 
 
 class Layer(nn.Module):
-    """LayerNorm with weight and bias."""
+    """LayerNorm over the last dimension, with weight and bias where there are any."""
 
-    def __init__(self, width: int, spec: LayerNorm) -> None:
+    def __init__(self, width: int | Sequence[int], spec: LayerNorm) -> None:
         super().__init__()
         self.spec = spec
-        self.weight = nn.Parameter(torch.empty(width))
-        self.bias = nn.Parameter(torch.empty(width))
+        self.weight = nn.Parameter(torch.empty(width)) if spec.weight else None
+        self.bias = nn.Parameter(torch.empty(width)) if spec.bias else None
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        return F.layer_norm(x_ND, self.weight.shape, self.weight, self.bias, self.spec.eps)
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
+        if weight is not None and self.spec.offset:
+            weight = weight + self.spec.offset
+        if weight is None or weight.dim() == 1:
+            return F.layer_norm(x_ND, x_ND.shape[-1:], weight, bias, self.spec.eps)
+        unit_ND = F.layer_norm(x_ND, x_ND.shape[-1:], None, None, self.spec.eps) * weight
+        return unit_ND if bias is None else unit_ND + bias
 
 
-def norm(width: int, spec: Norm) -> nn.Module:
+def norm(width: int | Sequence[int], spec: Norm) -> nn.Module:
     """The module of a norm."""
     match spec:
         case RmsNorm():
             return Rms(width, spec)
         case LayerNorm():
             return Layer(width, spec)
+        case Custom():
+            return custom(spec)(width, spec)
 
 
 class Table(nn.Module):
@@ -61,45 +74,86 @@ class Table(nn.Module):
         return F.embedding(ids, stored(self))
 
 
+# ---------------------------------------------------------------------------------------------- absolute positions
+
+
+class Places(Table):
+    """A trained vector for each absolute position."""
+
+    def __init__(self, width: int, spec: LearnedPositions) -> None:
+        super().__init__(spec.rows, width)
+        self.spec = spec
+
+    def forward(self, batch: Batch) -> Tensor:  # type: ignore[override]  # looks its ids up itself
+        return super().forward(row_of(batch, self.spec))
+
+
+class Waves(nn.Module):
+    """Fixed sines and cosines of the position."""
+
+    def __init__(self, width: int, spec: Sinusoidal) -> None:
+        super().__init__()
+        self.width, self.spec = width, spec
+
+    def forward(self, batch: Batch) -> Tensor:
+        row_N = row_of(batch, self.spec)
+        wave_ND = sinusoids(row_N, self.width, layout=self.spec.layout, short=self.spec.short)
+        return wave_ND if self.spec.skip is None else wave_ND * (row_N != self.spec.skip)[:, None]
+
+
+def row_of(batch: Batch, spec: LearnedPositions | Sinusoidal) -> Tensor:
+    """The row of each token; with `skip`, tokens of that id do not count and take row `skip`."""
+    if spec.skip is None or batch.ids is None:
+        return batch.positions + spec.offset
+    return count_but(batch.ids, batch.positions, batch.lengths, spec.skip, spec.offset)
+
+
+def positions(width: int, spec: Positions) -> nn.Module:
+    """The module of absolute positions; called with the batch it gives [N, D]."""
+    match spec:
+        case LearnedPositions():
+            return Places(width, spec)
+        case Sinusoidal():
+            return Waves(width, spec)
+        case Custom():
+            return custom(spec)(width, spec)
+
+
 class Embedding(Tapped):
-    """Ids, positions and token types to vectors."""
+    """Ids, types, positions and further inputs to vectors. Tap: `out` [N, D]."""
 
     TAPS = ("out",)
 
     def __init__(self, width: int, spec: Embed) -> None:
         super().__init__()
         self.spec = spec
-        self.tokens = Table(spec.vocab, width)
-        self.positions = Table(spec.positions.rows, width) if spec.positions else None
-        self.types = Table(spec.token_types, width) if spec.token_types else None
-        self.norm = norm(width, spec.norm) if spec.norm else None
+        inner = spec.width or width
+        added = width if spec.project_first else inner
+        self.tokens = Table(spec.vocab, inner)
+        self.positions = positions(added, spec.positions) if spec.positions else None
+        self.types = Table(spec.token_types, added) if spec.token_types else None
+        self.features = custom(spec.features)(added, spec.features) if spec.features else None
+        self.norm = norm(added, spec.norm) if spec.norm else None
+        self.project = Linear(inner, width, bias=spec.projection_bias) if inner != width else None
 
     def forward(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None) -> Tensor:
         """`x_ND` are the token vectors, looked up by the caller or given by the user."""
-        if self.spec.scale is not None:
-            x_ND = x_ND * torch.tensor(self.spec.scale, dtype=x_ND.dtype, device=x_ND.device)
+        spec = self.spec
+        if spec.scale is not None:
+            x_ND = x_ND * torch.tensor(spec.scale, dtype=x_ND.dtype, device=x_ND.device)
+        if self.project is not None and spec.project_first:
+            x_ND = self.project(x_ND)
+        if self.norm is not None and spec.norm_first:
+            x_ND = self.norm(x_ND)
         if self.types is not None:
             x_ND = x_ND + self.types(torch.zeros_like(batch.positions) if types_N is None else types_N)
         if self.positions is not None:
-            x_ND = x_ND + self.positions(batch.positions)
-        if self.norm is not None:
+            x_ND = x_ND + self.positions(batch).to(x_ND.dtype)
+        if self.features is not None:
+            x_ND = x_ND + self.features(batch)
+        if self.norm is not None and not spec.norm_first:
             x_ND = self.norm(x_ND)
-        return self.tap("out", F.dropout(x_ND, self.spec.dropout, self.training))
-
-
-class DistanceBias(nn.Module):
-    """A trained score for each head and bucket of distances; one table serves all layers of a stack."""
-
-    def __init__(self, heads: int, spec: RelativeBias) -> None:
-        super().__init__()
-        self.spec = spec
-        self.weight = nn.Parameter(torch.empty(spec.buckets, heads))
-
-    def forward(self, T: int, S: int) -> Tensor:
-        """[H, T, S] for the last T of S positions."""
-        s = self.spec
-        bucket_TS = relative_buckets(
-            T, S, buckets=s.buckets, max_distance=s.max_distance, bidirectional=s.bidirectional,
-            device=self.weight.device,
-        )  # fmt: skip
-        return F.embedding(bucket_TS, self.weight).permute(2, 0, 1)
+        x_ND = F.dropout(x_ND, spec.dropout, self.training)
+        if self.project is not None and not spec.project_first:
+            x_ND = self.project(x_ND)
+        return self.tap("out", x_ND)

@@ -6,10 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn.bias import score_bias
 from pellucid.nn.block import Block
-from pellucid.nn.parts import DistanceBias, Embedding, norm
+from pellucid.nn.custom import custom
+from pellucid.nn.linear import Linear
+from pellucid.nn.parts import Embedding, norm
 from pellucid.nn.tapped import Tapped
-from pellucid.spec import Stack
+from pellucid.spec import Attention, Custom, Stack
+from pellucid.spec import Block as BlockSpec
 
 
 class Tower(Tapped):
@@ -21,21 +25,42 @@ class Tower(Tapped):
         super().__init__()
         self.stack = stack
         self.embed = Embedding(stack.width, stack.embed)
-        self.blocks = nn.ModuleList(Block(stack.width, block, i) for i, block in enumerate(stack.blocks))
+        self.blocks = nn.ModuleList(block(stack.width, spec, i) for i, spec in enumerate(stack.blocks))
+        self.body = custom(stack.body)(stack, stack.body) if stack.body else None
         self.norm = norm(stack.width, stack.norm) if stack.norm else None
-        bias = stack.relative_bias
-        self.relative_bias = DistanceBias(stack.blocks[0].attn.heads, bias) if bias else None
+        self.relative_bias = score_bias(bias_heads(stack), stack.relative_bias) if stack.relative_bias else None
+        self.out = Linear(stack.width, stack.out, bias=False) if stack.out else None
+        for spec in stack.blocks:
+            if isinstance(spec, BlockSpec) and isinstance(spec.attn, Attention) and spec.attn.kv_from is not None:
+                setattr(self.get_submodule(f"blocks.{spec.attn.kv_from}.attn"), "lends", True)
 
     def run(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None = None) -> Tensor:
         """Token vectors to the final hidden states, [N, D] both."""
         x_ND = self.embed(x_ND, batch, types_N)
-        for block in self.blocks:
-            if batch.hidden is not None:
+        for i in self.stack.depth or range(len(self.blocks)):
+            if batch.hidden is not None and not self.stack.hidden_after:
                 batch.hidden.append(x_ND)
-            x_ND = block(x_ND, batch, self.relative_bias)
+            x_ND = self.blocks[i](x_ND, batch, self.relative_bias)
+            if batch.hidden is not None and self.stack.hidden_after:
+                batch.hidden.append(x_ND)
+        if self.body is not None:
+            x_ND = self.body(x_ND, batch, self.relative_bias)
         if self.norm is not None:
             x_ND = self.norm(x_ND)
+        if self.out is not None:
+            x_ND = self.out(x_ND)
         x_ND = self.tap("final", F.dropout(x_ND, self.stack.dropout, self.training))
         if batch.hidden is not None:
             batch.hidden.append(x_ND)
         return x_ND
+
+
+def block(width: int, spec: BlockSpec | Custom, layer: int) -> nn.Module:
+    """One layer's module."""
+    return custom(spec)(width, spec, layer) if isinstance(spec, Custom) else Block(width, spec, layer)
+
+
+def bias_heads(stack: Stack) -> int:
+    """For how many heads a shared bias is."""
+    mixers = (spec.attn for spec in stack.blocks if isinstance(spec, BlockSpec))
+    return next((mixer.heads for mixer in mixers if isinstance(mixer, Attention)), 0)  # 0: a Custom bias, which knows

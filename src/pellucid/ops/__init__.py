@@ -10,4 +10,7 @@ The letter key for shape suffixes, in `ops/` and `nn/`:
     V  vocabulary                           C  labels
     O  output rows of a matrix              I  input columns of a matrix
     P  pairs of rotated channels, K / 2     M  packed tokens of the encoder
+    E  experts                              G  groups of experts
+    A  experts that a token goes through    U  channels of a value head, where not K
+    L  tokens of a chunk                    W  taps of a filter
 """

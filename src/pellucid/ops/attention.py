@@ -9,19 +9,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.ops.elementwise import soft_cap, upcast
+from pellucid.spec import Temperature
 
 
-def visible(T: int, S: int, *, window: int | None, device: torch.device) -> Tensor:
-    """Bool [T, S], True where a causal query sees a key.
+def visible(
+    T: int,
+    S: int,
+    *,
+    end: int,
+    device: torch.device,
+    causal: bool = True,
+    window: int | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """Bool [T, S], True where a query sees a key.
 
-    The queries are the last T of the S positions. A window counts the query's own position.
+    Args:
+        end: the queries are the last T, the keys the last S of so many positions.
+        causal: no query sees a later key.
+        window: a causal query sees so many latest keys, its own included; any other query sees so many to each side.
+        chunk: positions are cut into chunks of so many, and a query sees its own chunk.
     """
-    query_T1 = torch.arange(S - T, S, device=device)[:, None]
-    key_S = torch.arange(S, device=device)
-    allow_TS = key_S <= query_T1
-    if window is not None and window < S:
-        allow_TS = allow_TS & (key_S > query_T1 - window)
+    query_T1 = torch.arange(end - T, end, device=device)[:, None]
+    key_S = torch.arange(end - S, end, device=device)
+    if causal:
+        allow_TS = key_S <= query_T1
+        if window is not None:
+            allow_TS = allow_TS & (key_S > query_T1 - window)
+    else:
+        allow_TS = (key_S - query_T1).abs() <= (end if window is None else window)
+    if chunk is not None:
+        allow_TS = allow_TS & (key_S // chunk == query_T1 // chunk)
     return allow_TS
+
+
+def temper(q_NHK: Tensor, position_N: Tensor, spec: Temperature) -> Tensor:
+    """Queries times 1 + scale * ln(1 + floor((position + shift) / floor)), so that attention stays sharp far out.
+
+    Source: arXiv 2501.19399, in the form of Llama 4.
+    """
+    step_N = torch.floor((position_N.to(torch.float32) + spec.shift) / spec.floor)
+    factor_N = 1.0 + spec.scale * torch.log1p(step_N.to(torch.promote_types(q_NHK.dtype, torch.float32)))
+    return (q_NHK * factor_N[:, None, None]).to(q_NHK.dtype)
 
 
 def relative_buckets(
@@ -55,8 +84,9 @@ def pattern(
     allow_TS: Tensor | None = None,
     bias_HTS: Tensor | None = None,
     cap: float | None = None,
+    sinks_H: Tensor | None = None,
 ) -> Tensor:
-    """The share of each key in each query's mixture, [B, H, T, S], rows sum to 1; float32 at least.
+    """The share of each key in each query's mixture, [B, H, T, S], rows sum to 1 (less with sinks); float32 at least.
 
     Args:
         q_BTHK, k_BSJK: same floating dtype and device; H is a multiple of J.
@@ -65,12 +95,13 @@ def pattern(
         allow_TS: True where query t may see key s; None for everywhere. Every query sees at least one key.
         bias_HTS: added to the scaled scores.
         cap: soft limit of the scores.
+        sinks_H: a score for each head that joins the softmax, and whose share nobody gets.
 
-    Source: arXiv 1706.03762, section 3.2; arXiv 2305.13245 (grouped queries).
+    Source: arXiv 1706.03762, section 3.2; arXiv 2305.13245 (grouped queries); arXiv 2309.17453 (sinks).
     """
     T, J = q_BTHK.shape[1], k_BSJK.shape[2]
     if causal:
-        allow_TS = visible(T, T, window=None, device=q_BTHK.device)
+        allow_TS = visible(T, T, end=T, device=q_BTHK.device)
     q_BTJRK = upcast(q_BTHK).unflatten(2, (J, -1))
     score = torch.einsum("btjrk,bsjk->bjrts", q_BTJRK, upcast(k_BSJK)).flatten(1, 2)
     score_BHTS = soft_cap(score * scale, cap)
@@ -78,7 +109,10 @@ def pattern(
         score_BHTS = score_BHTS + bias_HTS
     if allow_TS is not None:
         score_BHTS = score_BHTS.masked_fill(~allow_TS, float("-inf"))
-    return score_BHTS.softmax(-1)
+    if sinks_H is None:
+        return score_BHTS.softmax(-1)
+    sink_BHT1 = sinks_H.to(score_BHTS.dtype)[:, None, None].expand(*score_BHTS.shape[:-1], 1)
+    return torch.cat((score_BHTS, sink_BHT1), dim=-1).softmax(-1)[..., :-1]
 
 
 def mix(pattern_BHTS: Tensor, v_BSJK: Tensor) -> Tensor:
@@ -98,14 +132,19 @@ def attend(
     allow_TS: Tensor | None = None,
     bias_HTS: Tensor | None = None,
     cap: float | None = None,
+    sinks_H: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """`mix(pattern(q, k), v)` through the fastest kernel that computes it; arguments as in `pattern`.
 
     Torch's fused kernels know no soft cap, so a capped layer takes the written-out form.
     """
-    if cap is not None:
-        share_BHTS = pattern(q_BTHK, k_BSJK, scale=scale, causal=causal, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap)
+    if sinks_H is not None and cap is None and _normaliser_known(q_BTHK, v_BSJK):
+        return _attend_with_sinks(q_BTHK, k_BSJK, v_BSJK, sinks_H, scale, causal, _mask(allow_TS, bias_HTS, q_BTHK))
+    if cap is not None or sinks_H is not None:
+        share_BHTS = pattern(
+            q_BTHK, k_BSJK, scale=scale, causal=causal, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap, sinks_H=sinks_H
+        )
         return mix(F.dropout(share_BHTS, dropout), v_BSJK)
     B, T, H, _ = q_BTHK.shape
     S, J = k_BSJK.shape[1:3]
@@ -115,7 +154,9 @@ def attend(
         q_BJRK = q_BTHK[:, 0].unflatten(1, (J, -1))
         out_BJRK = F.scaled_dot_product_attention(q_BJRK, k_BJSK, v_BJSK, scale=scale, dropout_p=dropout)
         return out_BJRK.reshape(B, 1, H, -1)
-    mask = _mask(allow_TS, bias_HTS, q_BTHK.dtype)
+    mask, narrow = _mask(allow_TS, bias_HTS, q_BTHK), v_BSJK.shape[-1]
+    if narrow < k_BSJK.shape[-1]:  # the kernels that do not build the pattern want values as wide as keys
+        v_BJSK = F.pad(v_BJSK, (0, k_BSJK.shape[-1] - narrow))
     out_BHTK = F.scaled_dot_product_attention(
         q_BTHK.transpose(1, 2),
         k_BJSK,
@@ -126,10 +167,31 @@ def attend(
         dropout_p=dropout,
         enable_gqa=H != J,
     )
-    return out_BHTK.transpose(1, 2)
+    return out_BHTK[..., :narrow].transpose(1, 2)
 
 
-def _mask(allow_TS: Tensor | None, bias_HTS: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _mask(allow_TS: Tensor | None, bias_HTS: Tensor | None, like: Tensor) -> Tensor | None:
     if bias_HTS is None or allow_TS is None:
-        return allow_TS if bias_HTS is None else bias_HTS.to(dtype)
-    return bias_HTS.to(dtype).masked_fill(~allow_TS, float("-inf"))
+        return allow_TS if bias_HTS is None else bias_HTS.to(like.dtype)
+    return bias_HTS.to(like.dtype).masked_fill(~allow_TS, float("-inf"))
+
+
+def _normaliser_known(q_BTHK: Tensor, v_BSJK: Tensor) -> bool:
+    """Whether torch's kernel for this call also returns the logarithm of the softmax's denominator."""
+    return (
+        q_BTHK.device.type == "cpu" and q_BTHK.shape[-1] == v_BSJK.shape[-1] and not torch.is_grad_enabled()
+    )  # fmt: skip
+
+
+def _attend_with_sinks(
+    q_BTHK: Tensor, k_BSJK: Tensor, v_BSJK: Tensor, sinks_H: Tensor, scale: float, causal: bool, mask: Tensor | None
+) -> Tensor:
+    """Without sinks first; then each query keeps exp(L) / (exp(L) + exp(sink)), L the log of its denominator."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q_BTHK.dtype).masked_fill_(~mask, float("-inf"))
+    q_BHTK, k_BJSK, v_BJSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSJK, v_BSJK))
+    out_BHTK, total_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q_BHTK, k_BJSK, v_BJSK, 0.0, causal, attn_mask=mask, scale=scale
+    )
+    keep_BHT1 = torch.sigmoid(total_BHT - sinks_H.to(total_BHT.dtype)[:, None])[..., None]
+    return (out_BHTK * keep_BHT1).to(q_BTHK.dtype).transpose(1, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +16,7 @@ def upcast(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def rms_norm(x_ND: Tensor, weight_D: Tensor, *, eps: float, offset: float, round_first: bool) -> Tensor:
+def rms_norm(x_ND: Tensor, weight_D: Tensor | None, *, eps: float, offset: float, round_first: bool) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * (offset + weight), computed in float32.
 
     Args:
@@ -24,6 +26,8 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor, *, eps: float, offset: float, round
     """
     x32_ND = upcast(x_ND)
     unit_ND = x32_ND * torch.rsqrt(x32_ND.square().mean(-1, keepdim=True) + eps)
+    if weight_D is None:
+        return unit_ND.to(x_ND.dtype)
     if round_first:
         unit_ND = unit_ND.to(x_ND.dtype)
         return unit_ND * (weight_D + offset if offset else weight_D)
@@ -36,13 +40,47 @@ def soft_cap(x: Tensor, cap: float | None) -> Tensor:
 
 
 def activate(x: Tensor, act: Activation) -> Tensor:
-    """gelu: exact, with erf (arXiv 1606.08415); gelu_tanh: its tanh form; silu: x sigmoid(x)."""
+    """The function that a spec calls `act`.
+
+    gelu is exact, with erf (arXiv 1606.08415), gelu_tanh and gelu_quick approximate it, gelu_10 limits it to +-10;
+    silu: arXiv 1702.03118; relu2: 2109.08668; mish: 1908.08681; laplace: 2209.10655, appendix C.
+    """
     match act:
         case "gelu":
             return F.gelu(x)
         case "gelu_tanh":
             return F.gelu(x, approximate="tanh")
+        case "gelu_quick":
+            return x * torch.sigmoid(1.702 * x)
+        case "gelu_10":
+            return F.gelu(x).clamp(-10, 10)
         case "relu":
             return F.relu(x)
+        case "relu2":
+            return F.relu(x).square()
+        case "relu6":
+            return F.relu6(x)
+        case "leaky_relu":
+            return F.leaky_relu(x)
         case "silu":
             return F.silu(x)
+        case "hard_silu":
+            return F.hardswish(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
+        case "tanh":
+            return torch.tanh(x)
+        case "mish":
+            return F.mish(x)
+        case "softplus":
+            return F.softplus(x)
+        case "laplace":
+            return 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
+        case "linear":
+            return x
+
+
+def clamped_glu(gate: Tensor, up: Tensor, *, alpha: float, limit: float) -> Tensor:
+    """(up + 1) * gate * sigmoid(alpha * gate), gate <= limit, |up| <= limit. Source: arXiv 2508.10925 (gpt-oss)."""
+    gate = gate.clamp(max=limit)
+    return (up.clamp(-limit, limit) + 1) * (gate * torch.sigmoid(alpha * gate))

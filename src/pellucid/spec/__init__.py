@@ -28,6 +28,8 @@ from pellucid.spec.heads import (
     Task,
     TokenHead,
     Transform,
+    language,
+    pools,
 )
 from pellucid.spec.mixers import (
     Attention,
@@ -69,5 +71,5 @@ __all__ = [
     "Order", "OutNorm", "PairHead", "Parallel", "Pool", "Positions", "PostNorm", "PreNorm", "PretrainingHead",
     "ProportionalScaling", "QkNorm", "RelativeBias", "RmsNorm", "Rope", "RopeScaling", "Router", "Sandwich",
     "ScoreBias", "SequenceHead", "SharedExpert", "ShortConv", "Sinusoidal", "SpanHead", "Spec", "Stack",
-    "Task", "Temperature", "TokenHead", "Transform", "Wkv", "YarnScaling",
+    "Task", "Temperature", "TokenHead", "Transform", "Wkv", "YarnScaling", "language", "pools",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ from pellucid.spec.norms import Custom, Norm
 
 # Each is written out in `ops/elementwise.py`, with its source.
 Activation = Literal[
-    "gelu", "gelu_tanh", "gelu_quick", "gelu_10", "relu", "relu2", "leaky_relu", "silu", "sigmoid", "tanh", "mish",
-    "softplus", "linear",
+    "gelu", "gelu_tanh", "gelu_quick", "gelu_10", "relu", "relu2", "relu6", "leaky_relu", "silu", "hard_silu",
+    "sigmoid", "tanh", "mish", "softplus", "laplace", "linear",
 ]  # fmt: skip
 
 
@@ -79,6 +79,8 @@ class Moe:
     shared: SharedExpert | None = None
     scale_input: bool = False  # the weight multiplies what an expert reads, not what it says (Llama 4)
     norm: Norm | None = None  # on the sum (A.X K1)
+    latent: int | None = None  # the width of the experts, between two projections (Nemotron H)
+    jitter: float = 0.0  # in training, x times numbers from 1 - jitter to 1 + jitter
     loss: float = 0.0  # weight of the load-balancing loss in training. arXiv 2101.03961, section 2.2
 
 

@@ -30,6 +30,7 @@ class LmHead:
     logit_scale: float | None = None  # multiplies the logits
     cap: float | None = None  # logits become cap * tanh(logit / cap)
     fixed_bias: bool = False  # a stored row that is added and not trained: BART's final_logits_bias
+    labels_ahead: bool = False  # labels name each token's successor already: decoders without their encoder
 
 
 # Where one vector for a sequence comes from: the pooler's output, the first or last token, the mean of the tokens, the
@@ -91,7 +92,14 @@ class ChoiceHead:
 
 @dataclass(frozen=True, kw_only=True)
 class PairHead:
-    """Whether the second sentence follows the first: two logits from the pooled output. arXiv 1810.04805, 3.1."""
+    """Two sentences, two logits from the pooled output.
+
+    next: does the second follow the first (arXiv 1810.04805, 3.1); order: are they in order (arXiv 1909.11942, 3.1).
+    """
+
+    asks: Literal["next", "order"] = "next"
+    labels: int = 2
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +107,7 @@ class PretrainingHead:
     """What a model was first trained on, together: the vocabulary, and a second answer."""
 
     lm: LmHead | None
-    pair: PairHead | None = None  # BERT: next sentence; ALBERT: order of sentences
+    pair: PairHead | None = None
     token: TokenHead | None = None  # ELECTRA: was this token replaced? arXiv 2003.10555
 
 
@@ -117,3 +125,21 @@ Task = Literal[
     "pretraining",
     "text-encoding",
 ]
+
+
+def language(head: Head | None) -> LmHead | None:
+    """The part of a head that predicts tokens."""
+    return head.lm if isinstance(head, PretrainingHead) else head if isinstance(head, LmHead) else None
+
+
+def pools(head: Head | None) -> bool:
+    """Whether a head reads the pooler's output; without a head it is returned."""
+    match head:
+        case None | PairHead():
+            return True
+        case SequenceHead(pool=pool) | ChoiceHead(pool=pool):
+            return pool == "pooler"
+        case PretrainingHead(pair=pair):
+            return pair is not None
+        case _:
+            return False

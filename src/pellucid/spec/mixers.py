@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pellucid.spec.ffn import Activation
 from pellucid.spec.norms import Custom, Norm, RmsNorm
 from pellucid.spec.positions import Rope, ScoreBias
 
@@ -100,7 +101,7 @@ class LatentAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortConv:
-    """C * conv(B * x), with B, C, x from one projection and a causal depthwise convolution. LFM2, arXiv 2511.23404."""
+    """c * conv(b * x), with b, c, x from the input and a causal depthwise convolution. LFM2, arXiv 2511.23404."""
 
     kernel: int
     bias: bool = False
@@ -108,7 +109,7 @@ class ShortConv:
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaNet:
-    """Gated delta rule: S = exp(g) S + beta k (v - S^T k)^T. arXiv 2412.06464."""
+    """Gated delta rule: S = exp(g) S + beta k (v - exp(g) S^T k)^T. arXiv 2412.06464."""
 
     key_heads: int
     value_heads: int
@@ -116,7 +117,7 @@ class DeltaNet:
     value_dim: int
     kernel: int
     norm: RmsNorm  # of each value head, gated by silu(z)
-    act: str = "silu"
+    act: Activation = "silu"  # after the convolution
     negative: bool = False  # beta up to 2: eigenvalues may be negative (OLMo hybrid). arXiv 2411.12537
 
 
@@ -130,7 +131,7 @@ class Mamba:
     dt_rank: int
     conv_bias: bool = True
     bias: bool = False
-    act: str = "silu"
+    act: Activation = "silu"  # after the convolution
     norm: RmsNorm | None = None  # of dt, B and C (Jamba trains it, Falcon Mamba does not)
 
 
@@ -141,16 +142,15 @@ class Mamba2:
     heads: int
     head_dim: int
     state: int
-    groups: int
+    groups: int  # of heads that share B and C
     kernel: int
     norm: RmsNorm | None  # gated by silu(z); None: the gate alone
     norm_groups: int = 1
     norm_first: bool = False  # norm, then gate; otherwise the gate first
     conv_bias: bool = True
     bias: bool = False
-    act: str = "silu"
+    act: Activation = "silu"  # after the convolution
     step: tuple[float, float] = (0.0, float("inf"))  # limits of dt after its softplus
-    chunk: int = 256  # tokens that one matrix product serves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,4 +161,3 @@ class Wkv:
 
 
 Mixer = Attention | LatentAttention | ShortConv | DeltaNet | Mamba | Mamba2 | Wkv | Custom
-

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from pellucid.spec.ffn import Activation
 from pellucid.spec.heads import Head, Task
-from pellucid.spec.stack import Stack
+from pellucid.spec.mixers import Attention, LatentAttention
+from pellucid.spec.norms import Custom
+from pellucid.spec.stack import Block, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +23,56 @@ class Spec:
     pooler: Activation | None = None  # dense + this on the first token
     heads: Mapping[Task, Head] = field(default_factory=dict)
     shared_embedding: bool = True  # encoder and decoder use one table of tokens
-    decoder_start: int | None = None  # the id that opens an encoder-decoder's output
+    decoder_start: int | Literal["last"] | None = None  # the id that opens an output; "last": the text's own (mBART)
     context: int | None = None  # most positions the model was made for; None: no limit
 
     @property
     def width(self) -> int:
-        return self.stack.width
+        """Of what comes out, and of what the heads read."""
+        return self.stack.out or self.stack.width
 
     @property
     def vocab(self) -> int:
         return self.stack.embed.vocab
+
+    @property
+    def remembers(self) -> bool:
+        """Whether tokens that come later build on something kept of the earlier ones."""
+        writes = self.encoder is not None or "causal-lm" in self.heads
+        parts = [block.attn if isinstance(block, Block) else block for block in self.stack.blocks]
+        return any(_remembers(part, writes) for part in (*parts, self.stack.body))
+
+    # ---------------------------------------------------------------------- parts of an encoder-decoder
+
+    def of(self, task: Task | None) -> Spec:
+        """What a task needs of an encoder-decoder: both, the decoder alone, or the encoder alone."""
+        if self.encoder is None:
+            return self
+        if task == "causal-lm":
+            return self.decoder()
+        return self.reader() if task in ("text-encoding", "token-classification") else self
+
+    def decoder(self) -> Spec:
+        """The decoder on its own, without attention over an encoder: a causal language model."""
+        blocks = tuple(replace(b, cross=None) if isinstance(b, Block) else b for b in self.stack.blocks)
+        return replace(self, stack=replace(self.stack, blocks=blocks), encoder=None, heads=self._heads("causal-lm"))
+
+    def reader(self) -> Spec:
+        """The encoder on its own."""
+        assert self.encoder is not None
+        return replace(self, stack=self.encoder, encoder=None, heads=self._heads("token-classification"))
+
+    def _heads(self, task: Task) -> dict[Task, Head]:
+        return {task: self.heads[task]} if task in self.heads else {}
+
+
+def _remembers(part: object, writes: bool) -> bool:
+    match part:
+        case None:
+            return False
+        case Attention(causal=causal) | LatentAttention(causal=causal):
+            return causal
+        case Custom():
+            return bool(dict(part.options).get("causal", writes))
+        case _:  # a recurrence
+            return True

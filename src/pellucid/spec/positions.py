@@ -18,14 +18,10 @@ class LinearScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicScaling:
-    """The base grows with the row's length beyond the original context. reddit.com/r/LocalLLaMA/comments/14mrgpr.
-
-    `alpha` instead of a length: the base grows once, by alpha^(dim / (dim - 2)) (Hunyuan).
-    """
+    """The base grows with the row's length beyond the original context. reddit.com/r/LocalLLaMA/comments/14mrgpr."""
 
     factor: float
     original_positions: int
-    alpha: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +58,7 @@ class LongRopeScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class ProportionalScaling:
-    """Only the first `share` of the pairs turn; frequencies are spaced over the whole head. Gemma 4."""
+    """Only the first `share` of the pairs turn; frequencies are spaced over the whole head (Gemma 4)."""
 
     share: float
     factor: float = 1.0

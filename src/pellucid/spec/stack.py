@@ -100,5 +100,6 @@ class Stack:
     depth: tuple[int, ...] | None = None  # the block of each step, where some run more than once (ALBERT)
     body: Custom | None = None  # in place of the blocks, where they are no chain (Funnel, Perceiver)
     inputs: tuple[str, ...] = ()  # names of further per-token inputs that `features` or `body` read
+    hidden_after: bool = False  # hidden states are what each block leaves, not what it finds (Mamba, RWKV)
     out: int | None = None  # a projection after the last block to this width (OPT 350m); the heads' width
     dropout: float = 0.0  # of the output, in training

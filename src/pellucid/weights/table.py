@@ -1,12 +1,15 @@
 """The weight table: which tensor of a file is which parameter, in both directions.
 
-A family writes a plain dict from file names to slots. `{i}` stands for a layer index and `{p}` for `weight` or
-`bias`. A slot is a canonical parameter name, or one of the small entries below where the file keeps the values in
-another shape:
+A family writes a plain dict from file names to slots. `{i}` stands for a layer index, `{e}` for a second one, and `{p}`
+for `weight` or `bias`; other numbers stand for themselves. A slot is a canonical parameter name, or one of the small
+entries below where the file keeps the values in another shape:
 
-    "model.layers.{i}.self_attn.q_proj.{p}": "blocks.{i}.attn.q.{p}"
-    "h.{i}.attn.c_attn.weight":              Transposed(Fused("blocks.{i}.attn.{}.weight", "qkv"))
-    "h.{i}.attn.bias":                       Recomputed("causal mask")
+    "model.layers.{i}.self_attn.q_proj.{p}":         "blocks.{i}.attn.q.{p}"
+    "h.{i}.attn.c_attn.weight":                      Transposed(Fused("blocks.{i}.attn.{}.weight", "qkv"))
+    "model.layers.{i}.mlp.experts.down_proj":        Stacked("blocks.{i}.mlp.experts.{e}.down.weight", count=8)
+    "model.layers.{i}.q_layernorm.norms.{e}.weight": Row("blocks.{i}.attn.q_norm.weight")
+    "h.{i}.attn.bias":                               Recomputed("causal mask")
+    "vision_tower.*":                                Unused("this is the text part")
 
 Several file names may lead to one slot (`shared.weight`, `encoder.embed_tokens.weight`): the first is the one that a
 new checkpoint is written with.
@@ -14,11 +17,10 @@ new checkpoint is written with.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fused:
-    """Parameters stacked along the output rows of one file tensor: `Fused("blocks.{i}.attn.{}.weight", "qkv")`."""
+    """Parameters side by side in the rows of one file tensor: `Fused("blocks.{i}.attn.{}.weight", "qkv")`.
+
+    The rows lie in `groups` equal groups, and each holds every part's share in turn: [heads, (q, k, v)] in GPT-NeoX,
+    [kv_heads, (queries, k, v)] in Falcon, gate and up row by row in gpt-oss. One group stays a view of the file.
+    """
 
     pattern: str
     parts: str | tuple[str, ...]
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        return tuple(self.pattern.replace("{}", part) for part in self.parts)
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -44,56 +47,232 @@ class Transposed:
 
 
 @dataclass(frozen=True)
-class Recomputed:
-    """A buffer that follows from the config: compared, then dropped."""
+class Squeezed:
+    """A tensor that the file keeps with dimensions of one more, at these places of its shape."""
 
-    kind: str  # "position ids" | "causal mask" | "masked score" | "inverse frequencies"
+    of: str | Fused
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """One tensor for all experts: slice `e` of its first dimension is `of`, where `{e}` is the expert."""
+
+    of: str | Fused | Transposed
+    count: int
+    flat: bool = False  # [count * rows, ...] instead of [count, rows, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Many tensors for one slot: the one whose name has `{e}` is the slot's row `e`."""
+
+    of: str
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What follows from the config: compared, then dropped, or kept to be written back as it was."""
+
+    kind: str  # "position ids" | "causal mask" | "masked score" | "inverse frequencies" | "sinusoids" | "alibi slopes"
+    kept: bool = False
 
 
 @dataclass(frozen=True)
 class Unused:
-    """A tensor that some files carry and no model reads."""
+    """A tensor that some files carry and no model reads; kept to be written back, where the reference holds it."""
 
     reason: str
+    kept: bool = False
 
 
-Entry = str | Fused | Transposed | Recomputed | Unused
+Layout = str | Fused | Transposed | Squeezed | Stacked
+Entry = Layout | Row | Recomputed | Unused
+
+OTHER_HEAD = "part of another head"
 
 
 @dataclass(frozen=True)
 class Place:
-    """One file tensor: the slots it fills, in row order, or what it is a copy of."""
+    """One file tensor: the slots it fills, or why it fills none."""
 
     name: str
-    slots: tuple[str, ...]
-    transposed: bool = False
+    slots: tuple[str, ...] = ()
+    layout: Layout = ""
+    row: int | None = None  # of the one slot, where the tensor is not the whole of it
     recomputed: str = ""  # the kind of buffer, where it is one
     unused: str = ""  # the reason, where nothing reads it
+    keep: bool = False  # written back as it was, though no slot holds it
+    kept: Tensor | None = None  # what will be written back
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What this tensor alone fills: its slots, or the row of one."""
+        return self.slots if self.row is None else (f"{self.slots[0]}[{self.row}]",)
 
     def shape(self, slots: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """The file tensor's shape, from the shapes of the slots."""
-        first = tuple(slots[self.slots[0]])
-        whole = (sum(slots[slot][0] for slot in self.slots), *first[1:]) if first else first
-        return whole[::-1] if self.transposed else whole
+        if self.row is not None:
+            return tuple(slots[self.slots[0]][1:])
+        return _shape(self.layout, [tuple(slots[slot]) for slot in self.slots])
 
     def split(self, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
-        """File layout -> one view for each slot; `rows` are the slots' output rows."""
-        if self.transposed:
-            tensor = tensor.t()
-        return [tensor] if len(self.slots) == 1 else list(tensor.split(list(rows)))
+        """File layout -> one tensor for each slot, views where the layout allows; `rows` are the slots' first sizes."""
+        return [tensor] if self.row is not None else _split(self.layout, tensor, rows)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """The inverse of `split`."""
-        import torch
+        """The inverse of `split`; for a row, of the whole slot."""
+        if self.kept is not None:
+            return self.kept
+        return parts[0][self.row] if self.row is not None else _join(self.layout, parts)
 
-        tensor = parts[0] if len(parts) == 1 else torch.cat(list(parts))
-        return tensor.t() if self.transposed else tensor
 
+# ---------------------------------------------------------------------------------------------- layouts
+
+
+def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    match layout:
+        case str():
+            return shapes[0]
+        case Fused():
+            return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        case Transposed(of):
+            return _shape(of, shapes)[::-1]
+        case Squeezed(of, dims):
+            shape = list(_shape(of, shapes))
+            for d in sorted(dims):
+                shape.insert(d, 1)
+            return tuple(shape)
+        case Stacked(of, count, flat):
+            first, *others = _shape(of, shapes[: len(shapes) // count])
+            return (count * first, *others) if flat else (count, first, *others)
+
+
+def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
+    match layout:
+        case str():
+            return [tensor]
+        case Fused(groups=1):
+            return list(tensor.split(list(rows)))
+        case Fused(groups=groups):
+            shares = tensor.unflatten(0, (groups, -1)).split([n // groups for n in rows], dim=1)
+            return [share.flatten(0, 1).contiguous() for share in shares]
+        case Transposed(of):
+            return _split(of, tensor.t(), rows)
+        case Squeezed(of, dims):
+            return _split(of, tensor.squeeze(dims), rows)
+        case Stacked(of, count, flat):
+            slices = tensor.unflatten(0, (count, -1)) if flat else tensor
+            each = len(rows) // count
+            return [part for e in range(count) for part in _split(of, slices[e], rows[e * each : (e + 1) * each])]
+
+
+def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    match layout:
+        case str():
+            return parts[0]
+        case Fused(groups=1):
+            return torch.cat(list(parts))
+        case Fused(groups=groups):
+            return torch.cat([part.unflatten(0, (groups, -1)) for part in parts], dim=1).flatten(0, 1)
+        case Transposed(of):
+            return _join(of, parts).t()
+        case Squeezed(of, dims):
+            tensor = _join(of, parts)
+            for d in sorted(dims):
+                tensor = tensor.unsqueeze(d)
+            return tensor
+        case Stacked(of, count, flat):
+            each = len(parts) // count
+            slices = [_join(of, parts[e * each : (e + 1) * each]) for e in range(count)]
+            return torch.cat(slices) if flat else torch.stack(slices)
+
+
+def _patterns(entry: Entry) -> tuple[str, ...]:
+    """The slots of an entry, with their indices open."""
+    match entry:
+        case str():
+            return (entry,)
+        case Fused(pattern, parts):
+            return tuple(pattern.replace("{}", part) for part in parts)
+        case Transposed(of) | Squeezed(of) | Stacked(of) | Row(of):
+            return _patterns(of)
+        case Recomputed() | Unused():
+            return ()
+
+
+def _mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
+    """An entry with another slot in the same layout."""
+    match entry:
+        case str():
+            return change(entry)
+        case Fused(pattern):
+            return replace(entry, pattern=change(pattern))
+        case Transposed(of) | Squeezed(of) | Stacked(of) | Row(of):
+            return replace(entry, of=_mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
+        case Recomputed() | Unused():
+            return entry
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+T = TypeVar("T")
+
+
+class Names(Generic[T]):
+    """Values under names whose numbers may be open: `h.{i}.mlp.{e}.weight`. A number that is spelt out goes first."""
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self.values = values
+        self._forms: dict[str, list[tuple[str, ...]]] = {}  # name without numbers -> which are open, by their letters
+        for pattern in values:
+            bare, numbers = _bare(pattern)
+            form = tuple(number if number.startswith("{") else "" for number in numbers)
+            forms = self._forms.setdefault(bare, [])
+            if form not in forms:
+                forms.append(form)
+                forms.sort(key=lambda form: sum(map(bool, form)))
+
+    def find(self, name: str) -> tuple[str, T, dict[str, str]] | None:
+        """The pattern that a name has, its value, and what the open numbers are."""
+        bare, numbers = _bare(name)
+        for form in self._forms.get(bare, ()):
+            pattern = bare.format(*(letter or number for letter, number in zip(form, numbers)))
+            if pattern in self.values:
+                return pattern, self.values[pattern], {k: n for k, n in zip(form, numbers) if k}
+        return None
+
+
+def _bare(name: str) -> tuple[str, list[str]]:
+    """`h.3.mlp.{e}.weight` -> `h.{}.mlp.{}.weight`, [`3`, `{e}`]"""
+    numbers: list[str] = []
+    steps = name.split(".")
+    for at, step in enumerate(steps):
+        if _is_index(step):
+            numbers.append(step)
+            steps[at] = "{}"
+    return ".".join(steps), numbers
+
+
+def _is_index(step: str) -> bool:
+    return (step.isdigit() and step.isascii()) or (step[:1] == "{" and len(step) == 3)
+
+
+def _filled(pattern: str, indices: Mapping[str, str]) -> str:
+    for letter, number in indices.items():
+        pattern = pattern.replace(letter, number)
+    return pattern
+
+
+# ---------------------------------------------------------------------------------------------- the table
 
 # Spellings of BERT's first release, found in files to this day.
 LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)")
+# What an encoder or a decoder is made of (`nn/tower.py`); every other slot belongs to a head.
+TOWER = ("embed", "blocks", "norm", "relative_bias", "body", "out")
 
 
 class Table:
@@ -102,92 +281,143 @@ class Table:
     Args:
         entries: file name pattern -> slot.
         base: what headless checkpoints leave out of the names (`bert.`, `model.`); either form is read.
+        head: more entries, of one task; they go before the others.
+        others: names that the heads of other tasks have.
     """
 
-    def __init__(self, entries: Mapping[str, Entry], *, base: str = "") -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        *,
+        base: str = "",
+        head: Mapping[str, Entry] | None = None,
+        others: Iterable[str] = (),
+    ) -> None:
         self.base = base
         self.entries: dict[str, Entry] = {}
-        for pattern, entry in entries.items():
-            for p in ("weight", "bias") if "{p}" in pattern else ("",):
-                self.entries[pattern.replace("{p}", p)] = _with_p(entry, p)
+        for layer in (head or {}, entries, dict.fromkeys(others, Unused(OTHER_HEAD))):
+            for name, entry in _expanded(layer).items():
+                self.entries.setdefault(name, entry)
 
     def find(self, name: str) -> Place | None:
         """The place of a file tensor, or None where the family knows no such name."""
         for spelling in (name, self.base + name) if self.base else (name,):
-            for pattern, index in _patterns(spelling):
-                if pattern in self.entries:
-                    return _place(name, self.entries[pattern], index)
+            if found := self._names.find(spelling):
+                _, entry, indices = found
+                return _place(name, entry, indices)
+            for prefix, entry in self._prefixes.items():
+                if spelling.startswith(prefix):
+                    return _place(name, entry, {})
         for old, new in LEGACY.items():
             if old in name:
-                found = self.find(name.replace(old, new))
-                return found and replace(found, name=name)
+                place = self.find(name.replace(old, new))
+                return place and replace(place, name=name)
         return None
+
+    def default_places(self, slot: str, rows: int, *, headless: bool = False) -> list[Place]:
+        """Where a new checkpoint keeps a slot of so many rows; `headless` leaves the base prefix out."""
+        found = self._slots.find(slot)
+        if found is None:
+            return []
+        _, (name, entry), indices = found
+        if headless:
+            name = name.removeprefix(self.base)
+        tensors = [{"{e}": str(row)} for row in range(rows)] if isinstance(entry, Row) else [{}]
+        return [_place(_filled(name, indices | more), entry, indices | more) for more in tensors]
 
     def default_place(self, slot: str, *, headless: bool = False) -> Place | None:
-        """Where a new checkpoint keeps a slot; `headless` leaves the base prefix out."""
-        for pattern, index in _patterns(slot):
-            if pattern in self._by_slot:
-                name, entry = self._by_slot[pattern]
-                if headless:
-                    name = name.removeprefix(self.base)
-                return _place(name.replace("{i}", index), entry, index)
-        return None
-
-    @cached_property
-    def _by_slot(self) -> dict[str, tuple[str, Entry]]:
-        first: dict[str, tuple[str, Entry]] = {}
-        for pattern, entry in self.entries.items():
-            for slot in _slots(entry):
-                first.setdefault(slot, (pattern, entry))
-        return first
+        """Where a new checkpoint keeps a slot, or its first row."""
+        return next(iter(self.default_places(slot, 1, headless=headless)), None)
 
     def module_names(self, slots: Iterator[str] | Sequence[str]) -> dict[str, str]:
-        """File path of a module -> canonical path, for every unfused parameter among `slots`."""
+        """File path of a module -> canonical path, for every parameter among `slots` that has a tensor to itself."""
         paths: dict[str, str] = {}
         for slot in slots:
-            place = self.default_place(slot)
-            if place is not None and len(place.slots) == 1:
-                paths[place.name.rpartition(".")[0]] = slot.rpartition(".")[0]
+            found = self._slots.find(slot)
+            if found is not None:
+                _, (name, entry), indices = found
+                if not isinstance(entry, (Row, Stacked)) and len(_patterns(entry)) == 1:
+                    paths[_filled(name, indices).rpartition(".")[0]] = slot.rpartition(".")[0]
         return paths
 
+    def reader(self, *, shared: bool = True) -> Table:
+        """For the encoder of an encoder-decoder alone: its slots lose their prefix, the decoder's are not read.
 
-def _with_p(entry: Entry, p: str) -> Entry:
+        Args:
+            shared: both sides have one table of tokens, so that either name is the one.
+        """
+
+        def part(slot: str) -> str | None:
+            if slot.startswith("encoder."):
+                return slot.removeprefix("encoder.")
+            return slot if slot.split(".")[0] not in TOWER else None
+
+        return self._half(part, "embed.tokens." if shared else None, "part of the decoder")
+
+    def decoder(self, *, shared: bool = True) -> Table:
+        """For the decoder alone: the encoder's tensors are not read."""
+
+        def part(slot: str) -> str | None:
+            return None if slot.startswith("encoder.") else slot
+
+        table = self._half(part, "encoder.embed.tokens." if shared else None, "part of the encoder")
+        for name, entry in table.entries.items():
+            if any(slot.split(".")[2:] and slot.split(".")[2].startswith("cross") for slot in _patterns(entry)):
+                table.entries[name] = Unused("attention over an encoder, and there is none", kept=True)
+        return table
+
+    def _half(self, part: Callable[[str], str | None], lent: str | None, reason: str) -> Table:
+        """The entries whose slot is in a part of the model, then the other part's tokens where they are `lent`."""
+        own: dict[str, Entry] = {}
+        tokens: dict[str, Entry] = {}
+        rest: dict[str, Entry] = {}
+        for name, entry in self.entries.items():
+            slots = _patterns(entry)
+            if not slots or part(slots[0]) is not None:
+                own[name] = _mapped(entry, lambda slot: part(slot) or slot)
+            elif lent is not None and slots[0].startswith(lent):
+                tokens[name] = _mapped(entry, lambda slot: slot.removeprefix("encoder."))
+            else:
+                rest[name] = Unused(reason)
+        return Table(own | tokens | rest, base=self.base)
+
+    @cached_property
+    def _names(self) -> Names[Entry]:
+        return Names(self.entries)
+
+    @cached_property
+    def _prefixes(self) -> dict[str, Entry]:
+        return {name[:-1]: entry for name, entry in self.entries.items() if name.endswith(".*")}
+
+    @cached_property
+    def _slots(self) -> Names[tuple[str, Entry]]:
+        first: dict[str, tuple[str, Entry]] = {}
+        for pattern, entry in self.entries.items():
+            for slot in _patterns(entry):
+                first.setdefault(slot, (pattern, entry))
+        return Names(first)
+
+
+def _expanded(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """`{p}` written out; the later of two entries for one name counts."""
+    found: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        for p in ("weight", "bias") if "{p}" in name else ("",):
+            found[name.replace("{p}", p)] = _mapped(entry, lambda slot: slot.replace("{p}", p))  # noqa: B023
+    return found
+
+
+def _place(name: str, entry: Entry, indices: Mapping[str, str]) -> Place:
     match entry:
-        case str():
-            return entry.replace("{p}", p)
-        case Fused(pattern, parts):
-            return Fused(pattern.replace("{p}", p), parts)
-        case Transposed(of):
-            return Transposed(_with_p(of, p))  # type: ignore[arg-type]  # of is str | Fused, and so is the result
-        case Recomputed() | Unused():
-            return entry
-
-
-def _slots(entry: Entry) -> tuple[str, ...]:
-    match entry:
-        case str():
-            return (entry,)
-        case Fused():
-            return entry.slots
-        case Transposed(of):
-            return _slots(of)
-        case Recomputed() | Unused():
-            return ()
-
-
-def _patterns(name: str) -> Iterator[tuple[str, str]]:
-    """A name as patterns with their layer index: the first number as `{i}`, or all numbers as they stand."""
-    found = _INDEX.search(name)
-    if found:
-        yield f"{name[: found.start()]}{{i}}{name[found.end() :]}", found[0]
-    yield name, ""
-
-
-def _place(name: str, entry: Entry, index: str) -> Place:
-    return Place(
-        name,
-        tuple(slot.replace("{i}", index) for slot in _slots(entry)),
-        transposed=isinstance(entry, Transposed),
-        recomputed=entry.kind if isinstance(entry, Recomputed) else "",
-        unused=entry.reason if isinstance(entry, Unused) else "",
-    )
+        case Recomputed(kind, kept):
+            return Place(name, recomputed=kind, keep=kept)
+        case Unused(reason, kept):
+            return Place(name, unused=reason, keep=kept)
+        case Row(of):
+            return Place(name, (_filled(of, indices),), row=int(indices["{e}"]))
+        case Stacked(of, count):
+            return Place(name, tuple(
+                _filled(slot, {**indices, "{e}": str(e)}) for e in range(count) for slot in _patterns(of)
+            ), entry)  # fmt: skip
+        case _:
+            return Place(name, tuple(_filled(slot, indices) for slot in _patterns(entry)), entry)

@@ -1,0 +1,189 @@
+"""From hidden states to what a task returns: the one place that knows every kind of head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import InputError
+from pellucid.models.packing import Packing
+from pellucid.nn import heads
+from pellucid.spec import (
+    ChoiceHead,
+    Custom,
+    LmHead,
+    PairHead,
+    Pool,
+    PretrainingHead,
+    SequenceHead,
+    SpanHead,
+    TokenHead,
+)
+
+if TYPE_CHECKING:
+    from pellucid.models.model import Model
+
+
+@dataclass
+class Asked:
+    """What a call gives to the head.
+
+    Args:
+        ids: [B, T] of the input, where the caller gave ids.
+        keep: logits for this many last places; 0 for all.
+        first, last: [B] where an answer starts and ends.
+        pair: [B] the label of two sentences.
+        choices: rows that are one question.
+    """
+
+    shape: Packing
+    ids: Tensor | None = None
+    labels: Tensor | None = None
+    keep: int = 0
+    first: Tensor | None = None
+    last: Tensor | None = None
+    pair: Tensor | None = None
+    choices: int = 1
+
+
+def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
+    """The values that a model's task returns, losses included where labels were given."""
+    shape, labels = asked.shape, asked.labels
+    match model.head_spec:
+        case None:
+            pooled = model.pooler(x_ND[shape.first()]) if model.pooler is not None else None
+            return {"last_hidden_state": shape.unpack(x_ND), "pooler_output": pooled}
+        case LmHead() as head:
+            return language(model, x_ND, asked, shift=model.task == "causal-lm" and not head.labels_ahead)
+        case SequenceHead(pool=pool):
+            logits = model.classifier(pool_of(model, pool, x_ND, asked))
+            loss = None if labels is None else heads.label_loss(logits, labels, model.config.problem_type)
+            return {"loss": loss, "logits": logits}
+        case ChoiceHead(pool=pool):
+            logits = model.classifier(pool_of(model, pool, x_ND, asked)).view(-1, asked.choices)
+            return {"loss": None if labels is None else heads.token_loss(logits, labels.view(-1)), "logits": logits}
+        case TokenHead():
+            logits_NC = model.classifier(x_ND)
+            loss = None if labels is None else heads.token_loss(logits_NC, shape.pack(labels))
+            return {"loss": loss, "logits": shape.unpack(logits_NC)}
+        case SpanHead():
+            return span(model, x_ND, asked)
+        case PairHead():
+            logits, loss = pair(model, x_ND, asked)
+            return {"loss": loss, "logits": logits}
+        case PretrainingHead() as head:
+            return pretraining(model, head, x_ND, asked)
+        case Custom():
+            found: dict[str, Any] = model.head(x_ND, asked)
+            return found
+
+
+def language(model: Model, x_ND: Tensor, asked: Asked, *, shift: bool) -> dict[str, Any]:
+    """Logits for each token; the loss is over successors where `shift` is set."""
+    shape, keep = asked.shape, asked.keep
+    if keep and asked.labels is None:
+        return {"logits": model.lm_head(shape.unpack(x_ND)[:, -keep:])}
+    logits_NV = model.lm_head(x_ND)
+    loss = None
+    if asked.labels is not None:
+        labels_N = shape.pack(asked.labels)
+        if shift:
+            labels_N = heads.next_tokens(labels_N, list(shape.lengths))
+        loss = heads.token_loss(logits_NV, labels_N)
+    return {"loss": loss, "logits": shape.unpack(logits_NV)[:, -keep:]}
+
+
+def span(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
+    """A score for each token as the first, and as the last, of an answer."""
+    start_BT, end_BT = asked.shape.unpack(model.span(x_ND)).unbind(-1)
+    loss = None
+    if asked.first is not None and asked.last is not None:
+        away_BT = ~asked.shape.places().to(start_BT.device)
+        lowest = torch.finfo(start_BT.dtype).min
+        loss = heads.span_loss(
+            start_BT.masked_fill(away_BT, lowest), end_BT.masked_fill(away_BT, lowest), asked.first, asked.last
+        )
+    return {"loss": loss, "start_logits": start_BT, "end_logits": end_BT}
+
+
+def pair(model: Model, x_ND: Tensor, asked: Asked) -> tuple[Tensor, Tensor | None]:
+    """Logits for two sentences, and their loss."""
+    logits: Tensor = model.next_sentence(pool_of(model, "pooler", x_ND, asked))
+    label = asked.labels if asked.pair is None else asked.pair
+    return logits, None if label is None else heads.token_loss(logits, label.view(-1))
+
+
+def pretraining(model: Model, head: PretrainingHead, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
+    """The vocabulary and a second answer; the loss is the sum of theirs."""
+    found: dict[str, Any] = {"loss": None}
+    losses = []
+    if head.lm is not None:
+        found |= language(model, x_ND, asked, shift=False)
+        found["prediction_logits"] = found.pop("logits")
+        losses.append(found["loss"])
+    if head.token is not None:
+        logits_N = model.classifier(x_ND).squeeze(-1)
+        found["logits"] = asked.shape.unpack(logits_N)
+        if asked.labels is not None:
+            losses.append(heads.replaced_loss(logits_N, asked.shape.pack(asked.labels)))
+    if head.pair is not None:
+        name = "sop_logits" if head.pair.asks == "order" else "seq_relationship_logits"
+        found[name], loss = pair(model, x_ND, asked)
+        losses.append(loss)
+    if asked.labels is not None:
+        found["loss"] = sum(losses)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ one vector
+
+
+def pool_of(model: Model, pool: Pool, x_ND: Tensor, asked: Asked) -> Tensor:
+    """One vector for each sequence, [B, D]."""
+    shape = asked.shape
+    match pool:
+        case "pooler":
+            assert model.pooler is not None
+            return model.pooler(x_ND[shape.first()])
+        case "first":
+            return x_ND[shape.first()]
+        case "mean":
+            return torch.stack([one.mean(0) for one in x_ND.split(list(shape.lengths))])
+        case "last":
+            return x_ND[last_tokens(shape, asked.ids, model.config.pad_token_id)]
+        case "eos":
+            return x_ND[end_tokens(shape, asked.ids, model.config.eos_token_id)]
+
+
+def last_tokens(shape: Packing, ids_BT: Tensor | None, pad: int | None) -> list[int]:
+    """Packed index of each row's last token; without a mask, pad ids on the right do not count."""
+    if shape.kept is not None or pad is None or ids_BT is None:
+        return shape.last()
+    found = _last(shape, ids_BT != pad)
+    return [end if at is None else at for at, end in zip(found, shape.last())]
+
+
+def end_tokens(shape: Packing, ids_BT: Tensor | None, eos: int | None) -> list[int]:
+    """Packed index of each row's last end-of-sequence token.
+
+    Raises:
+        InputError: a row without one.
+    """
+    right = ids_BT is not None and tuple(ids_BT.shape) == (shape.batch, shape.time)
+    found = _last(shape, torch.eq(ids_BT, eos)) if right and ids_BT is not None and eos is not None else [None]
+    if None in found:
+        what = f"no end-of-sequence token, id {eos}, in row {found.index(None)}"
+        raise InputError(what, where="input_ids", next="end each text with it: the tokenizer does")
+    return [at for at in found if at is not None]
+
+
+def _last(shape: Packing, wanted_BT: Tensor) -> list[int | None]:
+    """Packed index of the last place of each sequence that is wanted."""
+    found: list[int | None] = []
+    for start, wanted in zip(shape.first(), shape.pack(wanted_BT).split(list(shape.lengths))):
+        places = wanted.nonzero().flatten().tolist()
+        found.append(start + places[-1] if places else None)
+    return found

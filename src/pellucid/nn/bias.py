@@ -1,0 +1,68 @@
+"""What is added to the scores for the distance of a query and a key."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pellucid.nn.custom import custom
+from pellucid.ops.attention import relative_buckets
+from pellucid.spec import Alibi, Custom, RelativeBias, ScoreBias
+
+
+class DistanceBias(nn.Module):
+    """A trained score for each head and bucket of distances."""
+
+    def __init__(self, heads: int, spec: RelativeBias) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(spec.buckets, heads))
+
+    def forward(self, T: int, S: int) -> Tensor:
+        """[H, T, S] for the last T of S positions."""
+        s = self.spec
+        bucket_TS = relative_buckets(
+            T, S, buckets=s.buckets, max_distance=s.max_distance, bidirectional=s.bidirectional,
+            device=self.weight.device,
+        )  # fmt: skip
+        return F.embedding(bucket_TS, self.weight).permute(2, 0, 1)
+
+
+class AlibiBias(nn.Module):
+    """Slope times the key's position; the query's would add the same to all of its scores. arXiv 2108.12409.
+
+    Slopes are powers of 2^(-bias_max / n) for the power of two n below the heads; the rest take every other one of 2n.
+    """
+
+    def __init__(self, heads: int, spec: Alibi) -> None:
+        super().__init__()
+        self.heads, self.spec = heads, spec
+
+    def forward(self, T: int, S: int) -> Tensor:
+        """[H, 1, S]."""
+        n = 2 ** math.floor(math.log2(self.heads))
+        power = [-self.spec.bias_max / n * (i + 1) for i in range(n)]
+        power += [-self.spec.bias_max / (2 * n) * (2 * i + 1) for i in range(self.heads - n)]
+        slope_H11 = torch.tensor([2.0**p for p in power])[:, None, None]
+        if self.spec.rounded:
+            bias_H1S = (slope_H11.bfloat16() * torch.arange(S).bfloat16()).float()
+        else:
+            bias_H1S = slope_H11 * torch.arange(1 - S, 1)
+        return bias_H1S * self.spec.scale
+
+
+Bias = nn.Module
+
+
+def score_bias(heads: int, spec: ScoreBias) -> Bias:
+    """The module of a bias; called with T and S it gives [H, T or 1, S]."""
+    match spec:
+        case RelativeBias():
+            return DistanceBias(heads, spec)
+        case Alibi():
+            return AlibiBias(heads, spec)
+        case Custom():
+            return custom(spec)(heads, spec)

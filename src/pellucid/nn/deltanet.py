@@ -1,0 +1,69 @@
+"""Gated DeltaNet: a matrix for each head that forgets, and that corrects what it says about a key. arXiv 2412.06464."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pellucid.cache.batch import Batch
+from pellucid.nn.linear import Linear
+from pellucid.nn.parts import norm
+from pellucid.nn.recurrent import Conv, State, along_time
+from pellucid.nn.tapped import Tapped
+from pellucid.ops.elementwise import activate, upcast
+from pellucid.ops.scan import causal_conv, linear_attention, unit
+from pellucid.spec import DeltaNet as Spec
+
+
+class DeltaNet(Tapped):
+    """q, k and v pass a short convolution; `a` and `b` say how much each head forgets and learns; z is the gate.
+
+    Taps: `mix` [N, H, U], before norm and gate; `out` [N, D].
+    """
+
+    TAPS = ("mix", "out")
+
+    def __init__(self, width: int, spec: Spec, layer: int) -> None:
+        super().__init__()
+        self.spec, self.layer = spec, layer
+        keys, values = spec.key_heads * spec.key_dim, spec.value_heads * spec.value_dim
+        self.q = Linear(width, keys, bias=False)
+        self.k = Linear(width, keys, bias=False)
+        self.v = Linear(width, values, bias=False)
+        self.z = Linear(width, values, bias=False)
+        self.a = Linear(width, spec.value_heads, bias=False)
+        self.b = Linear(width, spec.value_heads, bias=False)
+        self.q_conv = Conv(keys, spec.kernel, bias=False)
+        self.k_conv = Conv(keys, spec.kernel, bias=False)
+        self.v_conv = Conv(values, spec.kernel, bias=False)
+        self.a_log = nn.Parameter(torch.empty(spec.value_heads))
+        self.dt_bias = nn.Parameter(torch.empty(spec.value_heads))
+        self.norm = norm(spec.value_dim, spec.norm)
+        self.out = Linear(values, width, bias=False)
+
+    def forward(self, x_ND: Tensor, batch: Batch, bias: object = None) -> Tensor:
+        qkv_NF = torch.cat((self.q(x_ND), self.k(x_ND), self.v(x_ND)), dim=-1)
+        beta_NH = torch.sigmoid(upcast(self.b(x_ND))) * (2 if self.spec.negative else 1)
+        decay_NH = -upcast(self.a_log).exp() * F.softplus(upcast(self.a(x_ND)) + self.dt_bias)
+        mix_NHU = self.tap("mix", along_time(batch, self.layer, [qkv_NF, decay_NH, beta_NH], self.mix))
+        gate_NHU = F.silu(upcast(self.z(x_ND))).unflatten(-1, mix_NHU.shape[1:])
+        gated_NHU = (self.norm(mix_NHU) * gate_NHU).to(x_ND.dtype)
+        return self.tap("out", self.out(gated_NHU.flatten(1)))
+
+    def mix(self, qkv_BTF: Tensor, decay_BTH: Tensor, beta_BTH: Tensor, past: State | None) -> tuple[Tensor, State]:
+        spec = self.spec
+        tail, state = past or (None, None)
+        taps = torch.cat((self.q_conv.weight, self.k_conv.weight, self.v_conv.weight))
+        qkv_BTF, tail = causal_conv(qkv_BTF, taps[:, 0], None, tail)
+        keys = spec.key_heads * spec.key_dim
+        q_BTF, k_BTF, v_BTF = activate(qkv_BTF, spec.act).split((keys, keys, spec.value_heads * spec.value_dim), dim=-1)
+        y_BTHU, state = linear_attention(
+            unit(q_BTF.unflatten(-1, (spec.key_heads, -1))) * spec.key_dim**-0.5,
+            unit(k_BTF.unflatten(-1, (spec.key_heads, -1))),
+            v_BTF.unflatten(-1, (spec.value_heads, -1)),
+            decay_BTH,
+            beta_BTH,
+            state,
+        )
+        return y_BTHU, (tail, state)

@@ -1,0 +1,20 @@
+"""For bodies whose sequences grow shorter and longer again on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pellucid.cache.batch import Batch
+
+
+def aligned(batch: Batch, pieces: Sequence[Tensor]) -> Tensor:
+    """One [B, T, ...] for each of the batch's groups, to [B, T, ...] in the batch's order, with zeros behind."""
+    if len(pieces) == 1:
+        return pieces[0]
+    rows: dict[int, Tensor] = {}
+    for group, piece in zip(batch.groups(), pieces):
+        rows.update(zip(group, piece))
+    return pad_sequence([rows[i] for i in range(len(rows))], batch_first=True)
