@@ -13,7 +13,7 @@ demo: $(VENV)/.ready                 ## a story, streaming, and the same story a
 	  && echo "greedy decoding gives tests/data/expected_greedy.txt, to the letter"
 
 test: check                          ## lint, layers, types and tests: what CI runs
-	@$(RUN) pytest -n 2
+	@$(RUN) pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.tested               ## lint, layers and types
 	@$(RUN) ruff check src tests benchmarks

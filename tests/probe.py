@@ -80,6 +80,9 @@ def both(case: ref.Case, folder: Path, dtype: torch.dtype) -> tuple[dict[str, Te
     with torch.no_grad():
         theirs = dict(ref.tensors(ref.reference(case, folder, dtype)(**asked)))
         mine = dict(ref.tensors(ref.ours(case, folder, dtype)(**asked)))
+    for found in (mine, theirs):
+        for name in [name for name in found if name.partition("[")[0] in case.fixture.get("without", ())]:
+            del found[name]
     return mine, theirs
 
 

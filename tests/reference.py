@@ -7,7 +7,8 @@ A family is one file, tests/families/<type>.json:
 
     config               as in config.json: tiny, with sizes that cannot be mistaken for each other
     tasks                every head; the first is the main one, which all tests use; null is the model without a head
-    variants             {name: changes of the config}; with "task", a head other than the main one
+    variants             {name: changes of the config}; with "task", a head other than the main one, with
+                         "attn_implementation", see below
     mutations            {key: a value that must change the numbers, or null: what must refuse to load, see test_parity}
     skip                 {part of a test's name: reason}
     classes              {task: class of the reference}, where its Auto class means another one
@@ -103,6 +104,8 @@ def case(family: str, variant: str, task: str | None) -> Case:
     data = fixture(family)
     config = data["config"] | (data["variants"][variant] if variant else {})
     config.pop("task", None)
+    if "attn_implementation" in config:
+        data = data | {"attn_implementation": config.pop("attn_implementation")}
     if task == "question-answering":
         config["num_labels"] = 2  # start and end
     return Case(family, variant, task, config, data)
@@ -334,7 +337,7 @@ def labels(case: Case, given: dict[str, Tensor]) -> dict[str, Tensor]:
             return {}
     wanted = given.get("decoder_input_ids", given["input_ids"]).clone()
     if below := case.fixture.get("labels_below", {}).get(case.task):  # ELECTRA: was this token replaced?
-        wanted %= below
+        return {"labels": wanted % below, **extra}
     wanted[:, ::5] = -100
     return {"labels": wanted, **extra}
 

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
         AutoModelForMaskedLM as AutoModelForMaskedLM,
     )
     from pellucid.compat.auto import (
+        AutoModelForMultipleChoice as AutoModelForMultipleChoice,
+    )
+    from pellucid.compat.auto import (
+        AutoModelForNextSentencePrediction as AutoModelForNextSentencePrediction,
+    )
+    from pellucid.compat.auto import (
+        AutoModelForPreTraining as AutoModelForPreTraining,
+    )
+    from pellucid.compat.auto import (
         AutoModelForQuestionAnswering as AutoModelForQuestionAnswering,
     )
     from pellucid.compat.auto import (
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
     )
     from pellucid.compat.auto import (
         AutoModelForSequenceClassification as AutoModelForSequenceClassification,
+    )
+    from pellucid.compat.auto import (
+        AutoModelForTextEncoding as AutoModelForTextEncoding,
     )
     from pellucid.compat.auto import (
         AutoModelForTokenClassification as AutoModelForTokenClassification,
@@ -54,6 +66,10 @@ _HOMES = {
     "AutoModelForSeq2SeqLM": "compat.auto",
     "AutoModelForSequenceClassification": "compat.auto",
     "AutoModelForTokenClassification": "compat.auto",
+    "AutoModelForMultipleChoice": "compat.auto",
+    "AutoModelForNextSentencePrediction": "compat.auto",
+    "AutoModelForPreTraining": "compat.auto",
+    "AutoModelForTextEncoding": "compat.auto",
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",
     "PreTrainedModel": "compat.modeling",

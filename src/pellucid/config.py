@@ -94,7 +94,7 @@ class Config:
         if name.startswith("__"):
             raise AttributeError(name)
         key = self._aliases.get(name, name)
-        if key in self._given or key in self._defaults:
+        if key in self._given or (key in self._defaults and key != "num_labels"):
             return self.get(key)
         if key in COMMON:
             return self._common(key)
@@ -183,7 +183,7 @@ class Config:
         if key == "label2id":
             return {label: i for i, label in self.id2label.items()}
         if key == "num_labels":
-            return len(self._given["id2label"]) if self._given.get("id2label") else 2
+            return len(self._given["id2label"]) if self._given.get("id2label") else self._defaults.get(key, 2)
         return COMMON[key]
 
     # ------------------------------------------------------------------------------------------ writing

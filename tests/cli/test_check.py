@@ -90,15 +90,17 @@ def test_a_head_in_part_is_broken(call, tiny, tmp_path):
     assert "cls.predictions.transform.dense.bias" in failed["what"]
 
 
-def test_buffers_and_heads_without_a_task_are_set_aside(call, tiny, tmp_path):
+def test_buffers_are_set_aside_and_further_heads_are_found(call, tiny, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 
     whole = tiny("bert", "AutoModelForMaskedLM")
     held = load_file(whole / "model.safetensors")
-    held["cls.seq_relationship.bias"] = torch.zeros(2)
+    held |= {"cls.seq_relationship.weight": torch.zeros(2, 35), "cls.seq_relationship.bias": torch.zeros(2)}
+    held |= {"bert.pooler.dense.weight": torch.zeros(35, 35), "bert.pooler.dense.bias": torch.zeros(35)}
     held["bert.embeddings.position_ids"] = torch.arange(59)[None]
     save_file(held, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((whole / "config.json").read_text())
     code, report = found(call, tmp_path)
-    assert code == 0 and sum("1 set aside" in one["what"] for one in report["findings"]) == 2
+    assert code == 0 and sum("1 set aside" in one["what"] for one in report["findings"]) == 1
+    assert {*report["trained"]} >= {"AutoModelForMaskedLM", "AutoModelForPreTraining"}

@@ -48,7 +48,7 @@ def test_every_family_can_be_shown(call, tmp_path, family):
     code = json.loads(call("show", tmp_path, "--code", "--json").stdout)
     assert all(one.keys() == {"file", "name", "line", "source"} for one in code)
     names = {one["name"] for one in code}
-    assert {"Tower.run", "Block.forward", "Attention.forward"} <= names
+    assert "Tower.run" in names and any(name.endswith(".forward") for name in names)
     assert not {"Tapped.tap", "Linear.__init__", "Linear.__getattr__"} & names
 
 

@@ -39,7 +39,9 @@ class Batch:
         spans: for each sequence, the length that its rotary positions go by; `ends`, but for a prompt in pieces.
         extra: further inputs of each token, [N, ...], by name: boxes, languages, global attention.
         hidden: a list here collects the residual stream before every block.
+        task: what the model was loaded for; some attend by it where a call says nothing (Longformer).
         router: a list here collects the raw scores of every router, [N, E].
+        pooled: [B, D], left by a body whose heads read something else than the first token's final state.
     """
 
     lengths: Sequence[int]
@@ -53,7 +55,9 @@ class Batch:
     spans: Sequence[int] | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     hidden: list[Tensor] | None = None
+    task: str | None = None
     router: list[Tensor] | None = None
+    pooled: Tensor | None = None
     _shared: dict[Hashable, object] = field(default_factory=dict)
 
     @property
@@ -67,6 +71,11 @@ class Batch:
     def last(self) -> list[int]:
         """Index of each sequence's last token among the N."""
         return [end - 1 for end in accumulate(self.lengths)]
+
+    @property
+    def first(self) -> list[int]:
+        """Index of each sequence's first token among the N."""
+        return [0, *accumulate(self.lengths)][:-1]
 
     @property
     def rectangular(self) -> bool:

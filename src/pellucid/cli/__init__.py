@@ -16,6 +16,8 @@ COMMANDS = {
     "generate": "Continue a text with a language model.",
     "show": "Say what a model is: its parts, or the code that it runs.",
     "check": "Look over a model folder: config, weights, tokenizer, memory.",
+    "families": "List the model types that load, and how exact they are.",
+    "diff": "Find the first value where two models part.",
 }
 
 
@@ -54,4 +56,6 @@ def main() -> None:
     pellucid generate -m DIR "Dear reader,"  a continuation
     pellucid show DIR                        what this model is
     pellucid check DIR                       whether this folder holds together
+    pellucid families                        which architectures there are
+    pellucid diff A B                        where two models part
     """

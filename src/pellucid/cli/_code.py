@@ -15,13 +15,16 @@ from typing import Any
 import torch
 
 from pellucid.cli._folder import Known
+from pellucid.cli._parts import walk
 from pellucid.models.loading import initialise
 from pellucid.models.model import Model
+from pellucid.spec import Custom
 
 HOMES = ("pellucid.nn.", "pellucid.ops.", "pellucid.cache.", "pellucid.families.")
 PLUMBING = "pellucid.nn.tapped"
 # Sizes on which no other part of a spec depends: the same functions run. Three tokens go past a window of 2.
-SMALL = {"width": 16, "vocab": 16, "rows": 16, "hidden": 16, "window": 2}
+SMALL = {"vocab": 16, "rows": 16, "hidden": 16, "window": 2}
+WIDTH = {"width": 16}  # likewise, but for code of a family's own, which may have options of that size
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class Function:
 
 def functions(known: Known) -> list[Function]:
     """What a prompt of three tokens and one decode step call, in the order of first calls."""
-    model = Model(small(known.spec), known.config, known.family.table(known.config), known.task).eval()
+    spec = known.spec.of(known.task)
+    own = any(isinstance(part, Custom) for part in walk(spec))
+    little = small(spec, SMALL if own else SMALL | WIDTH)
+    model = Model(little, known.config, known.family.table(known.config, known.task), known.task).eval()
     initialise(model, torch.Generator().manual_seed(0))
     with torch.inference_mode(), watched() as called:
         exercise(model)
@@ -50,21 +56,21 @@ def page(known: Known, found: list[Function]) -> str:
     return "\n\n\n".join([head, *(f"# {one.file}: {one.name}\n\n{one.source}" for one in found)])
 
 
-def small(part: Any) -> Any:
+def small(part: Any, sizes: Mapping[str, int]) -> Any:
     """A spec of the same parts that is cheap to run; equal blocks are kept once."""
     if is_dataclass(part) and not isinstance(part, type):
         changed = {}
         for f in fields(part):
             value = getattr(part, f.name)
-            if f.name in SMALL:
-                changed[f.name] = value and SMALL[f.name]
+            if f.name in sizes:
+                changed[f.name] = value and sizes[f.name]
             elif f.name == "blocks":
-                changed[f.name] = tuple(small(block) for block in dict.fromkeys(value))
+                changed[f.name] = tuple(small(block, sizes) for block in dict.fromkeys(value))
             else:
-                changed[f.name] = small(value)
+                changed[f.name] = None if f.name == "depth" else small(value, sizes)
         return replace(part, **changed)
     if isinstance(part, Mapping):
-        return {key: small(value) for key, value in part.items()}
+        return {key: small(value, sizes) for key, value in part.items()}
     return part
 
 

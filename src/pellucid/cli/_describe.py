@@ -14,16 +14,16 @@ def rows(spec: s.Spec) -> list[tuple[str, str]]:
     """Label and text of each part, in the order in which a token meets them."""
     found = [*stack(spec.encoder, "encoder "), *stack(spec.stack, "decoder ")] if spec.encoder else stack(spec.stack)
     if spec.pooler:
-        found.append(("pooler", "dense and tanh on the first token"))
+        found.append(("pooler", f"dense and {spec.pooler} on the first token"))
     return found + [("heads", f"{task}: {words(head)}") for task, head in spec.heads.items()]
 
 
 def stack(stack: s.Stack, side: str = "") -> list[tuple[str, str]]:
     """An embedding, its positions, the kinds of blocks, the final norm."""
-    ropes = list(dict.fromkeys(getattr(block.attn, "rope", None) for block in stack.blocks))
+    ropes = list(dict.fromkeys(getattr(getattr(block, "attn", None), "rope", None) for block in stack.blocks))
     found = [(f"{side}embedding", f"{words(stack.embed)}, width {stack.width}")]
     found += [(f"{side}positions", text) for text in positions(stack, ropes)]
-    kinds: dict[s.Block, list[int]] = {}
+    kinds: dict[s.Block | s.Custom, list[int]] = {}
     for i, block in enumerate(stack.blocks):
         kinds.setdefault(block, []).append(i)
     first: list[str] = []
@@ -34,6 +34,10 @@ def stack(stack: s.Stack, side: str = "") -> list[tuple[str, str]]:
         if first:
             found.append((label, f"otherwise as block {next(iter(kinds.values()))[0]}"))
         first = first or lines
+    if stack.depth:
+        found.append((f"{side}depth", f"{len(stack.depth)} steps through {len(stack.blocks)} blocks"))
+    if stack.body:
+        found.append((f"{side}body", words(stack.body)))
     return [*found, (f"{side}final norm", words(stack.norm))] if stack.norm else found
 
 
@@ -42,12 +46,14 @@ def positions(stack: s.Stack, ropes: Sequence[s.Rope | None]) -> list[str]:
     return [words(part) for part in (stack.embed.positions, stack.relative_bias, *ropes) if part] or ["none"]
 
 
-def block_lines(block: s.Block, *, rope: bool) -> list[str]:
+def block_lines(block: s.Block | s.Custom, *, rope: bool) -> list[str]:
     """A block's parts; `rope` where the blocks of a stack differ in it."""
+    if isinstance(block, s.Custom):
+        return [words(block)]
     lines = [words(block.order)]
     for part in sorted(fields(block), key=lambda part: part.name == "mlp"):  # which runs last
         value = getattr(block, part.name)
-        if part.name in ("order", "dropout") or value is None:
+        if part.name in ("order", "dropout") or value in (None, part.default):
             continue
         lines.append(f"{part.name}: {words(value)}")
         if rope and hasattr(value, "rope"):
@@ -113,9 +119,32 @@ def _(part: s.Sandwich) -> str:
 
 
 @words.register
+def _(part: s.OutNorm) -> str:
+    return f"{words(part.norm)} after each part"
+
+
+@words.register
+def _(part: s.Parallel) -> str:
+    return f"parallel parts, {'one' if part.shared else 'each its'} {words(part.norm)} before them"
+
+
+@words.register
+def _(part: s.Custom) -> str:
+    """`pellucid.families.xlnet.relative:RelativeAttention`: its own code, with its options."""
+    module, _, name = part.path.partition(":")
+    options = (f"{key} {words(value)}" for key, value in part.options)
+    return listed(f"{name} of {module.removeprefix('pellucid.')}", *options)
+
+
+@words.register
 def _(part: s.Rope) -> str:
-    scaling = f", {words(part.scaling)}" if part.scaling else ""
-    return f"rotary on {part.dim} channels, theta {part.theta:g}{scaling}"
+    return listed(
+        f"rotary on {part.dim} channels",
+        f"theta {part.theta:g}",
+        part.interleaved and "in neighbouring pairs",
+        part.sections and f"axes of {' + '.join(map(str, part.sections))} pairs",
+        part.scaling and words(part.scaling),
+    )
 
 
 @words.register
@@ -137,7 +166,11 @@ def _(part: s.Attention) -> str:
         f"{heads} × {part.head_dim}",
         "causal" if part.causal else "both directions",
         part.window and f"window {part.window}",
+        part.chunk and f"chunks of {part.chunk}",
         part.cap and f"scores capped at {part.cap:g}",
+        part.sinks and "sinks",
+        part.qk_norm and f"{words(part.qk_norm.norm)} on {'q' if part.qk_norm.queries_only else 'q and k'}",
+        part.gate and f"{part.gate.act} gate for each {part.gate.per}",
         not usual and f"scale {part.scale:g}",
         part.biases and f"bias on {part.biases}",
     )
@@ -145,7 +178,13 @@ def _(part: s.Attention) -> str:
 
 @words.register
 def _(part: s.Mlp) -> str:
-    return listed(part.act + (", gated" if part.gated else ""), str(part.hidden), part.bias and "bias")
+    return listed(words(part.act), part.gated and "gated", str(part.hidden), part.bias and "bias")
+
+
+@words.register
+def _(part: s.Moe) -> str:
+    chosen = f"{part.router.top_k} of {part.experts} experts by {part.router.score}, each {words(part.expert)}"
+    return listed(chosen, part.shared and f"and one for all: {words(part.shared.mlp)}")
 
 
 @words.register
@@ -159,11 +198,16 @@ def _(part: s.Embed) -> str:
 
 
 @words.register
+def _(part: s.Transform) -> str:
+    return listed("dense", part.act, part.norm and words(part.norm))
+
+
+@words.register
 def _(part: s.LmHead) -> str:
     return listed(
         "tied to the embedding" if part.tied else "a matrix of its own",
         part.bias and "bias",
-        part.transform and f"after dense, {part.transform.act}, {words(part.transform.norm)}",
+        part.transform and f"after {words(part.transform)}",
         part.scale and f"input times {part.scale:g}",
         part.cap and f"logits capped at {part.cap:g}",
     )
@@ -171,7 +215,7 @@ def _(part: s.LmHead) -> str:
 
 @words.register
 def _(part: s.SequenceHead) -> str:
-    return f"{part.labels} labels, from {'the pooler' if part.pool == 'pooler' else 'the last token'}"
+    return f"{part.labels} labels, from {POOLS[part.pool]}"
 
 
 @words.register
@@ -182,6 +226,27 @@ def _(part: s.TokenHead) -> str:
 @words.register
 def _(part: s.SpanHead) -> str:
     return "start and end of an answer"
+
+
+POOLS: dict[s.Pool, str] = {
+    "pooler": "the pooler", "first": "the first token", "last": "the last token", "mean": "the mean of the tokens",
+    "eos": "the last end token",
+}  # fmt: skip
+
+
+@words.register
+def _(part: s.ChoiceHead) -> str:
+    return f"a score for each choice, from {POOLS[part.pool]}"
+
+
+@words.register
+def _(part: s.PairHead) -> str:
+    return "whether two sentences belong together"
+
+
+@words.register
+def _(part: s.PretrainingHead) -> str:
+    return "; ".join(words(head) for head in (part.lm, part.pair, part.token) if head)
 
 
 def listed(*texts: Any) -> str:

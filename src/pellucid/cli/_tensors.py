@@ -12,9 +12,9 @@ from torch import nn
 from pellucid.cli._folder import Known, parameters, size_text
 from pellucid.models.loading import DTYPES, HEADS, choose_dtype
 from pellucid.models.model import Model, Report
-from pellucid.spec import Attention, Task
+from pellucid.spec import Attention, Block, LatentAttention, Task
 from pellucid.weights.source import Weights
-from pellucid.weights.table import Table
+from pellucid.weights.table import OTHER_HEAD, Table
 
 if TYPE_CHECKING:
     from pellucid.cli.check import Findings
@@ -29,6 +29,10 @@ AUTO: dict[Task | None, str] = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+    "multiple-choice": "AutoModelForMultipleChoice",
+    "next-sentence": "AutoModelForNextSentencePrediction",
+    "pretraining": "AutoModelForPreTraining",
+    "text-encoding": "AutoModelForTextEncoding",
 }
 
 
@@ -54,11 +58,13 @@ class Expected:
 
 def expected(known: Known) -> dict[Task | None, Expected]:
     """Each task's parameters, from modules on torch's meta device: no memory, no second list of shapes."""
-    table = known.family.table(known.config)
+    whole = known.spec.of(known.task)  # of an encoder-decoder, the part that was saved
     found: dict[Task | None, Expected] = {}
-    for task in (None, *known.spec.heads):
+    for task in (None, *whole.heads):
+        if whole.of(task) != whole:
+            continue
         with torch.device("meta"):
-            model = Model(known.spec, known.config, table, task)
+            model = Model(whole, known.config, known.family.table(known.config, task), task)
         parameters = nn.Module.named_parameters(model, remove_duplicate=False)
         found[task] = Expected({name: tuple(p.shape) for name, p in parameters}, model.ties())
     return found
@@ -66,50 +72,47 @@ def expected(known: Known) -> dict[Task | None, Expected]:
 
 @dataclass
 class Placed:
-    """Where the tensors of the files went."""
+    """Where the tensors of the files went, for one task."""
 
     filled: set[str] = field(default_factory=set)
     aside: Counter[str] = field(default_factory=Counter)  # reason -> tensors that no parameter takes
+    elsewhere: set[str] = field(default_factory=set)  # tensors of other heads
     homeless: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
 
 
-def place_all(weights: Weights, table: Table, shapes: dict[str, Shape]) -> Placed:
-    """Every tensor of the files, by the family's table."""
-    placed = Placed()
+def place_all(weights: Weights, table: Table, model: Expected) -> Placed:
+    """Every tensor of the files, by the table of a task."""
+    placed, shapes = Placed(), model.shapes
     for name in weights.names:
         place = table.find(name)
         if place is None:
             placed.homeless.append(name)
+        elif place.unused == OTHER_HEAD or (place.slots and not all(slot in shapes for slot in place.slots)):
+            head = not place.slots or place.slots[0].split(".")[0] in HEADS
+            placed.elsewhere.add(name) if head else placed.homeless.append(name)
         elif place.recomputed or place.unused:
             placed.aside["buffers that follow from the config" if place.recomputed else place.unused] += 1
-        elif not all(slot in shapes for slot in place.slots):
-            if place.slots[0].split(".")[0] in HEADS:
-                placed.aside["of a head that this version does not have"] += 1
-            else:
-                placed.homeless.append(name)
-        elif (there := weights.entry(name).shape) == (wanted := place.shape(shapes)):
-            placed.filled.update(place.slots)
         else:
             placed.filled.update(place.slots)
-            placed.misfits.append(f"{name} is {list(there)}, the config wants {list(wanted)}")
+            if (there := weights.entry(name).shape) != (wanted := place.shape(shapes)):
+                placed.misfits.append(f"{name} is {list(there)}, the config wants {list(wanted)}")
+    for tied, owner in model.ties.items():
+        if {tied, owner} & placed.filled:
+            placed.filled |= {tied, owner}
     return placed
 
 
 def look_at_tensors(found: Findings, known: Known, weights: Weights) -> None:
     """Every tensor has a place, every parameter a tensor of its shape; which heads are there."""
     models = expected(known)
-    table = known.family.table(known.config)
-    shapes = {slot: shape for model in models.values() for slot, shape in model.shapes.items()}
-    placed = place_all(weights, table, shapes)
-    for tied, owner in (pair for model in models.values() for pair in model.ties.items()):
-        if {tied, owner} & placed.filled:
-            placed.filled |= {tied, owner}
-    missing = [slot for slot in models[None].body() if slot not in placed.filled]
+    placed = {task: place_all(weights, known.family.table(known.config, task), model) for task, model in models.items()}
+    own = placed[known.task if known.task in placed else None]
+    table = known.family.table(known.config, known.task)
     troubles = {
-        "without a place in this model": placed.homeless,
-        "of another shape": placed.misfits,
-        "not in the files": file_names(missing, table),
+        "without a place in this model": own.homeless,
+        "of another shape": own.misfits,
+        "not in the files": file_names([slot for slot in models[None].body() if slot not in own.filled], table),
     }
     for trouble, names in troubles.items():
         if names:
@@ -118,23 +121,32 @@ def look_at_tensors(found: Findings, known: Known, weights: Weights) -> None:
     if any(troubles.values()):
         return
     found.ok("weights", "every tensor has a place, every parameter a tensor of its shape")
-    for reason, count in placed.aside.items():
-        found.ok("weights", f"{count} set aside: {reason}")
-    look_at_heads(found, known, models, placed.filled, table)
+    own.aside["of a head that this version does not have"] = len(
+        set.intersection(*(each.elsewhere for each in placed.values()))
+    )
+    for reason, count in own.aside.items():
+        if count:
+            found.ok("weights", f"{count} set aside: {reason}")
+    look_at_heads(found, known, models, placed)
 
 
 def look_at_heads(
-    found: Findings, known: Known, models: dict[Task | None, Expected], filled: set[str], table: Table
+    found: Findings, known: Known, models: dict[Task | None, Expected], placed: dict[Task | None, Placed]
 ) -> None:
-    """Which Auto classes find their head in the files."""
-    states = {task: _state(model, filled) for task, model in models.items()}
+    """Which Auto classes find their head in the files. One of another shape is neither there nor new."""
+    fits = [task for task in models if not placed[task].misfits]
+    states = {task: _state(models[task], placed[task].filled) for task in fits}
     held: list[Task | None] = [None, *(task for task, lost in states.items() if task and lost == {})]
     whole = {slot for task in held for slot in models[task].shapes}
+    told: set[str] = set()
     for task, lost in states.items():
-        broken = {head: slots for head, slots in lost.items() if slots and task}
-        known_parts = {slot for head in broken for slot in models[task].heads()[head] if slot in filled}
-        if broken and not known_parts <= whole:
-            names = file_names([slot for slots in broken.values() for slot in slots], table)
+        broken = {head: slots for head, slots in lost.items() if slots and task and head not in told}
+        there = {slot for head in broken for slot in models[task].heads()[head] if slot in placed[task].filled}
+        if broken and not there <= whole:
+            told |= broken.keys()
+            names = file_names(
+                [slot for slots in broken.values() for slot in slots], known.family.table(known.config, task)
+            )
             what = f"the {task} head is there in part; not in the files: {some(names)}"
             found.fail("weights", what, "download the weights again")
     new = [AUTO[task] for task, lost in states.items() if task and lost and not any(lost.values())]
@@ -171,14 +183,24 @@ def look_at_memory(found: Findings, known: Known, weights: Weights) -> None:
     else:
         how = "converted, and a CPU packs matrices beside that: up to twice as much"
     found.ok("memory", f"weights {size_text(size)} in {name}; {how}")
-    blocks = [block for block in known.spec.stack.blocks if isinstance(block.attn, Attention) and block.attn.causal]
-    token = sum(2 * block.attn.kv_heads * block.attn.head_dim for block in blocks) * dtype.itemsize
+    mixers = [block.attn for block in known.spec.stack.blocks if isinstance(block, Block)]
+    token = sum(cached(mixer) for mixer in mixers) * dtype.itemsize
     context = known.spec.context
     if token:
         whole = f", {size_text(token * context)} for the full context of {context}" if context else ""
         found.ok("memory", f"cache {size_text(token)} a token{whole}")
     found.facts |= {"dtype": name, "weight_bytes": size, "cache_bytes_per_token": token}
     found.facts["cache_bytes_full_context"] = token * context if context else None
+
+
+def cached(mixer: object) -> int:
+    """Numbers that a layer keeps of each token."""
+    match mixer:
+        case Attention(causal=True, kv_heads=heads, head_dim=K, value_dim=V):
+            return heads * (K + (V or K))
+        case LatentAttention(causal=True):
+            return mixer.kv_rank + mixer.rope_dim
+    return 0
 
 
 def file_names(slots: list[str], table: Table) -> list[str]:

@@ -76,7 +76,7 @@ def notes(spec: Spec, files: Stored | None) -> list[str]:
         found.append("float16 computes in float32 on a CPU, unless another dtype is asked for")
     if files and len(files.bytes) > 1:
         found.append(f"the files mix {', '.join(sorted(files.bytes))}; it computes in {files.dtype} if nothing is said")
-    if any(getattr(block.attn, "cap", None) for block in spec.stack.blocks):
+    if any(getattr(getattr(block, "attn", None), "cap", None) for block in spec.stack.blocks):
         found.append("capped scores: attention is written out, torch's fused kernels know no cap")
     return found
 

@@ -6,7 +6,7 @@
     IGNORED    key -> values at which ignoring it is right (None: any)
     WEIGHTS    file name -> slot (`weights/table.py`), or a function of the config that returns it;
                BASE is the prefix that headless files leave out
-    HEADS      task -> more of the same, where a file name means something for that task alone
+    HEADS      task -> more of the same, where a file name means something for that task alone; or a function too
     spec(c)    Config -> Spec; heads that CLASSES does not name are dropped
 
 ALIASES, IGNORED, BASE and HEADS may be left out. The directory is the registry: the family of `xlm-roberta` is
@@ -48,7 +48,8 @@ class Family:
         """What the files of a task call things."""
         weights = self.module.WEIGHTS
         entries = cast(Mapping[str, Entry], weights(config.copy()) if callable(weights) else weights)
-        heads = cast("Mapping[Task | None, Mapping[str, Entry]]", getattr(self.module, "HEADS", {}))
+        own = getattr(self.module, "HEADS", {})
+        heads = cast("Mapping[Task | None, Mapping[str, Entry]]", own(config.copy()) if callable(own) else own)
         return Table(
             entries, base=getattr(self.module, "BASE", ""), head=heads.get(task),
             others=[name for other, names in heads.items() if other != task for name in names],

@@ -14,7 +14,7 @@ from typing import Any
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import classes as classes_of
-from pellucid.families._read import activation
+from pellucid.families._read import activation, read_rope
 from pellucid.spec import (
     Activation,
     Attention,
@@ -42,7 +42,7 @@ from pellucid.spec import (
     TokenHead,
     Transform,
 )
-from pellucid.weights.table import Entry, Recomputed
+from pellucid.weights.table import Entry, Recomputed, Unused
 
 # What the reference gives to most encoders.
 USUAL: tuple[Task, ...] = (
@@ -121,6 +121,13 @@ HIDDEN: dict[Task | None, dict[str, Entry]] = {
     },
 }
 
+
+def idle(pooler: str, *tasks: Task) -> dict[Task | None, dict[str, Entry]]:
+    """For a family's HEADS: tasks whose files hold a pooler that they do not read."""
+    names: dict[str, Entry] = {f"{pooler}.{{p}}": Unused("a pooler that this task does not read", kept=True)}
+    return dict.fromkeys(tasks, names)
+
+
 # ------------------------------------------------------------------------------------------------ parts
 
 
@@ -140,15 +147,21 @@ def head_size(c: Config) -> tuple[int, int]:
 def attention(c: Config, **options: Any) -> Attention:
     """Attention in both directions, or causal where the config makes the model a decoder."""
     heads, head_dim = head_size(c)
+    usual: dict[str, Any] = {"causal": bool(c.get("is_decoder")), "biases": "qkvo"}
     return Attention(
         heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5,
-        **{"causal": bool(c.get("is_decoder")), "biases": "qkvo"} | options,
-        dropout=c.share("attention_probs_dropout_prob"),
+        dropout=c.share("attention_probs_dropout_prob"), **usual | options,
     )  # fmt: skip
 
 
 def mlp(c: Config) -> Mlp:
     return Mlp(hidden=c.size("intermediate_size"), act=activation(c.hidden_act, c), gated=False, bias=True)
+
+
+def block(c: Config, attn: Attention | Custom, ffn: Mlp | Custom | None = None) -> Block:
+    """BERT's block around another mixer, or another feed-forward part."""
+    order = PostNorm(norm=layer_norm(c))
+    return Block(attn=attn, mlp=ffn or mlp(c), order=order, dropout=c.share("hidden_dropout_prob"))
 
 
 def counted(c: Config) -> LearnedPositions:
@@ -171,15 +184,25 @@ def embedding(c: Config, **options: Any) -> Embed:
 # ------------------------------------------------------------------------------------------------ heads
 
 
-def lm_head(c: Config, act: Activation | None = None, **options: Any) -> LmHead:
-    """Dense, activation, norm, vocabulary; `act` where it is not the stack's."""
-    transform = Transform(act=act or activation(c.hidden_act, c), norm=layer_norm(c), **options)
-    return LmHead(tied=c.tie_word_embeddings, bias=True, transform=transform)
+def lm_head(c: Config, *, tied: bool | None = None, **options: Any) -> LmHead:
+    """Dense, the stack's activation and norm, vocabulary; `options` say what differs in the transform.
+
+    Args:
+        tied: as the config says, if not given.
+    """
+    if "act" not in options:
+        options["act"] = activation(c.hidden_act, c)
+    if "norm" not in options:
+        options["norm"] = layer_norm(c)
+    return LmHead(
+        tied=c.tie_word_embeddings if tied is None else tied, bias=True, transform=Transform(**options)
+    )  # fmt: skip
 
 
 def before_labels(c: Config) -> float:
-    """The dropout before a classifier."""
-    return float(c.share("classifier_dropout", null=c.share("hidden_dropout_prob")))
+    """The dropout before a classifier: under either of its names, or the stack's."""
+    key = "classifier_dropout_prob" if "classifier_dropout_prob" in c.to_dict() else "classifier_dropout"
+    return float(c.share(key, null=c.share("hidden_dropout_prob")))
 
 
 def heads(c: Config, lm: LmHead, *, hidden: Dense | None = None, pool: Pool = "pooler") -> dict[Task, Head]:
@@ -229,6 +252,28 @@ def encoder(
     return Spec(
         family=family, stack=whole, pooler=pooler, heads=heads, context=context or room(embed.positions)
     )  # fmt: skip
+
+
+def rotary_encoder(
+    c: Config,
+    family: str,
+    mlp: Mlp,
+    lm: LmHead,
+    *,
+    biases: str = "qkvo",
+    hidden: Dense | None = None,
+    pool: Pool = "pooler",
+) -> Spec:
+    """BERT with rotary positions in the place of its table."""
+    _, head_dim = head_size(c)
+    given = c.size("head_dim", null=head_dim)
+    if given != head_dim:
+        raise ConfigError(f"head_dim={given} is not {head_dim}", where=c.where, next="leave it out")
+    embed = embedding(c, positions=None, token_types=c.number("type_vocab_size"))
+    attn = attention(c, rope=read_rope(c, head_dim), biases=biases)
+    block = Block(attn=attn, mlp=mlp, order=PostNorm(norm=layer_norm(c)), dropout=embed.dropout)
+    found, layers = heads(c, lm, hidden=hidden, pool=pool), c.layers("num_hidden_layers")
+    return encoder(c, family, [block] * layers, embed=embed, heads=found, context=c.size("max_position_embeddings"))
 
 
 def room(positions: Positions | None) -> int | None:

@@ -6,10 +6,14 @@ WEIGHTS = {**under("model.layers.{i}.mamba.", MAMBA2, base=""), ...}
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families._decoder import layer_types, rms
+from pellucid.families._read import activation
+from pellucid.spec import DeltaNet, Mamba2
 from pellucid.weights.table import Entry, Fused
 
 MAMBA: dict[str, Entry] = {
@@ -34,6 +38,13 @@ MAMBA2: dict[str, Entry] = {
     "norm.weight": "blocks.{i}.attn.norm.weight",
     "out_proj.{p}": "blocks.{i}.attn.out.{p}",
 }
+DELTANET: dict[str, Entry] = {
+    "conv1d.weight": Fused("blocks.{i}.attn.{}_conv.weight", "qkv"),
+    "dt_bias": "blocks.{i}.attn.dt_bias",
+    "A_log": "blocks.{i}.attn.a_log",
+    "norm.weight": "blocks.{i}.attn.norm.weight",
+    "out_proj.weight": "blocks.{i}.attn.out.weight",
+}
 SHORTCONV: dict[str, Entry] = {
     "in_proj.{p}": Fused("blocks.{i}.attn.{}.{p}", "bcx"),
     "conv.{p}": "blocks.{i}.attn.conv.{p}",
@@ -50,6 +61,45 @@ BESIDE: dict[str, tuple[Any, ...] | None] = dict.fromkeys(
 )  # fmt: skip
 
 INFINITY = {"__float__": "Infinity"}  # as transformers 5 writes it: JSON has none
+
+
+# Types of layers as files said them up to transformers 4.
+OLD_TYPES = {"mamba": "linear_attention", "attention": "full_attention"}
+
+
+def hybrid_types(c: Config, usual: Callable[[int], str]) -> list[str]:
+    """Which layers attend and which recur: `layer_types` under old and new names."""
+    types = layer_types(c, ("full_attention", "linear_attention", *OLD_TYPES), usual)
+    return [OLD_TYPES.get(kind, kind) for kind in types]
+
+
+def mamba2(c: Config, **options: Any) -> Mamba2:
+    """Mamba 2 by the keys that hybrid models have for it; `options` are further fields of `spec.Mamba2`."""
+    inner = c.size("mamba_d_ssm", null=c.size("mamba_expand") * c.size("hidden_size"))
+    heads, groups = c.size("mamba_n_heads"), c.size("mamba_n_groups")
+    head_dim = inner // heads if c.get("mamba_d_head") in ("auto", None) else c.size("mamba_d_head")
+    if heads * head_dim != inner or heads % groups:
+        what = f"{heads} heads of {head_dim} channels in {groups} groups, for {inner} channels"
+        raise ConfigError(what, where=c.where, next="correct mamba_n_heads, mamba_d_head or mamba_n_groups")
+    options = {"norm": rms(c), "norm_groups": groups} | options
+    return Mamba2(
+        heads=heads, head_dim=head_dim, state=c.size("mamba_d_state"), groups=groups, kernel=c.size("mamba_d_conv"),
+        conv_bias=c.mamba_conv_bias, bias=c.mamba_proj_bias, act=activation(c.hidden_act, c), step=step_limits(c),
+        **options,
+    )  # fmt: skip
+
+
+def delta_net(c: Config, **options: Any) -> DeltaNet:
+    """Gated DeltaNet by the keys that Qwen gives it."""
+    keys, values = c.size("linear_num_key_heads"), c.size("linear_num_value_heads")
+    if values % keys:
+        what = f"linear_num_value_heads={values} is no multiple of linear_num_key_heads={keys}"
+        raise ConfigError(what, where=c.where, next="correct config.json")
+    return DeltaNet(
+        key_heads=keys, value_heads=values, key_dim=c.size("linear_key_head_dim"),
+        value_dim=c.size("linear_value_head_dim"), kernel=c.size("linear_conv_kernel_dim"),
+        act=activation(c.hidden_act, c), **{"norm": rms(c)} | options,
+    )  # fmt: skip
 
 
 def step_rank(c: Config, key: str) -> int:

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families._decoder import GENERIC, classes, token_dropout
 from pellucid.families._read import activation
 from pellucid.spec import (
     Attention,
@@ -13,14 +14,15 @@ from pellucid.spec import (
     Mlp,
     PreNorm,
     SequenceHead,
+    SpanHead,
     Spec,
     Stack,
+    Task,
+    TokenHead,
 )  # fmt: skip
-from pellucid.weights.table import Fused, Recomputed, Transposed
+from pellucid.weights.table import Entry, Fused, Recomputed, Transposed
 
-CLASSES = {
-    None: "GPT2Model", "causal-lm": "GPT2LMHeadModel", "sequence-classification": "GPT2ForSequenceClassification",
-}  # fmt: skip
+CLASSES = classes("GPT2", *GENERIC) | {"causal-lm": "GPT2LMHeadModel", "pretraining": "GPT2LMHeadModel"}
 DEFAULTS = {
     "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
     "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,
@@ -37,6 +39,7 @@ IGNORED = {
 }
 
 BASE = "transformer."
+HEADS: dict[Task | None, dict[str, Entry]] = {"token-classification": {"classifier.{p}": "classifier.out.{p}"}}
 WEIGHTS = {
     "transformer.wte.weight": "embed.tokens.weight",
     "transformer.wpe.weight": "embed.positions.weight",
@@ -53,6 +56,7 @@ WEIGHTS = {
     "transformer.ln_f.{p}": "norm.{p}",
     "lm_head.weight": "lm_head.out.weight",
     "score.weight": "classifier.out.weight",
+    "qa_outputs.{p}": "span.out.{p}",
     "transformer.h.{i}.attn.bias": Recomputed("causal mask"),
     "transformer.h.{i}.attn.masked_bias": Recomputed("masked score"),
 }
@@ -94,6 +98,8 @@ def spec(c: Config) -> Spec:
         heads={
             "causal-lm": LmHead(tied=c.tie_word_embeddings),
             "sequence-classification": SequenceHead(labels=c.size("num_labels"), pool="last", bias=False),
+            "token-classification": TokenHead(labels=c.size("num_labels"), dropout=token_dropout(c)),
+            "question-answering": SpanHead(),
         },
         context=positions,
     )  # fmt: skip

@@ -2,16 +2,37 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families._decoder import classes
 from pellucid.families._read import activation
-from pellucid.spec import Attention, Block, Embed, LmHead, Mlp, PreNorm, RelativeBias, RmsNorm, Spec, Stack
+from pellucid.spec import (
+    Attention,
+    Block,
+    Dense,
+    Embed,
+    Head,
+    LmHead,
+    Mlp,
+    PreNorm,
+    RelativeBias,
+    RmsNorm,
+    SequenceHead,
+    SpanHead,
+    Spec,
+    Stack,
+    Task,
+    TokenHead,
+)
 from pellucid.weights.table import Entry, Unused
 
-CLASSES = {None: "T5Model", "seq2seq-lm": "T5ForConditionalGeneration"}
+TASKS: tuple[Task, ...] = (
+    "seq2seq-lm", "sequence-classification", "token-classification", "question-answering", "text-encoding",
+)  # fmt: skip
+CLASSES = classes("T5", *TASKS) | {"pretraining": "T5ForConditionalGeneration"}
 DEFAULTS = {
     "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": None,
     "num_heads": 8, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "dropout_rate": 0.1,
     "layer_norm_epsilon": 1e-6, "feed_forward_proj": "relu", "pad_token_id": 0, "eos_token_id": 1,
-    "is_encoder_decoder": True, "tie_word_embeddings": True,
+    "is_encoder_decoder": True, "tie_word_embeddings": True, "classifier_dropout": 0.0,
 }  # fmt: skip
 ALIASES = {
     "hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
@@ -45,6 +66,14 @@ def sides(side: str, at: str, cross: bool) -> dict[str, Entry]:
     }
 
 
+LABELS: dict[str, Entry] = {
+    "classification_head.dense.{p}": "classifier.dense.{p}",
+    "classification_head.out_proj.{p}": "classifier.out.{p}",
+    "classifier.{p}": "classifier.out.{p}",
+    "qa_outputs.{p}": "span.out.{p}",
+}
+
+
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     absent = ".wi.weight" if c.feed_forward_proj.startswith("gated-") else ".wi_1.weight"
     names: dict[str, Entry] = {
@@ -55,7 +84,8 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": Unused("never read in T5's own code"),
     }
     names |= sides("encoder", "encoder.", cross=False) | sides("decoder", "", cross=True)
-    return {name: slot for name, slot in names.items() if not name.endswith(absent)}
+    names = {name: slot for name, slot in names.items() if not name.endswith(absent)}
+    return names | {f"transformer.{name}": slot for name, slot in names.items()} | LABELS
 
 
 def spec(c: Config) -> Spec:
@@ -97,9 +127,19 @@ def spec(c: Config) -> Spec:
         family="t5",
         stack=stack(decoder_layers, decoder=True),
         encoder=stack(layers, decoder=False),
-        heads={"seq2seq-lm": head},
+        heads={"seq2seq-lm": head, **labels(c)},
         decoder_start=c.pad_token_id if start is None else start,
     )
+
+
+def labels(c: Config) -> dict[Task, Head]:
+    """What stands on the decoder's output for the text itself, and for tokens on the encoder's."""
+    count, drop = c.size("num_labels"), c.share("classifier_dropout", null=0.0)
+    return {
+        "sequence-classification": SequenceHead(labels=count, pool="eos", hidden=Dense(act="tanh"), dropout=drop),
+        "token-classification": TokenHead(labels=count, dropout=drop),
+        "question-answering": SpanHead(),
+    }
 
 
 def act_name(kind: str) -> str:

@@ -37,6 +37,7 @@ class Asked:
         first, last: [B] where an answer starts and ends.
         pair: [B] the label of two sentences.
         choices: rows that are one question.
+        pooled: [B, D], where not the first token's state is what stands for a sequence.
     """
 
     shape: Packing
@@ -47,6 +48,11 @@ class Asked:
     last: Tensor | None = None
     pair: Tensor | None = None
     choices: int = 1
+    pooled: Tensor | None = None
+
+    def firsts(self, x_ND: Tensor) -> Tensor:
+        """What stands for each sequence, [B, D]."""
+        return x_ND[self.shape.first()] if self.pooled is None else self.pooled
 
 
 def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
@@ -54,12 +60,15 @@ def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
     shape, labels = asked.shape, asked.labels
     match model.head_spec:
         case None:
-            pooled = model.pooler(x_ND[shape.first()]) if model.pooler is not None else None
+            pooled = model.pooler(asked.firsts(x_ND)) if model.pooler is not None else None
             return {"last_hidden_state": shape.unpack(x_ND), "pooler_output": pooled}
         case LmHead() as head:
             return language(model, x_ND, asked, shift=model.task == "causal-lm" and not head.labels_ahead)
         case SequenceHead(pool=pool):
-            logits = model.classifier(pool_of(model, pool, x_ND, asked))
+            late = pool == "late"
+            logits = (
+                means(model.classifier(x_ND), shape) if late else model.classifier(pool_of(model, pool, x_ND, asked))
+            )
             loss = None if labels is None else heads.label_loss(logits, labels, model.config.problem_type)
             return {"loss": loss, "logits": logits}
         case ChoiceHead(pool=pool):
@@ -147,15 +156,20 @@ def pool_of(model: Model, pool: Pool, x_ND: Tensor, asked: Asked) -> Tensor:
     match pool:
         case "pooler":
             assert model.pooler is not None
-            return model.pooler(x_ND[shape.first()])
+            return model.pooler(asked.firsts(x_ND))
         case "first":
-            return x_ND[shape.first()]
-        case "mean":
-            return torch.stack([one.mean(0) for one in x_ND.split(list(shape.lengths))])
+            return asked.firsts(x_ND)
+        case "mean" | "late":
+            return means(x_ND, shape)
         case "last":
             return x_ND[last_tokens(shape, asked.ids, model.config.pad_token_id)]
         case "eos":
             return x_ND[end_tokens(shape, asked.ids, model.config.eos_token_id)]
+
+
+def means(x_ND: Tensor, shape: Packing) -> Tensor:
+    """The mean of each sequence's tokens."""
+    return torch.stack([one.mean(0) for one in x_ND.split(list(shape.lengths))])
 
 
 def last_tokens(shape: Packing, ids_BT: Tensor | None, pad: int | None) -> list[int]:

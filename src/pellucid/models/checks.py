@@ -66,7 +66,7 @@ def labels_of(
         case LmHead() | PretrainingHead(lm=LmHead()):
             whole_numbers("labels", labels, ((batch, time),), least=0, below=vocab, besides=IGNORE)
         case PretrainingHead():
-            whole_numbers("labels", labels, ((batch, time),), least=0, below=2, besides=IGNORE)
+            whole_numbers("labels", labels, ((batch, time),), least=0, below=2)
         case TokenHead(labels=count):
             whole_numbers("labels", labels, ((batch, time),), least=0, below=count, besides=IGNORE)
         case ChoiceHead():

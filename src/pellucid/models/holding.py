@@ -16,6 +16,7 @@ from pellucid.models.report import Report
 from pellucid.models.watching import Watchable
 from pellucid.nn.linear import Linear
 from pellucid.nn.parts import Embedding
+from pellucid.nn.parts import Table as Vectors
 from pellucid.nn.tower import Tower
 from pellucid.nn.watched import stored
 from pellucid.spec import Head, LmHead, PretrainingHead, Spec, Task, language
@@ -198,5 +199,4 @@ class Holding(Watchable):
         return self._stored().dtype
 
     def _stored(self) -> Tensor:
-        weight: Tensor = stored(self.embed.tokens)
-        return weight
+        return stored(next(table for table in self.embed.tokens.modules() if isinstance(table, Vectors)))

@@ -17,6 +17,7 @@ from pellucid import families, hub
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
 from pellucid.models.model import Model, Report
+from pellucid.models.sides import table_for
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
@@ -29,7 +30,7 @@ from pellucid.weights.table import OTHER_HEAD, Place, Table
 log = logging.getLogger("pellucid")
 
 # Modules that belong to a task rather than to the network: absent as a whole, they are new; in part, they are broken.
-HEADS = ("lm_head", "classifier", "span", "next_sentence", "pooler")
+HEADS = ("lm_head", "classifier", "span", "next_sentence", "pooler", "head")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -137,7 +138,7 @@ def _outline(model_class: type[Model], spec: Spec, config: Config, table: Table,
     """The model without memory for its parameters."""
     try:
         with torch.device("meta"):
-            return model_class(spec, config, table, task)
+            return model_class(spec.of(task), config, table_for(task, table, spec), task)
     except RuntimeError as error:  # a product of sizes beyond 63 bits
         raise ConfigError(
             f"no tensor has the sizes that the config asks for: {str(error).splitlines()[0]}",
@@ -362,10 +363,11 @@ def _assign(
 
 def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:
     path, _, last = slot.rpartition(".")
-    parameter = nn.Parameter(tensor)
+    owner = model.get_submodule(path)
+    parameter = nn.Parameter(tensor, requires_grad=dict.__getitem__(owner._parameters, last).requires_grad)
     if source is not None:
         parameter.source = source  # type: ignore[attr-defined]  # read by nn/linear.py
-    model.get_submodule(path)._parameters[last] = parameter
+    owner._parameters[last] = parameter
 
 
 def _compare_buffer(model: Model, kind: str, name: str, weights: Weights) -> None:

@@ -38,7 +38,7 @@ class Model(Holding):
     `blocks.3.attn.pattern`. File names work too, where a module or a state dict is asked for.
 
     Args:
-        spec, table: of the part that the task needs (`Spec.of`, `Family.table`).
+        spec, table: of the part that the task needs (`Spec.of`, `sides.table_for`).
         task: which head; None for the hidden states alone.
     """
 
@@ -113,6 +113,8 @@ class Model(Holding):
         self._refuse_unknown(extra)
         wants_hidden = self._wish(output_hidden_states, "output_hidden_states")
         wants_patterns = self._wish(output_attentions, "output_attentions")
+        if token_type_ids is not None and "token_type_ids" in self.stack.inputs:  # the family's own kind of types
+            extra, token_type_ids = extra | {"token_type_ids": token_type_ids}, None
         given = Inputs(input_ids, inputs_embeds, attention_mask, position_ids, token_type_ids, extra)
         choices = 1
         if isinstance(self.head_spec, ChoiceHead):
@@ -143,7 +145,7 @@ class Model(Holding):
         with self.patterns(self, wants_patterns) as patterns, self.threads(len(x_ND)):
             x_ND = self.run(x_ND, batch, None if given.types is None else shape.pack(given.types))
             asked = Asked(
-                shape, first.ids, labels, logits_to_keep, start_positions, end_positions, pair, choices
+                shape, first.ids, labels, logits_to_keep, start_positions, end_positions, pair, choices, batch.pooled
             )  # fmt: skip
             result |= answer(self, x_ND, asked)
         batch.finish()
@@ -226,6 +228,7 @@ class Model(Holding):
         check_end(tower.stack, max(ends))
         ids_N, extra = given.packed(shape, tower.stack)
         batch = Batch(shape.lengths, place_N, ends, cache, memory=memory, ids=ids_N, axes=axes_AN, extra=extra)
+        batch.task = self.task
         return shape.pack(x_BTD), shape, batch
 
     def _encode(self, given: Inputs, *, hidden: bool, patterns: bool) -> Output:
@@ -336,7 +339,9 @@ class Model(Holding):
     def _collect(self, result: dict[str, Any], shape: Packing, batch: Batch, patterns: dict[str, list[Tensor]]) -> None:
         side = "decoder_" if self.encoder is not None else ""
         if batch.hidden is not None:
-            result[f"{side}hidden_states"] = tuple(shape.unpack(x_ND) for x_ND in batch.hidden)
+            result[f"{side}hidden_states"] = tuple(
+                x if x.dim() == 3 else shape.unpack(x) for x in batch.hidden  # bodies may have other lengths
+            )  # fmt: skip
         if patterns["attn"]:
             result[f"{side}attentions"] = tuple(patterns["attn"])
         if patterns["cross"]:

@@ -28,7 +28,7 @@ class Group:
 
     q_BTHK: Tensor
     k_BSJK: Tensor
-    v_BSJK: Tensor
+    v_BSJU: Tensor
     end: int  # position after the last key, among the sequence's tokens
 
 
@@ -70,13 +70,8 @@ class Attention(Tapped):
             mixed = self.through_pattern(groups, batch, bias)
         else:
             mixed = [self.attend(group, batch, bias) for group in groups]
-        mix_NHK = self.tap("mix", mixed[0] if len(mixed) == 1 else torch.cat(mixed))
-        if self.gate is not None:
-            mix_NHK = self.gate(x_ND, mix_NHK)
-        mix_NF = mix_NHK.flatten(1)
-        if self.out_norm is not None:
-            mix_NF = self.out_norm(mix_NF)
-        return self.tap("out", self.o(mix_NF))
+        mix_NHU = self.tap("mix", mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+        return self.tap("out", self.output(mix_NHU, x_ND))
 
     # -------------------------------------------------------------------------- queries, keys, values
 
@@ -87,7 +82,8 @@ class Attention(Tapped):
             return None
         dtype = x_ND.dtype
         return batch.once(
-            (rope, dtype), lambda: rotation(rope, batch.positions, batch.lengths, batch.spans or batch.ends, dtype, batch.axes)
+            (rope, dtype),
+            lambda: rotation(rope, batch.positions, batch.lengths, batch.spans or batch.ends, dtype, batch.axes),
         )
 
     def queries(self, x_ND: Tensor, turn: Turn | None, batch: Batch) -> Tensor:
@@ -105,12 +101,12 @@ class Attention(Tapped):
             k_MJK = k_MJK * spec.k_scale
         if spec.clip is not None:
             v_MF = v_MF.clamp(-spec.clip, spec.clip)
-        v_MJK = v_MF.unflatten(-1, (spec.kv_heads, -1))
+        v_MJU = v_MF.unflatten(-1, (spec.kv_heads, -1))
         if self.v_norm is not None:
-            v_MJK = self.v_norm(v_MJK)
+            v_MJU = self.v_norm(v_MJU)
         if spec.v_scale != 1:
-            v_MJK = v_MJK * spec.v_scale
-        return self.tap("k", k_MJK), self.tap("v", v_MJK)
+            v_MJU = v_MJU * spec.v_scale
+        return self.tap("k", k_MJK), self.tap("v", v_MJU)
 
     def heads(self, x_NF: Tensor, heads: int, norm: nn.Module | None, turn: Turn | None) -> Tensor:
         """A projection's output by heads: normed and turned, in the family's order."""
@@ -129,6 +125,16 @@ class Attention(Tapped):
             x_NHK = by_head(x_NHK)
         return x_NHK
 
+    def output(self, mix_NHU: Tensor, x_ND: Tensor) -> Tensor:
+        """Mixtures of all heads to the residual's width."""
+        if self.gate is not None:
+            mix_NHU = self.gate(x_ND, mix_NHU)
+        mix_NF = mix_NHU.flatten(1)
+        if self.out_norm is not None:
+            mix_NF = self.out_norm(mix_NF)
+        out_ND: Tensor = self.o(mix_NF)
+        return out_ND
+
     # -------------------------------------------------------------------------- who attends to what
 
     def over_itself(self, q_NHK: Tensor, x_ND: Tensor, turn: Turn | None, batch: Batch) -> list[Group]:
@@ -136,20 +142,20 @@ class Attention(Tapped):
         if self.spec.kv_from is not None:
             shared: list[Group] = batch.once(("keys of", self.spec.kv_from), list)
             return self.with_queries(q_NHK, shared, batch)
-        k_NJK, v_NJK = self.keys_values(x_ND, turn)
+        k_NJK, v_NJU = self.keys_values(x_ND, turn)
         lengths = list(batch.lengths)
-        pieces = list(zip(q_NHK.split(lengths), k_NJK.split(lengths), v_NJK.split(lengths)))
+        pieces = list(zip(q_NHK.split(lengths), k_NJK.split(lengths), v_NJU.split(lengths)))
         groups = [Group(q[None], k[None], v[None], len(q)) for q, k, v in pieces]
         for i, row in enumerate(batch.kept):
             _, k, v = pieces[i]
-            k_SJK, v_SJK = row.write(self.layer, k.detach(), v.detach(), self.spec.window or self.spec.chunk)
+            k_SJK, v_SJU = row.write(self.layer, k.detach(), v.detach(), self.spec.window or self.spec.chunk)
             if row.length:
-                groups[i] = Group(groups[i].q_BTHK, k_SJK[None], v_SJK[None], row.length + lengths[i])
+                groups[i] = Group(groups[i].q_BTHK, k_SJK[None], v_SJU[None], row.length + lengths[i])
         if batch.rectangular:
             square = (len(lengths), lengths[0])
             groups = [
                 Group(
-                    q_NHK.unflatten(0, square), k_NJK.unflatten(0, square), v_NJK.unflatten(0, square), lengths[0]
+                    q_NHK.unflatten(0, square), k_NJK.unflatten(0, square), v_NJU.unflatten(0, square), lengths[0]
                 )
             ]  # fmt: skip
         if self.lends:
@@ -160,9 +166,9 @@ class Attention(Tapped):
         """The keys and values of an earlier layer, under this layer's queries."""
         if len(groups) < len(batch.lengths):  # one rectangle
             q_BTHK = q_NHK.unflatten(0, (len(batch.lengths), batch.lengths[0]))
-            return [Group(q_BTHK, groups[0].k_BSJK, groups[0].v_BSJK, groups[0].end)]
+            return [Group(q_BTHK, groups[0].k_BSJK, groups[0].v_BSJU, groups[0].end)]
         pieces = q_NHK.split(list(batch.lengths))
-        return [Group(q[None], group.k_BSJK, group.v_BSJK, group.end) for q, group in zip(pieces, groups)]
+        return [Group(q[None], group.k_BSJK, group.v_BSJU, group.end) for q, group in zip(pieces, groups)]
 
     def over_memory(self, q_NHK: Tensor, batch: Batch) -> list[Group]:
         """Attention over the encoder's output, kept in the cache after the first call."""
@@ -170,15 +176,15 @@ class Attention(Tapped):
         if batch.memory is None:
             extents = [row.cross_attention[self.layer] for row in batch.kept]
             return [Group(q[None], e.k[None], e.v[None], len(e.k)) for q, e in zip(q_NHK.split(lengths), extents)]
-        k_MJK, v_MJK = self.keys_values(batch.memory.x, None)
+        k_MJK, v_MJU = self.keys_values(batch.memory.x, None)
         sizes = list(batch.memory.lengths)
-        pieces = list(zip(q_NHK.split(lengths), k_MJK.split(sizes), v_MJK.split(sizes)))
+        pieces = list(zip(q_NHK.split(lengths), k_MJK.split(sizes), v_MJU.split(sizes)))
         for row, (_, k, v) in zip(batch.kept, pieces):
             row.cross_attention[self.layer] = Extent(k.detach(), v.detach())
         if len(set(lengths)) == 1 and len(set(sizes)) == 1:
             wide, deep = (len(lengths), lengths[0]), (len(sizes), sizes[0])
             return [
-                Group(q_NHK.unflatten(0, wide), k_MJK.unflatten(0, deep), v_MJK.unflatten(0, deep), sizes[0])
+                Group(q_NHK.unflatten(0, wide), k_MJK.unflatten(0, deep), v_MJU.unflatten(0, deep), sizes[0])
             ]  # fmt: skip
         return [Group(q[None], k[None], v[None], len(k)) for q, k, v in pieces]
 
@@ -190,15 +196,15 @@ class Attention(Tapped):
         T, S = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
         if self.spec.causal and window is not None and window + T - 1 < S:  # no query of this call sees further back
             S = window + T - 1
-            group = Group(group.q_BTHK, group.k_BSJK[:, -S:], group.v_BSJK[:, -S:], group.end)
-        out_BTHK = attend(
+            group = Group(group.q_BTHK, group.k_BSJK[:, -S:], group.v_BSJU[:, -S:], group.end)
+        out_BTHU = attend(
             group.q_BTHK,
             group.k_BSJK,
-            group.v_BSJK,
+            group.v_BSJU,
             dropout=self.spec.dropout if self.training else 0.0,
             **self.scoring(T, S, group.end, batch, bias),
         )
-        return out_BTHK.flatten(0, 1)
+        return out_BTHU.flatten(0, 1)
 
     def scoring(self, T: int, S: int, end: int, batch: Batch, bias: Bias | None) -> dict[str, Any]:
         """Scale, visibility and bias for T queries at the end of S keys; shared by layers of a kind."""
@@ -215,7 +221,7 @@ class Attention(Tapped):
             "allow_TS": None
             if square or everything
             else batch.once((T, S, end, *limits.values()), lambda: visible(T, S, end=end, device=device, **limits)),
-            "bias_HTS": None if bias is None else batch.once((T, S, bias), lambda: bias(T, S)),
+            "bias_HTS": None if bias is None else batch.once((T, S, bias), lambda: bias(T, S).to(device)),
         }
 
     def through_pattern(self, groups: list[Group], batch: Batch, bias: Bias | None) -> list[Tensor]:
@@ -227,13 +233,13 @@ class Attention(Tapped):
             t, s = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
             share_BHTS = pattern(group.q_BTHK, group.k_BSJK, **self.scoring(t, s, group.end, batch, bias))
             shares.append(F.pad(share_BHTS, (0, S - s, 0, T - t)))
-        whole_BHTS = self.tap("pattern", torch.cat(shares).to(groups[0].v_BSJK.dtype))
+        whole_BHTS = self.tap("pattern", torch.cat(shares).to(groups[0].v_BSJU.dtype))
         mixed, start = [], 0
         for group in groups:
             B, t = group.q_BTHK.shape[:2]
             share_BHTS = whole_BHTS[start : start + B, :, :t, : group.k_BSJK.shape[1]]
             share_BHTS = F.dropout(share_BHTS, self.spec.dropout, self.training)
-            mixed.append(mix(share_BHTS, group.v_BSJK).flatten(0, 1))
+            mixed.append(mix(share_BHTS, group.v_BSJU).flatten(0, 1))
             start += B
         return mixed
 
@@ -246,9 +252,9 @@ class Gating(nn.Module):
         self.spec = spec
         self.proj = Linear(width, heads * (value_dim if spec.per == "channel" else 1), bias=spec.bias)
 
-    def forward(self, x_ND: Tensor, mix_NHK: Tensor) -> Tensor:
-        open_NHK = self.proj(x_ND).unflatten(-1, (mix_NHK.shape[1], -1))
-        return mix_NHK * activate(open_NHK, self.spec.act)
+    def forward(self, x_ND: Tensor, mix_NHU: Tensor) -> Tensor:
+        open_NHK = self.proj(x_ND).unflatten(-1, (mix_NHU.shape[1], -1))
+        return mix_NHU * activate(open_NHK, self.spec.act)
 
 
 def head_norm(heads: int, head_dim: int, spec: QkNorm) -> nn.Module:

@@ -42,7 +42,7 @@ class AlibiBias(nn.Module):
         self.heads, self.spec = heads, spec
 
     def forward(self, T: int, S: int) -> Tensor:
-        """[H, 1, S]."""
+        """[H, T, S], a view of [H, 1, S]."""
         n = 2 ** math.floor(math.log2(self.heads))
         power = [-self.spec.bias_max / n * (i + 1) for i in range(n)]
         power += [-self.spec.bias_max / (2 * n) * (2 * i + 1) for i in range(self.heads - n)]
@@ -51,14 +51,14 @@ class AlibiBias(nn.Module):
             bias_H1S = (slope_H11.bfloat16() * torch.arange(S).bfloat16()).float()
         else:
             bias_H1S = slope_H11 * torch.arange(1 - S, 1)
-        return bias_H1S * self.spec.scale
+        return (bias_H1S * self.spec.scale).expand(-1, T, -1)
 
 
 Bias = nn.Module
 
 
 def score_bias(heads: int, spec: ScoreBias) -> Bias:
-    """The module of a bias; called with T and S it gives [H, T or 1, S]."""
+    """The module of a bias; called with T and S it gives [H, T, S]."""
     match spec:
         case RelativeBias():
             return DistanceBias(heads, spec)

@@ -48,6 +48,10 @@ def mixer(width: int, spec: s.Mixer, layer: int) -> nn.Module:
             from pellucid.nn.mamba import Mamba2
 
             return Mamba2(width, spec, layer)
+        case s.Together():
+            from pellucid.nn.together import Together
+
+            return Together(width, spec, layer)
         case s.Wkv():
             from pellucid.nn.wkv import Wkv
 
@@ -77,7 +81,7 @@ class Block(Tapped):
         for part, module in (("attn", self.attn), ("cross", self.cross), ("mlp", self.mlp)):
             if module is not None:
                 self.add_norms(part, width)
-        self.scalar = nn.Parameter(torch.empty(1)) if spec.scalar else None
+        self.scalar = nn.Parameter(torch.empty(1), requires_grad=False) if spec.scalar else None
 
     def add_norms(self, part: str, width: int) -> None:
         order = self.spec.order

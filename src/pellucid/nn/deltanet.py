@@ -56,14 +56,9 @@ class DeltaNet(Tapped):
         tail, state = past or (None, None)
         taps = torch.cat((self.q_conv.weight, self.k_conv.weight, self.v_conv.weight))
         qkv_BTF, tail = causal_conv(qkv_BTF, taps[:, 0], None, tail)
-        keys = spec.key_heads * spec.key_dim
-        q_BTF, k_BTF, v_BTF = activate(qkv_BTF, spec.act).split((keys, keys, spec.value_heads * spec.value_dim), dim=-1)
-        y_BTHU, state = linear_attention(
-            unit(q_BTF.unflatten(-1, (spec.key_heads, -1))) * spec.key_dim**-0.5,
-            unit(k_BTF.unflatten(-1, (spec.key_heads, -1))),
-            v_BTF.unflatten(-1, (spec.value_heads, -1)),
-            decay_BTH,
-            beta_BTH,
-            state,
-        )
+        widths = (spec.key_heads * spec.key_dim,) * 2 + (spec.value_heads * spec.value_dim,)
+        q, k, v = activate(qkv_BTF, spec.act).split(widths, dim=-1)
+        q_BTJK, k_BTJK = (unit(x.unflatten(-1, (spec.key_heads, -1))) for x in (q, k))
+        v_BTHU = v.unflatten(-1, (spec.value_heads, -1))
+        y_BTHU, state = linear_attention(q_BTJK * spec.key_dim**-0.5, k_BTJK, v_BTHU, decay_BTH, beta_BTH, state)
         return y_BTHU, (tail, state)

@@ -33,19 +33,20 @@ IGNORE = -100  # a label that does not count
 
 
 class Transforming(nn.Module):
-    """Dense, activation, norm."""
+    """Dense, activation, norm; the first two perhaps twice."""
 
     def __init__(self, width: int, spec: Transform) -> None:
         super().__init__()
         self.spec = spec
         out = spec.width or width
-        self.dense = Linear(width, out, bias=spec.bias)
+        self.inner = Linear(width, spec.inner, bias=spec.bias) if spec.inner else None
+        self.dense = Linear(spec.inner or width, out, bias=spec.bias)
         self.norm = norm(out, spec.norm) if spec.norm else None
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        x_ND = self.dense(x_ND)
-        if self.spec.act is not None:
-            x_ND = activate(x_ND, self.spec.act)
+        for dense in (self.inner, self.dense):
+            if dense is not None:
+                x_ND = dense(x_ND) if self.spec.act is None else activate(dense(x_ND), self.spec.act)
         return x_ND if self.norm is None else self.norm(x_ND)
 
 
@@ -186,9 +187,8 @@ def label_loss(logits_BC: Tensor, labels: Tensor, problem: str | None) -> Tensor
 
 def replaced_loss(logits_N: Tensor, labels_N: Tensor) -> Tensor:
     """Yes or no for each token. arXiv 2003.10555, section 2."""
-    counts = labels_N != IGNORE
-    wanted = labels_N[counts].to(torch.promote_types(logits_N.dtype, torch.float32))
-    return F.binary_cross_entropy_with_logits(upcast(logits_N[counts]), wanted)
+    logits_N = upcast(logits_N)
+    return F.binary_cross_entropy_with_logits(logits_N, labels_N.to(logits_N.dtype))
 
 
 def span_loss(start_BT: Tensor, end_BT: Tensor, first_B: Tensor, last_B: Tensor) -> Tensor:

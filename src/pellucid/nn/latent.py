@@ -47,7 +47,7 @@ class LatentAttention(Attention):
         )  # fmt: skip
         queries = spec.heads * (spec.nope_dim + spec.rope_dim)
         if spec.q_rank is None:
-            self.q = Linear(width, queries, bias="q" in spec.biases)
+            self.q = Linear(width, queries, bias=False)
         else:
             self.q_a = Linear(width, spec.q_rank, bias="q" in spec.biases)
             self.q_norm = norm(spec.q_rank, spec.norm)
@@ -85,8 +85,8 @@ class LatentAttention(Attention):
         """Keys and values of all heads, [S, H, K] each."""
         spec = self.latent
         c_SR, k_SP = c_S1R[:, 0].split([spec.kv_rank, spec.rope_dim], dim=-1)
-        k_SHK, v_SHK = self.kv_b(c_SR).unflatten(-1, (spec.heads, -1)).split([spec.nope_dim, spec.value_dim], dim=-1)
-        return torch.cat((k_SHK, k_SP[:, None].expand(-1, spec.heads, -1)), dim=-1), v_SHK
+        k_SHK, v_SHU = self.kv_b(c_SR).unflatten(-1, (spec.heads, -1)).split([spec.nope_dim, spec.value_dim], dim=-1)
+        return torch.cat((k_SHK, k_SP[:, None].expand(-1, spec.heads, -1)), dim=-1), v_SHU
 
     # -------------------------------------------------------------------------- who attends to what
 
@@ -97,13 +97,13 @@ class LatentAttention(Attention):
         rows = batch.kept
         absorb = [self.absorbs(n, row.length) for n, row in zip(lengths, rows)] or [False] * len(lengths)
         if not all(absorb):
-            k_NHK, v_NHK = self.grown(c_N1R)
-            k_NHK, v_NHK = self.tap("k", k_NHK), self.tap("v", v_NHK)
+            k_NHK, v_NHU = self.grown(c_N1R)
+            k_NHK, v_NHU = self.tap("k", k_NHK), self.tap("v", v_NHU)
             if batch.rectangular:
                 square = (len(lengths), lengths[0])
-                q, k, v = (z.unflatten(0, square) for z in (q_NHK, k_NHK, v_NHK))
+                q, k, v = (z.unflatten(0, square) for z in (q_NHK, k_NHK, v_NHU))
                 whole = Group(q, k, v, lengths[0])
-            new = list(zip(k_NHK.split(lengths), v_NHK.split(lengths)))
+            new = list(zip(k_NHK.split(lengths), v_NHU.split(lengths)))
         groups: list[Group] = []
         for i, (q, c) in enumerate(zip(q_NHK.split(lengths), c_N1R.split(lengths))):
             end = lengths[i] + (rows[i].length if rows else 0)
@@ -142,7 +142,7 @@ class LatentAttention(Attention):
         return torch.cat((q_THR, q_THK[..., nope:]), dim=-1)
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
-        mix_NHK = super().attend(group, batch, bias)
+        mix_NHU = super().attend(group, batch, bias)
         if isinstance(group, Absorbed):
-            return torch.einsum("nhr,hkr->nhk", mix_NHK, self.by_head()[1])
-        return mix_NHK
+            return torch.einsum("nhr,hkr->nhk", mix_NHU, self.by_head()[1])
+        return mix_NHU

@@ -128,11 +128,11 @@ class Packed:
         return True
 
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
-        x_NI = x if x.dim() == 2 else x.flatten(0, -2)
-        rows = x_NI.shape[0]
+        flat = x if x.dim() == 2 else x.flatten(0, -2)
+        rows = flat.shape[0]
         if rows < PACKED_ROWS:
-            x_NI = x_NI.expand(PACKED_ROWS, -1).contiguous()
-        y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, self.matrix, bias_O, "none", [], "")[:rows]
+            flat = flat.expand(PACKED_ROWS, -1).contiguous()
+        y_NO = torch.ops.mkldnn._linear_pointwise(flat, self.matrix, bias_O, "none", [], "")[:rows]
         return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
 
 

@@ -86,13 +86,17 @@ class Mamba2(Tapped):
         self.a_log = nn.Parameter(torch.empty(spec.heads))
         self.d = nn.Parameter(torch.empty(spec.heads))
         self.norm = GroupedRms(inner, spec.norm, spec.norm_groups) if spec.norm else None
-        self.out = Linear(inner, width, bias=spec.bias)
+        self.out = Linear(inner, width, bias=spec.bias if spec.out_bias is None else spec.out_bias)
 
     def forward(self, x_ND: Tensor, batch: Batch, bias: object = None) -> Tensor:
-        xbc_NF = torch.cat((self.x(x_ND), self.b(x_ND), self.c(x_ND)), dim=-1)
-        step_NH = F.softplus(upcast(self.dt(x_ND)) + self.dt_bias).clamp(*self.spec.step)
-        mix_NF = self.tap("mix", along_time(batch, self.layer, [xbc_NF, step_NH], self.mix))
-        return self.tap("out", self.out(self.gated(mix_NF, F.silu(upcast(self.z(x_ND)))).to(x_ND.dtype)))
+        z_NF, x_NF, b_NK, c_NK, dt_NH = (
+            part(x_ND) if scale == 1 else part(x_ND) * scale
+            for part, scale in zip((self.z, self.x, self.b, self.c, self.dt), self.spec.scales)
+        )
+        step_NH = F.softplus(upcast(dt_NH) + self.dt_bias).clamp(*self.spec.step)
+        mix_NF = along_time(batch, self.layer, [torch.cat((x_NF, b_NK, c_NK), dim=-1), step_NH], self.mix)
+        gated_NF = self.gated(self.tap("mix", mix_NF), F.silu(upcast(z_NF)))
+        return self.tap("out", self.out(gated_NF.to(x_ND.dtype)))
 
     def mix(self, xbc_BTF: Tensor, step_BTH: Tensor, past: State | None) -> tuple[Tensor, State]:
         spec = self.spec

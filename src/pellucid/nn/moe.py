@@ -16,7 +16,7 @@ from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored
 from pellucid.ops.elementwise import soft_cap, upcast
-from pellucid.ops.moe import route
+from pellucid.ops.moe import route, sigmoid
 from pellucid.spec import Moe as Spec
 from pellucid.spec import Router as RouterSpec
 
@@ -76,7 +76,7 @@ class Moe(Tapped):
             out_ND = self.leave(out_ND.to(x_ND.dtype))
         if self.shared is not None:
             shared_ND = self.shared(x_ND)
-            out_ND = out_ND + (shared_ND if self.shared_gate is None else shared_ND * self.shared_gate(x_ND).sigmoid())
+            out_ND = out_ND + (shared_ND if self.shared_gate is None else shared_ND * sigmoid(self.shared_gate(x_ND)))
         if self.spec.shared is not None and self.spec.shared.average:
             out_ND = out_ND / 2
         out_ND = out_ND.to(x_ND.dtype)
@@ -85,6 +85,9 @@ class Moe(Tapped):
     def routed(self, x_ND: Tensor, experts_NA: Tensor, weights_NA: Tensor) -> Tensor:
         """The weighted sum of what each token's experts say; in the weights' dtype, to be rounded once."""
         N, A = experts_NA.shape
+        if N == 1 and not self.spec.scale_input:  # a token alone needs no sorting
+            said = torch.cat([self.experts[i](x_ND) for i in experts_NA[0].tolist()])[None]
+            return (said * weights_NA[..., None]).sum(1)
         by_expert, pair = experts_NA.flatten().sort(stable=True)  # pair n A + a: the a-th choice of token n
         chosen, counts = by_expert.unique_consecutive(return_counts=True)
         x = x_ND[pair // A]
@@ -92,5 +95,5 @@ class Moe(Tapped):
             x = (x * weights_NA.flatten()[pair, None]).to(x_ND.dtype)
         pieces = x.split(counts.tolist())
         said = torch.cat([self.experts[i](piece) for i, piece in zip(chosen.tolist(), pieces)])
-        said = torch.empty_like(said).index_copy(0, pair, said).unflatten(0, (N, A))
+        said = said[pair.argsort()].unflatten(0, (N, A))
         return said.sum(1) if self.spec.scale_input else (said * weights_NA[..., None]).sum(1)

@@ -14,7 +14,7 @@ from pellucid.nn.linear import Linear
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored, watch
 from pellucid.ops.elementwise import rms_norm
-from pellucid.ops.positions import count_but, sinusoids
+from pellucid.ops.positions import behind_first, count_but, sinusoids
 from pellucid.spec import Custom, Embed, LayerNorm, LearnedPositions, Norm, Positions, RmsNorm, Sinusoidal
 
 
@@ -26,9 +26,9 @@ class Rms(nn.Module):
         self.spec = spec
         self.weight = nn.Parameter(torch.empty(width)) if spec.weight else None
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         s = self.spec
-        return rms_norm(x_ND, self.weight, eps=s.eps, offset=s.offset, round_first=s.round_first)
+        return rms_norm(x, self.weight, eps=s.eps, offset=s.offset, round_first=s.round_first)
 
 
 class Layer(nn.Module):
@@ -40,15 +40,15 @@ class Layer(nn.Module):
         self.weight = nn.Parameter(torch.empty(width)) if spec.weight else None
         self.bias = nn.Parameter(torch.empty(width)) if spec.bias else None
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         weight: Tensor | None = self.weight
         bias: Tensor | None = self.bias
         if weight is not None and self.spec.offset:
             weight = weight + self.spec.offset
         if weight is None or weight.dim() == 1:
-            return F.layer_norm(x_ND, x_ND.shape[-1:], weight, bias, self.spec.eps)
-        unit_ND = F.layer_norm(x_ND, x_ND.shape[-1:], None, None, self.spec.eps) * weight
-        return unit_ND if bias is None else unit_ND + bias
+            return F.layer_norm(x, x.shape[-1:], weight, bias, self.spec.eps)
+        unit = F.layer_norm(x, x.shape[-1:], None, None, self.spec.eps) * weight
+        return unit if bias is None else unit + bias
 
 
 def norm(width: int | Sequence[int], spec: Norm) -> nn.Module:
@@ -129,24 +129,29 @@ class Embedding(Tapped):
         self.spec = spec
         inner = spec.width or width
         added = width if spec.project_first else inner
-        self.tokens = Table(spec.vocab, inner)
+        self.tokens = custom(spec.tokens)(inner, spec.tokens) if spec.tokens else Table(spec.vocab, inner)
         self.positions = positions(added, spec.positions) if spec.positions else None
         self.types = Table(spec.token_types, added) if spec.token_types else None
+        self.change = custom(spec.change)(inner, spec.change) if spec.change else None
         self.features = custom(spec.features)(added, spec.features) if spec.features else None
         self.norm = norm(added, spec.norm) if spec.norm else None
-        self.project = Linear(inner, width, bias=spec.projection_bias) if inner != width else None
+        projects = spec.project and (inner != width or spec.neighbours)
+        read = inner * (1 + 2 * spec.neighbours)
+        self.project = Linear(read, width, bias=spec.projection_bias) if projects else None
 
     def forward(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None) -> Tensor:
         """`x_ND` are the token vectors, looked up by the caller or given by the user."""
         spec = self.spec
+        if self.change is not None:
+            x_ND = self.change(x_ND, batch)
         if spec.scale is not None:
             x_ND = x_ND * torch.tensor(spec.scale, dtype=x_ND.dtype, device=x_ND.device)
         if self.project is not None and spec.project_first:
-            x_ND = self.project(x_ND)
+            x_ND = self.project(joined(x_ND, batch, spec.neighbours) if spec.neighbours else x_ND)
         if self.norm is not None and spec.norm_first:
             x_ND = self.norm(x_ND)
         if self.types is not None:
-            x_ND = x_ND + self.types(torch.zeros_like(batch.positions) if types_N is None else types_N)
+            x_ND = x_ND + self.types(self.untyped(batch) if types_N is None else types_N)
         if self.positions is not None:
             x_ND = x_ND + self.positions(batch).to(x_ND.dtype)
         if self.features is not None:
@@ -157,3 +162,21 @@ class Embedding(Tapped):
         if self.project is not None and not spec.project_first:
             x_ND = self.project(x_ND)
         return self.tap("out", x_ND)
+
+    def untyped(self, batch: Batch) -> Tensor:
+        """Types of tokens for which none were given."""
+        end = self.spec.question_end
+        if end is None or batch.ids is None or batch.task != "question-answering":
+            return torch.zeros_like(batch.positions)
+        return behind_first(batch.ids, batch.lengths, end).long()
+
+
+def joined(x_ND: Tensor, batch: Batch, neighbours: int) -> Tensor:
+    """Each token's vector between those of its neighbours, the following ones first; zeros beyond the ends."""
+    pieces = []
+    for group in batch.groups():
+        x_BTD = batch.gather(x_ND, group)
+        wide = F.pad(x_BTD, (0, 0, neighbours, neighbours))
+        shifts = range(2 * neighbours, -1, -1)
+        pieces.append(torch.cat([wide[:, shift : shift + x_BTD.shape[1]] for shift in shifts], dim=-1))
+    return batch.scatter(pieces)

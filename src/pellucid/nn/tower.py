@@ -50,7 +50,7 @@ class Tower(Tapped):
         if self.out is not None:
             x_ND = self.out(x_ND)
         x_ND = self.tap("final", F.dropout(x_ND, self.stack.dropout, self.training))
-        if batch.hidden is not None:
+        if batch.hidden is not None and self.body is None:  # a body collects its own
             batch.hidden.append(x_ND)
         return x_ND
 

@@ -58,8 +58,8 @@ class WholeAttention(Tapped):
             mixed = self.through_pattern(wholes, batch, bias)
         else:
             mixed = [self.mixture(whole, batch, bias) for whole in wholes]
-        mix_NHK = batch.scatter([self.finish(mix_BTHK, whole) for mix_BTHK, whole in zip(mixed, wholes)])
-        return self.tap("out", self.o(self.tap("mix", mix_NHK).flatten(1)))
+        mix_NHU = batch.scatter([self.finish(mix_BTHK, whole) for mix_BTHK, whole in zip(mixed, wholes)])
+        return self.tap("out", self.o(self.tap("mix", mix_NHU).flatten(1)))
 
     def project(self, name: str, x_ND: Tensor) -> Tensor:
         out_NF: Tensor = self.get_submodule(name)(x_ND)

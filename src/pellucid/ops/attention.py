@@ -115,17 +115,17 @@ def pattern(
     return torch.cat((score_BHTS, sink_BHT1), dim=-1).softmax(-1)[..., :-1]
 
 
-def mix(pattern_BHTS: Tensor, v_BSJK: Tensor) -> Tensor:
+def mix(pattern_BHTS: Tensor, v_BSJU: Tensor) -> Tensor:
     """Values weighted by the pattern, [B, T, H, K] in v's dtype."""
-    J = v_BSJK.shape[2]
-    pattern_BJRTS = pattern_BHTS.to(v_BSJK.dtype).unflatten(1, (J, -1))
-    return torch.einsum("bjrts,bsjk->btjrk", pattern_BJRTS, v_BSJK).flatten(2, 3)
+    J = v_BSJU.shape[2]
+    pattern_BJRTS = pattern_BHTS.to(v_BSJU.dtype).unflatten(1, (J, -1))
+    return torch.einsum("bjrts,bsjk->btjrk", pattern_BJRTS, v_BSJU).flatten(2, 3)
 
 
 def attend(
     q_BTHK: Tensor,
     k_BSJK: Tensor,
-    v_BSJK: Tensor,
+    v_BSJU: Tensor,
     *,
     scale: float,
     causal: bool = False,
@@ -139,35 +139,40 @@ def attend(
 
     Torch's fused kernels know no soft cap, so a capped layer takes the written-out form.
     """
-    if sinks_H is not None and cap is None and _normaliser_known(q_BTHK, v_BSJK):
-        return _attend_with_sinks(q_BTHK, k_BSJK, v_BSJK, sinks_H, scale, causal, _mask(allow_TS, bias_HTS, q_BTHK))
+    if sinks_H is not None and cap is None and _normaliser_known(q_BTHK, v_BSJU):
+        return _attend_with_sinks(q_BTHK, k_BSJK, v_BSJU, sinks_H, scale, causal, _mask(allow_TS, bias_HTS, q_BTHK))
     if cap is not None or sinks_H is not None:
         share_BHTS = pattern(
             q_BTHK, k_BSJK, scale=scale, causal=causal, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap, sinks_H=sinks_H
         )
-        return mix(F.dropout(share_BHTS, dropout), v_BSJK)
+        return mix(F.dropout(share_BHTS, dropout), v_BSJU)
     B, T, H, _ = q_BTHK.shape
     S, J = k_BSJK.shape[1:3]
-    k_BJSK, v_BJSK = k_BSJK.transpose(1, 2), v_BSJK.transpose(1, 2)
+    k_BJSK, v_BJSU = k_BSJK.transpose(1, 2), v_BSJU.transpose(1, 2)
     if T == 1 and H != J and bias_HTS is None and allow_TS is None and not causal:
         # The queries that share a key head are rows of one small product: 10 times faster than one by one.
         q_BJRK = q_BTHK[:, 0].unflatten(1, (J, -1))
-        out_BJRK = F.scaled_dot_product_attention(q_BJRK, k_BJSK, v_BJSK, scale=scale, dropout_p=dropout)
-        return out_BJRK.reshape(B, 1, H, -1)
-    mask, narrow = _mask(allow_TS, bias_HTS, q_BTHK), v_BSJK.shape[-1]
-    if narrow < k_BSJK.shape[-1]:  # the kernels that do not build the pattern want values as wide as keys
-        v_BJSK = F.pad(v_BJSK, (0, k_BSJK.shape[-1] - narrow))
-    out_BHTK = F.scaled_dot_product_attention(
-        q_BTHK.transpose(1, 2),
-        k_BJSK,
-        v_BJSK,
-        attn_mask=mask,
+        out_BJRU = F.scaled_dot_product_attention(q_BJRK, k_BJSK, v_BJSU, scale=scale, dropout_p=dropout)
+        return out_BJRU.reshape(B, 1, H, -1)
+    # The kernels that do not build the pattern want keys and values of one width; zeros change neither.
+    channels = v_BJSU.shape[-1]
+    wide = max(channels, k_BJSK.shape[-1])
+    out = F.scaled_dot_product_attention(
+        _widened(q_BTHK.transpose(1, 2), wide),
+        _widened(k_BJSK, wide),
+        _widened(v_BJSU, wide),
+        attn_mask=_mask(allow_TS, bias_HTS, q_BTHK),
         is_causal=causal,
         scale=scale,
         dropout_p=dropout,
         enable_gqa=H != J,
     )
-    return out_BHTK[..., :narrow].transpose(1, 2)
+    return out[..., :channels].transpose(1, 2)
+
+
+def _widened(x: Tensor, channels: int) -> Tensor:
+    spare = channels - x.shape[-1]
+    return F.pad(x, (0, spare)) if spare else x
 
 
 def _mask(allow_TS: Tensor | None, bias_HTS: Tensor | None, like: Tensor) -> Tensor | None:
@@ -176,22 +181,22 @@ def _mask(allow_TS: Tensor | None, bias_HTS: Tensor | None, like: Tensor) -> Ten
     return bias_HTS.to(like.dtype).masked_fill(~allow_TS, float("-inf"))
 
 
-def _normaliser_known(q_BTHK: Tensor, v_BSJK: Tensor) -> bool:
+def _normaliser_known(q_BTHK: Tensor, v_BSJU: Tensor) -> bool:
     """Whether torch's kernel for this call also returns the logarithm of the softmax's denominator."""
     return (
-        q_BTHK.device.type == "cpu" and q_BTHK.shape[-1] == v_BSJK.shape[-1] and not torch.is_grad_enabled()
+        q_BTHK.device.type == "cpu" and q_BTHK.shape[-1] == v_BSJU.shape[-1] and not torch.is_grad_enabled()
     )  # fmt: skip
 
 
 def _attend_with_sinks(
-    q_BTHK: Tensor, k_BSJK: Tensor, v_BSJK: Tensor, sinks_H: Tensor, scale: float, causal: bool, mask: Tensor | None
+    q_BTHK: Tensor, k_BSJK: Tensor, v_BSJU: Tensor, sinks_H: Tensor, scale: float, causal: bool, mask: Tensor | None
 ) -> Tensor:
     """Without sinks first; then each query keeps exp(L) / (exp(L) + exp(sink)), L the log of its denominator."""
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=q_BTHK.dtype).masked_fill_(~mask, float("-inf"))
-    q_BHTK, k_BJSK, v_BJSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSJK, v_BSJK))
-    out_BHTK, total_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q_BHTK, k_BJSK, v_BJSK, 0.0, causal, attn_mask=mask, scale=scale
+    q_BHTK, k_BJSK, v_BJSU = (x.transpose(1, 2) for x in (q_BTHK, k_BSJK, v_BSJU))
+    out_BHTU, total_BHT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q_BHTK, k_BJSK, v_BJSU, 0.0, causal, attn_mask=mask, scale=scale
     )
     keep_BHT1 = torch.sigmoid(total_BHT - sinks_H.to(total_BHT.dtype)[:, None])[..., None]
-    return (out_BHTK * keep_BHT1).to(q_BTHK.dtype).transpose(1, 2)
+    return (out_BHTU * keep_BHT1).to(q_BTHK.dtype).transpose(1, 2)

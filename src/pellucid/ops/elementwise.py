@@ -16,7 +16,7 @@ def upcast(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def rms_norm(x_ND: Tensor, weight_D: Tensor | None, *, eps: float, offset: float, round_first: bool) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float, offset: float, round_first: bool) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * (offset + weight), computed in float32.
 
     Args:
@@ -24,14 +24,14 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor | None, *, eps: float, offset: float
 
     Source: arXiv 1910.07467, equation 4.
     """
-    x32_ND = upcast(x_ND)
-    unit_ND = x32_ND * torch.rsqrt(x32_ND.square().mean(-1, keepdim=True) + eps)
-    if weight_D is None:
-        return unit_ND.to(x_ND.dtype)
+    wide = upcast(x)
+    unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    if weight is None:
+        return unit.to(x.dtype)
     if round_first:
-        unit_ND = unit_ND.to(x_ND.dtype)
-        return unit_ND * (weight_D + offset if offset else weight_D)
-    return (unit_ND * (offset + upcast(weight_D))).to(x_ND.dtype)
+        unit = unit.to(x.dtype)
+        return unit * (weight + offset if offset else weight)
+    return (unit * (offset + upcast(weight))).to(x.dtype)
 
 
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:

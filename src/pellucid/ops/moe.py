@@ -45,9 +45,14 @@ def _score(logits: Tensor, kind: str) -> Tensor:
         case "softmax":
             return logits.softmax(-1)
         case "sigmoid":
-            return logits.sigmoid()
+            return sigmoid(logits)
         case _:
             return F.softplus(logits).sqrt()
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), the same bits in any company: torch's own rounds a tensor's last values in another way."""
+    return x.sigmoid() if torch.is_grad_enabled() else 1 / (1 + torch.exp(-x))
 
 
 def best_groups(wanted_NE: Tensor, router: Router) -> Tensor:

@@ -40,3 +40,12 @@ def sinusoids(row_N: Tensor, width: int, *, layout: str, short: bool) -> Tensor:
         return torch.stack((angle_NP.sin(), angle_NP.cos()), dim=-1).flatten(1)
     wave_ND = torch.cat((angle_NP.sin(), angle_NP.cos()), dim=-1)
     return torch.nn.functional.pad(wave_ND, (0, width % 2))
+
+
+def behind_first(ids_N: Tensor, lengths: Sequence[int], mark: int) -> Tensor:
+    """[N] bool, True behind the first `mark` of each sequence; without one, behind the first token."""
+    found = []
+    for ids in ids_N.split(list(lengths)):
+        place = torch.arange(len(ids), device=ids.device)
+        found.append(place > torch.eq(ids, mark).int().argmax())
+    return torch.cat(found)

@@ -125,14 +125,14 @@ def rotation(
     wide = torch.promote_types(dtype, torch.float32)
     if isinstance(rope.scaling, DynamicScaling | LongRopeScaling):
         rates = [inverse_frequencies(rope, position_N.device, end=end, dtype=wide) for end in ends]
-        rate_NP = torch.cat([rate.expand(length, -1) for rate, length in zip(rates, lengths)])
+        rate = torch.cat([one.expand(length, -1) for one, length in zip(rates, lengths)])
     else:
-        rate_NP = inverse_frequencies(rope, position_N.device, dtype=wide)
+        rate = inverse_frequencies(rope, position_N.device, dtype=wide)
     if axes_AN is None or not rope.sections:
-        place_NP = position_N[:, None]
+        place = position_N[:, None]
     else:
-        place_NP = axes_AN[axis_of_each_pair(rope)].t()
-    angle_NP = place_NP.to(wide) * rate_NP
+        place = axes_AN[axis_of_each_pair(rope)].t()
+    angle_NP = place.to(wide) * rate
     cos_NP, sin_NP = angle_NP.cos(), angle_NP.sin()
     if isinstance(rope.scaling, YarnScaling | LongRopeScaling) and rope.scaling.attention_factor != 1:
         cos_NP, sin_NP = cos_NP * rope.scaling.attention_factor, sin_NP * rope.scaling.attention_factor

@@ -49,11 +49,11 @@ def causal_conv(
 # ---------------------------------------------------------------------------------------------- element by element
 
 
-def scan(a_T: Tensor, b_T: Tensor, h: Tensor) -> Tensor:
+def scan(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     """h_t = a_t h_(t-1) + b_t for every t along the first dimension, of any further shape; [T, ...]."""
     states = []
-    for a, b in zip(a_T.unbind(), b_T.unbind()):
-        h = torch.addcmul(b, a, h)
+    for a_t, b_t in zip(a.unbind(), b.unbind()):
+        h = torch.addcmul(b_t, a_t, h)
         states.append(h)
     return h[None] if len(states) == 1 else torch.stack(states)
 
@@ -205,12 +205,12 @@ def _read(q_BJLK: Tensor, s_BJKRU: Tensor) -> Tensor:
     return (q_BJLK @ s_BJKRU.flatten(3)).unflatten(-1, s_BJKRU.shape[3:]).transpose(2, 3)
 
 
-def sums_between(x_L: Tensor) -> Tensor:
+def sums_between(x: Tensor) -> Tensor:
     """Sum of x over (s, t] for each pair t, s along the last dimension; -inf where s comes after t; [..., L, L].
 
     Differences of one running sum would be faster, and would lose small decays behind a large one.
     """
-    L = x_L.shape[-1]
-    later_LL = torch.ones(L, L, dtype=torch.bool, device=x_L.device).tril(-1)
-    terms = x_L[..., None].masked_fill(~later_LL, 0.0)
+    L = x.shape[-1]
+    later_LL = torch.ones(L, L, dtype=torch.bool, device=x.device).tril(-1)
+    terms = x[..., None].masked_fill(~later_LL, 0.0)
     return terms.cumsum(-2).masked_fill(later_LL.mT, float("-inf"))

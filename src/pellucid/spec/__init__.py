@@ -42,6 +42,7 @@ from pellucid.spec.mixers import (
     QkNorm,
     ShortConv,
     Temperature,
+    Together,
     Wkv,
 )
 from pellucid.spec.model import Spec
@@ -71,5 +72,5 @@ __all__ = [
     "Order", "OutNorm", "PairHead", "Parallel", "Pool", "Positions", "PostNorm", "PreNorm", "PretrainingHead",
     "ProportionalScaling", "QkNorm", "RelativeBias", "RmsNorm", "Rope", "RopeScaling", "Router", "Sandwich",
     "ScoreBias", "SequenceHead", "SharedExpert", "ShortConv", "Sinusoidal", "SpanHead", "Spec", "Stack",
-    "Task", "Temperature", "TokenHead", "Transform", "Wkv", "YarnScaling", "language", "pools",
+    "Task", "Temperature", "Together", "TokenHead", "Transform", "Wkv", "YarnScaling", "language", "pools",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ class Transform:
     norm: Norm | None
     width: int | None = None  # of its output, where the vocabulary's matrix is narrower than the stack
     bias: bool = True
+    inner: int | None = None  # a dense layer of this width before it, with the same activation (UltraBERT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class LmHead:
 
 
 # Where one vector for a sequence comes from: the pooler's output, the first or last token, the mean of the tokens, the
-# last end-of-sequence token.
-Pool = Literal["pooler", "first", "last", "mean", "eos"]
+# last end-of-sequence token. late: every token has logits, and their mean is the sequence's (EuroBERT).
+Pool = Literal["pooler", "first", "last", "mean", "eos", "late"]
 
 
 @dataclass(frozen=True, kw_only=True)

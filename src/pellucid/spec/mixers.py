@@ -149,8 +149,10 @@ class Mamba2:
     norm_first: bool = False  # norm, then gate; otherwise the gate first
     conv_bias: bool = True
     bias: bool = False
+    out_bias: bool | None = None  # where it differs from `bias`
     act: Activation = "silu"  # after the convolution
     step: tuple[float, float] = (0.0, float("inf"))  # limits of dt after its softplus
+    scales: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)  # of z, x, B, C and dt (Falcon H1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,4 +162,17 @@ class Wkv:
     inner: int
 
 
-Mixer = Attention | LatentAttention | ShortConv | DeltaNet | Mamba | Mamba2 | Wkv | Custom
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Attention and Mamba 2 on one input, and the sum of what they say; each is scaled on its way in and out.
+
+    Falcon H1, arXiv 2507.22448.
+    """
+
+    attention: Attention
+    mamba: Mamba2
+    attention_scales: tuple[float, float] = (1.0, 1.0)
+    mamba_scales: tuple[float, float] = (1.0, 1.0)
+
+
+Mixer = Attention | LatentAttention | ShortConv | DeltaNet | Mamba | Mamba2 | Wkv | Together | Custom

@@ -20,6 +20,7 @@ class Spec:
     family: str
     stack: Stack
     encoder: Stack | None = None
+    stacks: Mapping[Task | None, Stack] = field(default_factory=dict)  # of tasks that need another one (Funnel)
     pooler: Activation | None = None  # dense + this on the first token
     heads: Mapping[Task, Head] = field(default_factory=dict)
     shared_embedding: bool = True  # encoder and decoder use one table of tokens
@@ -45,9 +46,9 @@ class Spec:
     # ---------------------------------------------------------------------- parts of an encoder-decoder
 
     def of(self, task: Task | None) -> Spec:
-        """What a task needs of an encoder-decoder: both, the decoder alone, or the encoder alone."""
+        """What a task needs: its own stack; of an encoder-decoder both, the decoder alone, or the encoder alone."""
         if self.encoder is None:
-            return self
+            return replace(self, stack=self.stacks[task]) if task in self.stacks else self
         if task == "causal-lm":
             return self.decoder()
         return self.reader() if task in ("text-encoding", "token-classification") else self

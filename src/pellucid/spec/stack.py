@@ -64,7 +64,7 @@ class Block:
     order: Order
     cross: Attention | Custom | None = None
     residual_scale: float = 1.0  # multiplies what is added to the residual stream (Granite)
-    scalar: bool = False  # a trained number multiplies the block's output (Gemma 4)
+    scalar: bool = False  # a number that training leaves alone multiplies the block's output (Gemma 4)
     dropout: float = 0.0  # of each sublayer's output, in training
 
 
@@ -76,11 +76,16 @@ class Embed:
     """Ids to vectors: tokens, types, positions and features summed, then the norm."""
 
     vocab: int
+    tokens: Custom | None = None  # a module in place of the table of tokens (CANINE's hashes)
+    change: Custom | None = None  # what becomes of the token vectors before anything is added (ESM's masks)
     width: int | None = None  # of the tables, where a projection leads to the stack's width
+    project: bool = True  # False: a body takes vectors of that width (Perceiver)
     projection_bias: bool = True
     project_first: bool = False  # before positions are added (OPT), instead of after the norm (ELECTRA)
     positions: Positions | None = None
     token_types: int = 0
+    question_end: int | None = None  # behind this id, types not given are 1 when a question is answered (BigBird)
+    neighbours: int = 0  # tokens on each side whose vectors join one's own before the projection (MobileBERT)
     features: Custom | None = None  # a module that adds more per-token inputs: boxes, languages, tables
     norm: Norm | None = None
     norm_first: bool = False  # on the token vectors, before positions are added (BlenderbotSmall)

@@ -55,10 +55,18 @@ class Squeezed:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """A matrix whose columns the file keeps by heads: [rows, columns] here, [rows, heads, channels] there."""
+
+    of: str | Transposed
+    heads: int
+
+
+@dataclass(frozen=True)
 class Stacked:
     """One tensor for all experts: slice `e` of its first dimension is `of`, where `{e}` is the expert."""
 
-    of: str | Fused | Transposed
+    of: str | Fused | Transposed | Squeezed
     count: int
     flat: bool = False  # [count * rows, ...] instead of [count, rows, ...]
 
@@ -86,7 +94,7 @@ class Unused:
     kept: bool = False
 
 
-Layout = str | Fused | Transposed | Squeezed | Stacked
+Layout = str | Fused | Transposed | Squeezed | Folded | Stacked
 Entry = Layout | Row | Recomputed | Unused
 
 OTHER_HEAD = "part of another head"
@@ -143,6 +151,9 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
             for d in sorted(dims):
                 shape.insert(d, 1)
             return tuple(shape)
+        case Folded(of, heads):
+            rows, columns = _shape(of, shapes)
+            return (rows, heads, columns // heads)
         case Stacked(of, count, flat):
             first, *others = _shape(of, shapes[: len(shapes) // count])
             return (count * first, *others) if flat else (count, first, *others)
@@ -161,6 +172,8 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return _split(of, tensor.t(), rows)
         case Squeezed(of, dims):
             return _split(of, tensor.squeeze(dims), rows)
+        case Folded(of):
+            return _split(of, tensor.flatten(1), rows)
         case Stacked(of, count, flat):
             slices = tensor.unflatten(0, (count, -1)) if flat else tensor
             each = len(rows) // count
@@ -184,6 +197,8 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
             for d in sorted(dims):
                 tensor = tensor.unsqueeze(d)
             return tensor
+        case Folded(of, heads):
+            return _join(of, parts).unflatten(1, (heads, -1))
         case Stacked(of, count, flat):
             each = len(parts) // count
             slices = [_join(of, parts[e * each : (e + 1) * each]) for e in range(count)]
@@ -197,7 +212,7 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
             return (entry,)
         case Fused(pattern, parts):
             return tuple(pattern.replace("{}", part) for part in parts)
-        case Transposed(of) | Squeezed(of) | Stacked(of) | Row(of):
+        case Transposed(of) | Squeezed(of) | Folded(of) | Stacked(of) | Row(of):
             return _patterns(of)
         case Recomputed() | Unused():
             return ()
@@ -210,7 +225,7 @@ def _mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
             return change(entry)
         case Fused(pattern):
             return replace(entry, pattern=change(pattern))
-        case Transposed(of) | Squeezed(of) | Stacked(of) | Row(of):
+        case Transposed(of) | Squeezed(of) | Folded(of) | Stacked(of) | Row(of):
             return replace(entry, of=_mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
             return entry
@@ -396,6 +411,13 @@ class Table:
             for slot in _patterns(entry):
                 first.setdefault(slot, (pattern, entry))
         return Names(first)
+
+
+def over(base: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, Entry]:
+    """`base | new`, without the names that `base` has for the slots of `new`."""
+    added = _expanded(new)
+    taken = {slot for entry in added.values() for slot in _patterns(entry)}
+    return {name: e for name, e in _expanded(base).items() if taken.isdisjoint(_patterns(e))} | added
 
 
 def _expanded(entries: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -1,0 +1,79 @@
+"""Falcon H1: attention and Mamba 2 side by side in every block, and multipliers everywhere. Paper: arXiv 2507.22448."""
+
+from pellucid.config import Config
+from pellucid.errors import ConfigError
+from pellucid.families._decoder import ATTENTION, GATED, HEAD_WEIGHTS, attention, classes, decoder, gated, rms
+from pellucid.families._recurrent import BESIDE, MAMBA2, mamba2
+from pellucid.spec import Block, Embed, LmHead, PreNorm, Spec, Together
+from pellucid.weights.table import Entry, Fused
+
+CLASSES = classes("FalconH1", "causal-lm")
+DEFAULTS = {
+    "vocab_size": 128000, "tie_word_embeddings": False, "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_act": "silu",
+    "rms_norm_eps": 1e-5, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 8192,
+    "attention_dropout": 0.0, "mamba_d_ssm": 1024, "mamba_n_heads": 128, "mamba_d_head": None, "mamba_n_groups": 1,
+    "mamba_d_state": 256, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": True, "mamba_proj_bias": False,
+    "mamba_norm_before_gate": True, "mamba_rms_norm": False, "time_step_limit": None, "projectors_bias": False,
+    "rope_parameters": None, "rope_theta": 10000.0, "lm_head_multiplier": 1.0, "embedding_multiplier": 1.0,
+    "mlp_multipliers": None, "key_multiplier": 1.0, "attention_out_multiplier": 1.0, "attention_in_multiplier": 1.0,
+    "ssm_multipliers": None, "ssm_in_multiplier": 1.0, "ssm_out_multiplier": 1.0, "attention_bias": False,
+    "mlp_bias": False,
+}  # fmt: skip
+IGNORED = BESIDE | {"mamba_use_mlp": (True,), "layer_types": None, "layers_block_type": None}
+
+BASE = "model."
+
+
+def table(attn: str, mamba: str) -> dict[str, Entry]:
+    """The names of both mixers, whose slots lie one level deeper."""
+    names: dict[str, Entry] = {
+        name: entry.replace(".attn.", f".attn.{attn}.") if ".self_attn." in name and isinstance(entry, str) else entry
+        for name, entry in ATTENTION.items()
+    }
+    for name, entry in MAMBA2.items():
+        slot = entry.pattern if isinstance(entry, Fused) else str(entry)
+        slot = slot.replace(".attn.", f".attn.{mamba}.")
+        names[f"model.layers.{{i}}.mamba.{name}"] = Fused(slot, entry.parts) if isinstance(entry, Fused) else slot
+    return names
+
+
+WEIGHTS: dict[str, Entry] = table("attention", "mamba") | HEAD_WEIGHTS | {
+    "model.embed_tokens.weight": "embed.tokens.weight",
+    "model.final_layernorm.weight": "norm.weight",
+    "model.layers.{i}.pre_ff_layernorm.weight": "blocks.{i}.mlp_norm.weight",
+    **{name.replace(".mlp.", ".feed_forward."): slot for name, slot in GATED.items()},
+}  # fmt: skip
+
+
+def multipliers(c: Config, key: str, count: int) -> list[float]:
+    given = c.get(key)
+    if given is None:
+        return [1.0] * count
+    if not isinstance(given, list) or len(given) != count or not all(isinstance(x, (int, float)) for x in given):
+        raise ConfigError(f"{key}={given!r} is no list of {count} numbers", where=c.where, next="correct config.json")
+    return [float(x) for x in given]
+
+
+def spec(c: Config) -> Spec:
+    def times(name: str) -> float:
+        return float(c.number(f"{name}_multiplier", float))
+
+    z, x, b, c_, dt = multipliers(c, "ssm_multipliers", 5)
+    gate, down = multipliers(c, "mlp_multipliers", 2)
+    mamba = mamba2(
+        c, norm_first=c.mamba_norm_before_gate, out_bias=c.projectors_bias,
+        scales=(z, x, b, c_, dt), **({} if c.mamba_rms_norm else {"norm": None}),
+    )  # fmt: skip
+    both = Together(
+        attention=attention(c, k_scale=times("key")), mamba=mamba,
+        attention_scales=(times("attention_in"), times("attention_out")),
+        mamba_scales=(times("ssm_in"), times("ssm_out")),
+    )  # fmt: skip
+    mlp = gated(c, bias=c.mlp_bias, gate_scale=gate, out_scale=down)
+    block = Block(attn=both, mlp=mlp, order=PreNorm(norm=rms(c)))
+    return decoder(
+        c, "falcon_h1", [block] * c.layers("num_hidden_layers"),
+        embed=Embed(vocab=c.size("vocab_size"), scale=times("embedding")),
+        head=LmHead(tied=c.tie_word_embeddings, logit_scale=times("lm_head")),
+    )  # fmt: skip

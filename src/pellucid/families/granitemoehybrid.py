@@ -1,0 +1,63 @@
+"""Granite 4: Mamba 2 with a layer of attention now and then, experts or none. huggingface.co/ibm-granite."""
+
+from pellucid.config import Config
+from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, gated, rms
+from pellucid.families._read import grouped_heads, read_rope
+from pellucid.families._recurrent import BESIDE, MAMBA2, hybrid_types, mamba2
+from pellucid.families.granite import granite_decoder
+from pellucid.spec import Block, Mixer, Moe, PreNorm, Router, SharedExpert, Spec
+from pellucid.weights.table import Entry, Fused, Stacked
+
+CLASSES = classes("GraniteMoeHybrid", "causal-lm")
+DEFAULTS = {
+    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": None, "hidden_act": "silu", "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6, "pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+    "rope_parameters": None, "rope_theta": 10000.0, "attention_bias": False, "attention_dropout": 0.0,
+    "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 1.0,
+    "num_local_experts": 8, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.001, "shared_intermediate_size": 1024,
+    "position_embedding_type": None, "layer_types": None, "mamba_n_heads": 128, "mamba_n_groups": 1,
+    "mamba_d_state": 256, "mamba_d_head": None, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_conv_bias": True,
+    "mamba_proj_bias": False, "time_step_limit": None,
+}  # fmt: skip
+ALIASES = {"layers_block_type": "layer_types"}
+IGNORED = BESIDE | {"output_router_logits": None, "normalization_function": ("rmsnorm",), "init_method": None}
+
+BASE = "model."
+
+
+def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
+    experts = c.number("num_local_experts")
+    shared = "blocks.{i}.mlp.shared" if experts else "blocks.{i}.mlp"
+    table = EMBEDDING | ATTENTION | HEAD_WEIGHTS
+    table |= {f"model.layers.{{i}}.mamba.{name}": slot for name, slot in MAMBA2.items()}
+    table["model.layers.{i}.shared_mlp.input_linear.weight"] = Fused(shared + ".{}.weight", ("gate", "up"))
+    table["model.layers.{i}.shared_mlp.output_linear.weight"] = shared + ".down.weight"
+    if experts:
+        expert, name = "blocks.{i}.mlp.experts.{e}", "model.layers.{i}.block_sparse_moe"
+        table[f"{name}.input_linear.weight"] = Stacked(Fused(expert + ".{}.weight", ("gate", "up")), count=experts)
+        table[f"{name}.output_linear.weight"] = Stacked(expert + ".down.weight", count=experts)
+        table[f"{name}.router.layer.weight"] = "blocks.{i}.mlp.router.weight"
+    return table
+
+
+def spec(c: Config) -> Spec:
+    shared, experts = gated(c, hidden="shared_intermediate_size"), c.number("num_local_experts")
+    rope = read_rope(c, grouped_heads(c)[2])
+    attn = attention(
+        c, scale=c.number("attention_multiplier", float), rope=rope if c.position_embedding_type == "rope" else None
+    )
+    router = Router(top_k=c.size("num_experts_per_tok"), score="topk_softmax")
+    moe = Moe(
+        experts=experts, expert=gated(c), router=router, shared=SharedExpert(mlp=shared),
+        loss=c.number("router_aux_loss_coef", float),
+    )  # fmt: skip
+    mixers: dict[str, Mixer] = {"full_attention": attn, "linear_attention": mamba2(c)}
+    blocks = [
+        Block(
+            attn=mixers[kind], mlp=moe if experts else shared, order=PreNorm(norm=rms(c)),
+            residual_scale=c.number("residual_multiplier", float),
+        )
+        for kind in hybrid_types(c, lambda i: "linear_attention")
+    ]  # fmt: skip
+    return granite_decoder(c, "granitemoehybrid", blocks, 1 / c.number("logits_scaling", float, least=1e-6))
