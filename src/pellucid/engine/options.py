@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pellucid import hub
+from pellucid import families, hub
 from pellucid.config import read_json
 from pellucid.engine.runner import Request
 from pellucid.engine.sampling import Sampling
@@ -21,7 +21,7 @@ from pellucid.weights.save import replace_file
 DEFAULTS: dict[str, Any] = {
     "max_new_tokens": None, "max_length": 20, "min_new_tokens": 0, "do_sample": False, "temperature": 1.0,
     "top_k": 50, "top_p": 1.0, "seed": None, "eos_token_id": None, "pad_token_id": None, "bos_token_id": None,
-    "decoder_start_token_id": None, "use_cache": True,
+    "decoder_start_token_id": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "use_cache": True,
 }  # fmt: skip
 
 # What the reference knows and this version does not do: the values at which that makes no difference.
@@ -30,7 +30,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "length_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,), "min_p": (0, 0.0),
     "typical_p": (1.0,), "epsilon_cutoff": (0, 0.0), "eta_cutoff": (0, 0.0), "diversity_penalty": (0.0,),
     "penalty_alpha": (0, 0.0), "bad_words_ids": (), "force_words_ids": (), "constraints": (), "stop_strings": (),
-    "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
+    "suppress_tokens": (), "begin_suppress_tokens": (),
     "max_time": (), "min_length": (0,), "early_stopping": (False,), "guidance_scale": (1.0,), "sequence_bias": (),
     "output_scores": (False,), "output_logits": (False,), "output_attentions": (False,),
     "output_hidden_states": (False,), "return_dict_in_generate": (False,),
@@ -48,6 +48,7 @@ IDLE = frozenset(
     assistant_confidence_threshold assistant_lookbehind max_matching_ngram_size chat_format language task
     """.split()
 )
+ENDS = ("eos_token_id", "forced_eos_token_id")  # of which there may be several
 FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
@@ -122,9 +123,9 @@ class GenerationConfig:
             raise ArgumentError(f"seed={self.seed!r}", where="seed", next="use a whole number below 2**62")
         if not isinstance(self.do_sample, bool):
             raise ArgumentError(f"do_sample={self.do_sample!r}", where="do_sample", next="use True or False")
-        for name in ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id"):
+        for name in (option for option in DEFAULTS if option.endswith("_token_id")):
             value = getattr(self, name)
-            ids = value if name == "eos_token_id" and isinstance(value, (list, tuple, set)) else [value]
+            ids = value if name in ENDS and isinstance(value, (list, tuple, set)) else [value]
             if value is not None and not all(type(token) is int for token in ids):
                 raise ArgumentError(f"{name}={value!r}", where=name, next="use an id, a whole number")
 
@@ -139,6 +140,16 @@ class GenerationConfig:
         """The ids that end a sequence."""
         value = self.eos_token_id
         return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)
+
+    def forced(self, most: int, *, behind_encoder: bool) -> dict[int, int]:
+        """Tokens that are given, not chosen: a decoder's first, and the last where a text would be cut off."""
+        found: dict[int, int] = {}
+        if self.forced_eos_token_id is not None:
+            end = self.forced_eos_token_id
+            found[most - 1] = end if isinstance(end, int) else next(iter(end))
+        if self.forced_bos_token_id is not None and behind_encoder:
+            found[0] = self.forced_bos_token_id
+        return found
 
     def new_tokens(self, held: int) -> int:
         """How many tokens may follow `held` ones.
@@ -171,9 +182,11 @@ class GenerationConfig:
         sampling = self.sampling()
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + row)
+        most = self.new_tokens(len(begin or prompt))
         return Request(
             ids=list(prompt),
-            max_new=self.new_tokens(len(begin or prompt)),
+            max_new=most,
+            forced=self.forced(most, behind_encoder=bool(begin)),
             min_new=self.min_new_tokens,
             eos=self.eos,
             sampling=sampling,
@@ -228,10 +241,19 @@ def read_options(folder: Path) -> GenerationConfig:
     """generation_config.json; the special ids of config.json where it has none."""
     path = folder / "generation_config.json"
     known = {*DEFAULTS, *NEUTRAL, *IDLE}
-    if path.exists():
-        options = {k: v for k, v in read_json(path).items() if k in known}
-        return of_config(read_json(folder / "config.json")).merged_quietly(options)
-    return of_config(read_json(folder / "config.json"))
+    usual = of_config(_config_values(folder))
+    if not path.exists():
+        return usual
+    return usual.merged_quietly({k: v for k, v in read_json(path).items() if k in known})
+
+
+def _config_values(folder: Path) -> dict[str, Any]:
+    """config.json with its family's defaults, which files leave out; of a text part, its own before the outer's."""
+    values = read_json(folder / "config.json")
+    if values.get("model_type") in families.names():
+        values = families.find(values["model_type"]).config(values, folder / "config.json").to_dict()
+    inner = values.get("text_config")
+    return {**inner, **{k: v for k, v in values.items() if v is not None}} if isinstance(inner, dict) else values
 
 
 def of_config(values: Mapping[str, Any]) -> GenerationConfig:

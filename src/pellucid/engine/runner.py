@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Request:
         min_new: tokens before an end is allowed.
         eos: ids that end the sequence; the one that did is kept.
         begin: what a decoder starts from, behind an encoder; empty otherwise.
+        forced: new tokens that are given, not chosen, by their place.
     """
 
     ids: Sequence[int]
@@ -38,6 +39,7 @@ class Request:
     eos: frozenset[int] = frozenset()
     sampling: Sampling = field(default_factory=Sampling)
     begin: Sequence[int] = ()
+    forced: Mapping[int, int] = field(default_factory=dict)
     output: list[int] = field(default_factory=list)
     finish: Literal["", "stop", "length"] = ""
 
@@ -152,6 +154,9 @@ def _encode(model: Model, requests: Sequence[Request]) -> Memory:
 
 
 def _next(logits_V: Tensor, request: Request, chance: torch.Generator | None) -> int:
+    given = request.forced.get(len(request.output))
+    if given is not None:
+        return given
     if len(request.output) < request.min_new and request.eos:
         logits_V = logits_V.index_fill(0, torch.tensor(sorted(request.eos)), float("-inf"))
     return choose(logits_V, request.sampling, chance)
@@ -162,7 +167,9 @@ def _prepare(model: Model, request: Request) -> bool:
     vocab, context = model.spec.vocab, model.spec.context
     if not request.ids:
         raise InputError("the prompt is empty", where="prompt", next="give at least one token, such as the BOS token")
-    bad = next((token for token in (*request.ids, *request.begin) if not 0 <= token < vocab), None)
+    bad = next(
+        (token for token in (*request.ids, *request.begin, *request.forced.values()) if not 0 <= token < vocab), None
+    )
     if bad is not None:
         raise InputError(
             f"token id {bad} is outside the vocabulary of {vocab}",
