@@ -11,10 +11,13 @@ A family is one file, tests/families/<type>.json:
                          "attn_implementation", see below
     mutations            {key: a value that must change the numbers, or null: what must refuse to load, see test_parity}
     skip                 {part of a test's name: reason}
+    attentions           why the patterns that the reference returns are not compared
     classes              {task: class of the reference}, where its Auto class means another one
     norm_offset          what norms add to their stored weight
     quiet                {pattern of a tensor's name: [low, high], or a scale, or null to leave it alone}
     batch                1 where a row's numbers depend, in the reference, on the rows beside it
+    shifts               false where the reference does not make the decoder's ids from labels
+    options              further arguments of the forward
     first_id, vocab, token_types, inputs, labels_below       see `inputs` and `labels`
     attn_implementation  of the reference, where eager is not its truth
 """
@@ -46,6 +49,7 @@ AUTO = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+    "table-question-answering": "AutoModelForTableQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
     "next-sentence": "AutoModelForNextSentencePrediction",
     "pretraining": "AutoModelForPreTraining",
@@ -160,6 +164,11 @@ def make_loud(model: nn.Module, norm_offset: float = 0.0, quiet: dict[str, Any] 
                 tensor.copy_(value)
 
 
+def left_alone(case: Case, name: str) -> bool:
+    """Whether the fixture says of a tensor that it keeps the values that the reference gives it."""
+    return any(rule is None and fnmatch(name, pattern) for pattern, rule in case.fixture.get("quiet", {}).items())
+
+
 def scaled(drawn: Tensor, name: str, module: nn.Module, norm_offset: float) -> Tensor:
     """Unit noise, at the size that suits what it is: a table, a matrix, a bias, a norm's weight."""
     if drawn.numel() == 0:
@@ -187,7 +196,9 @@ def checkpoint(case: Case, root: Path) -> Path:
     if folder.exists():
         return folder
     fresh = config.__wrapped__(case)
-    model = reference_class(case.task, case).from_config(fresh, **eager(case))
+    architecture = reference_class(case.task, case)
+    make = getattr(architecture, "from_config", None) or architecture._from_config  # an Auto class, or one by name
+    model = make(fresh, **eager(case))
     make_loud(model, case.fixture.get("norm_offset", 0.0), case.fixture.get("quiet"))
     model.save_pretrained(folder)
     return folder
@@ -342,10 +353,15 @@ def labels(case: Case, given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"labels": wanted, **extra}
 
 
-def call(case: Case, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def options(case: Case) -> dict[str, Any]:
+    """Arguments of the forward that a family needs to mean the same on both sides."""
+    return case.fixture.get("options", {})
+
+
+def call(case: Case, given: dict[str, Tensor]) -> dict[str, Any]:
     """Inputs and labels of one call; the decoder's ids follow from the labels, on both sides."""
-    asked = {**given, **labels(case, given)}
-    if case.task == "seq2seq-lm":
+    asked = {**given, **labels(case, given), **options(case)}
+    if case.task == "seq2seq-lm" and case.fixture.get("shifts", True):
         asked.pop("decoder_input_ids")
     return asked
 
@@ -356,7 +372,7 @@ def call(case: Case, given: dict[str, Tensor]) -> dict[str, Tensor]:
 def tensors(output: Any) -> Iterator[tuple[str, Tensor]]:
     """The values of an output that both libraries return, flattened."""
     for name in (
-        "loss", "logits", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits", "sop_logits",
+        "loss", "logits", "logits_aggregation", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits", "sop_logits",
         "last_hidden_state", "pooler_output", "hidden_states", "attentions", "encoder_last_hidden_state",
         "encoder_hidden_states", "decoder_hidden_states", "encoder_attentions", "decoder_attentions",
         "cross_attentions",

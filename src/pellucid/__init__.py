@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         AutoModelForSequenceClassification as AutoModelForSequenceClassification,
     )
     from pellucid.compat.auto import (
+        AutoModelForTableQuestionAnswering as AutoModelForTableQuestionAnswering,
+    )
+    from pellucid.compat.auto import (
         AutoModelForTextEncoding as AutoModelForTextEncoding,
     )
     from pellucid.compat.auto import (
@@ -69,6 +72,7 @@ _HOMES = {
     "AutoModelForMultipleChoice": "compat.auto",
     "AutoModelForNextSentencePrediction": "compat.auto",
     "AutoModelForPreTraining": "compat.auto",
+    "AutoModelForTableQuestionAnswering": "compat.auto",
     "AutoModelForTextEncoding": "compat.auto",
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",

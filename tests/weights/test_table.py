@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import tiny
+from pellucid.errors import WeightsError
 from pellucid.weights.table import (
     OTHER_HEAD,
     Fused,
@@ -221,3 +226,55 @@ def test_twenty_thousand_names_take_well_under_a_second() -> None:
     paths = table.module_names([*slots, *stacked])
     assert len(paths) == len(names)
     assert time.perf_counter() - start < 1.5
+
+
+# ------------------------------------------------------------------------- from and to a folder
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda t: t.pop("model.layers.1.self_attn.q_layernorm.norms.4.weight"), "1.self_attn.q_layernorm.norms.4."),
+        (lambda t: t.update({"model.layers.1.self_attn.q_layernorm.norms.6.weight": torch.ones(12)}), "norms.6."),
+        (lambda t: t.update({"model.layers.1.self_attn.k_layernorm.norms.1.weight": torch.ones(11)}), "[11]"),
+    ],
+)
+def test_rows_that_are_missing_or_too_many(tmp_path: Path, change: Callable[[Any], Any], says: str) -> None:
+    """StableLM's norm of each head: every row once, or a refusal that names the one."""
+    model = tiny.make("stablelm", qk_layernorm=True)
+    tensors = tiny.tensors_of(model)
+    tiny.folder_of(tmp_path, tensors, tiny.keys("stablelm", qk_layernorm=True))
+    loaded = tiny.auto("stablelm").from_pretrained(tmp_path)
+    assert torch.equal(tiny.call(loaded, tiny.ids(2, 7)), tiny.call(model, tiny.ids(2, 7)))
+    assert loaded.blocks[1].attn.q_norm.weight.shape == (6, 12)
+    tiny.make("stablelm", qk_layernorm=True).load_state_dict(loaded.state_dict(names="file"))
+    change(tensors)
+    tiny.folder_of(tmp_path, tensors, tiny.keys("stablelm", qk_layernorm=True))
+    with tiny.refused(WeightsError, says):
+        tiny.auto("stablelm").from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "falcon", "bloom", "codegen", "stablelm", "opt", "apertus"])
+def test_in_another_dtype_and_back(tmp_path: Path, family: str) -> None:
+    """Scattered rows and stacked ones, saved as bfloat16, loaded as float32: the same numbers."""
+    model = tiny.make(family).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    loaded = tiny.auto(family).from_pretrained(tmp_path, dtype="float32")
+    ours, theirs = loaded.state_dict(), model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name].float()) for name in theirs)
+    again = tiny.make(family)
+    again.load_state_dict(loaded.state_dict(names="file"))
+    assert all(torch.equal(tensor, ours[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_head_that_another_task_calls_otherwise(tmp_path: Path) -> None:
+    """`score.weight` labels sequences and `classifier.weight` tokens: each is the other's head, not asked for."""
+    names = {
+        "sequence-classification": ["score.weight"],
+        "token-classification": ["classifier.bias", "classifier.weight"],
+    }
+    for task, other in (tuple(names), tuple(names)[::-1]):
+        tiny.make("gpt_neox", task).save_pretrained(tmp_path / task)
+        assert tiny.auto("gpt_neox", task).from_pretrained(tmp_path / task).report.initialised == []
+        loaded = tiny.auto("gpt_neox", other).from_pretrained(tmp_path / task)
+        assert sorted(loaded.report.other_heads) == names[task] and loaded.report.initialised

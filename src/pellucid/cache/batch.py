@@ -42,6 +42,7 @@ class Batch:
         task: what the model was loaded for; some attend by it where a call says nothing (Longformer).
         router: a list here collects the raw scores of every router, [N, E].
         pooled: [B, D], left by a body whose heads read something else than the first token's final state.
+        ahead: [N, D] each, left by a body that also predicts tokens after the next; they count in the loss.
     """
 
     lengths: Sequence[int]
@@ -58,6 +59,7 @@ class Batch:
     task: str | None = None
     router: list[Tensor] | None = None
     pooled: Tensor | None = None
+    ahead: Sequence[Tensor] = ()
     _shared: dict[Hashable, object] = field(default_factory=dict)
 
     @property

@@ -29,6 +29,7 @@ AUTO: dict[Task | None, str] = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
+    "table-question-answering": "AutoModelForTableQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
     "next-sentence": "AutoModelForNextSentencePrediction",
     "pretraining": "AutoModelForPreTraining",

@@ -19,7 +19,8 @@ from pellucid.errors import PellucidError
 # The names of heads where space is short.
 SHORT: dict[str, str] = {
     "causal-lm": "causal", "masked-lm": "masked", "seq2seq-lm": "seq2seq", "sequence-classification": "sequence",
-    "token-classification": "token", "question-answering": "span", "multiple-choice": "choice",
+    "token-classification": "token", "question-answering": "span", "table-question-answering": "table",
+    "multiple-choice": "choice",
     "next-sentence": "next", "pretraining": "pretraining", "text-encoding": "encoder", "base": "base",
 }  # fmt: skip
 

@@ -51,6 +51,12 @@ class AutoModelForQuestionAnswering(PreTrainedModel):
     TASK = "question-answering"
 
 
+class AutoModelForTableQuestionAnswering(PreTrainedModel):
+    """Which cells of a table are the answer, and what to do with them."""
+
+    TASK = "table-question-answering"
+
+
 class AutoModelForMultipleChoice(PreTrainedModel):
     """Which of several texts is right."""
 
@@ -72,6 +78,6 @@ class AutoModelForTextEncoding(PreTrainedModel):
 __all__ = [
     "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForMultipleChoice",
     "AutoModelForNextSentencePrediction", "AutoModelForPreTraining", "AutoModelForQuestionAnswering",
-    "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForTextEncoding",
-    "AutoModelForTokenClassification",
+    "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForTableQuestionAnswering",
+    "AutoModelForTextEncoding", "AutoModelForTokenClassification",
 ]  # fmt: skip

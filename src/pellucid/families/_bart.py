@@ -39,7 +39,7 @@ from pellucid.spec import (
     Stack,
     Task,
 )
-from pellucid.weights.table import Entry, Recomputed
+from pellucid.weights.table import Entry, Recomputed, Unused
 
 Side = Literal["encoder", "decoder"]
 
@@ -108,12 +108,29 @@ HEADS: dict[str, Entry] = {
     "qa_outputs.{p}": "span.out.{p}",
 }
 BART: dict[str, Entry] = {"model.shared.weight": "encoder.embed.tokens.weight", **ENCODER, **DECODER, **HEADS}
-
+# Where no table is tied to another, each side has its own.
+UNTIED: dict[str, Entry] = BART | {"model.shared.weight": Unused("each side has a table of its own", kept=True)}
 WAVES: dict[str, Entry] = {
-    f"model.{side}.embed_positions.{name}": Recomputed("sinusoids")
+    f"model.{side}.embed_positions.{name}": Recomputed("sinusoids", kept=True)
     for side in ("encoder", "decoder")
     for name in ("weight", "weights")
 }
+# A decoder that is a model by itself.
+ALONE: dict[str, Entry] = {
+    name: Unused("attention over an encoder, and there is none", kept=True) if ".cross" in str(slot) else slot
+    for name, slot in DECODER.items()
+}
+
+
+def table(c: Config) -> dict[str, Entry]:
+    """A family's WEIGHTS, where its positions are trained."""
+    return BART if c.tie_word_embeddings else UNTIED
+
+
+def table_with_waves(c: Config) -> dict[str, Entry]:
+    """The same with sines for positions, which old files hold."""
+    return table(c) | WAVES
+
 
 # ------------------------------------------------------------------------------------------------ parts
 
@@ -121,15 +138,20 @@ NORM = LayerNorm(eps=1e-5)
 PRE, POST = PreNorm(norm=NORM), PostNorm(norm=NORM)
 
 
-def learned(c: Config, offset: int = 0) -> LearnedPositions:
+def learned(c: Config, offset: int = 0, rows: str = "max_position_embeddings") -> LearnedPositions:
     """A trained vector for each position; the first `offset` rows belong to none."""
-    return LearnedPositions(rows=c.size("max_position_embeddings") + offset, offset=offset)
+    return LearnedPositions(rows=c.size(rows) + offset, offset=offset)
 
 
 def fairseq(c: Config) -> Sinusoidal:
     """Sines and cosines of a position that pads do not count for."""
     pad = c.number("pad_token_id")
     return Sinusoidal(offset=pad + 1, skip=pad)
+
+
+def waves(c: Config) -> Sinusoidal:
+    """Sines and cosines, for as many positions as the config says."""
+    return Sinusoidal(short=False, rows=c.size("max_position_embeddings"))
 
 
 def attention(c: Config, side: Side) -> Attention:
@@ -173,6 +195,13 @@ def stack(c: Config, side: Side, order: Order, embed: Embed, blocks: list[Block]
 # ------------------------------------------------------------------------------------------------ the whole
 
 
+def decoder_alone(c: Config, family: str, blocks: list[Block], embed: Embed, order: Order, context: int) -> Spec:
+    """A decoder that was made to read an image or a sound, as a language model."""
+    alone = [replace(block, cross=None) for block in blocks]
+    head: dict[Task, Head] = {"causal-lm": LmHead(tied=c.tie_word_embeddings, labels_ahead=True)}
+    return Spec(family=family, stack=stack(c, "decoder", order, embed, alone), heads=head, context=context)
+
+
 def heads(c: Config, *, fixed_bias: bool = True) -> dict[Task, Head]:
     """What stands on the decoder; a family's CLASSES say which it has."""
     lm = LmHead(tied=c.tie_word_embeddings)
@@ -180,7 +209,10 @@ def heads(c: Config, *, fixed_bias: bool = True) -> dict[Task, Head]:
         "seq2seq-lm": replace(lm, fixed_bias=fixed_bias),
         "causal-lm": replace(lm, labels_ahead=True),
         "sequence-classification": SequenceHead(
-            labels=c.size("num_labels"), pool="eos", hidden=Dense(act="tanh"), dropout=c.share("classifier_dropout")
+            labels=c.size("num_labels"),
+            pool="eos",
+            hidden=Dense(act="tanh"),
+            dropout=c.share("classifier_dropout", null=0.0),
         ),
         "question-answering": SpanHead(),
     }
@@ -209,6 +241,6 @@ def encoder_decoder(
     sides = sides or {"encoder": stack(c, "encoder", order, embed), "decoder": stack(c, "decoder", order, embed)}
     return Spec(
         family=family, encoder=sides["encoder"], stack=sides["decoder"], heads=heads(c, fixed_bias=fixed_bias),
-        decoder_start=start or c.decoder_start_token_id,
-        context=c.size("max_position_embeddings") if isinstance(positions, LearnedPositions) else None,
+        decoder_start=start or c.decoder_start_token_id, shared_embedding=bool(c.tie_word_embeddings),
+        context=c.size("max_position_embeddings"),
     )  # fmt: skip

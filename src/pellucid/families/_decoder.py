@@ -90,6 +90,11 @@ HEAD_WEIGHTS: dict[str, Entry] = {
     "score.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
 }
+# Older families call the matrix of each task otherwise.
+LABEL_HEADS: dict[Task | None, dict[str, Entry]] = {
+    "sequence-classification": {"score.weight": "classifier.out.weight"},
+    "token-classification": {"classifier.{p}": "classifier.out.{p}"},
+}
 LLAMA: dict[str, Entry] = {**EMBEDDING, **ATTENTION, **GATED, **HEAD_WEIGHTS}
 
 

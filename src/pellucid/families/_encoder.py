@@ -31,9 +31,11 @@ from pellucid.spec import (
     Order,
     PairHead,
     Pool,
+    Pooling,
     Positions,
     PostNorm,
     PretrainingHead,
+    Projection,
     SequenceHead,
     SpanHead,
     Spec,
@@ -178,6 +180,8 @@ def embedding(c: Config, **options: Any) -> Embed:
         options["token_types"] = c.size("type_vocab_size")
     if "norm" not in options:
         options["norm"] = layer_norm(c)
+    if "projection" not in options and options.get("width", c.hidden_size) != c.hidden_size:
+        options["projection"] = Projection()
     return Embed(vocab=c.size("vocab_size"), dropout=c.share("hidden_dropout_prob"), **options)
 
 
@@ -232,7 +236,7 @@ def encoder(
     embed: Embed | None = None,
     order: Order | None = None,
     heads: Mapping[Task, Head],
-    pooler: Activation | None = "tanh",
+    pooler: Activation | Pooling | None = "tanh",
     context: int | None = None,
     **stack: Any,
 ) -> Spec:
@@ -263,6 +267,7 @@ def rotary_encoder(
     biases: str = "qkvo",
     hidden: Dense | None = None,
     pool: Pool = "pooler",
+    pooler: Activation | Pooling = "tanh",
 ) -> Spec:
     """BERT with rotary positions in the place of its table."""
     _, head_dim = head_size(c)
@@ -272,8 +277,10 @@ def rotary_encoder(
     embed = embedding(c, positions=None, token_types=c.number("type_vocab_size"))
     attn = attention(c, rope=read_rope(c, head_dim), biases=biases)
     block = Block(attn=attn, mlp=mlp, order=PostNorm(norm=layer_norm(c)), dropout=embed.dropout)
-    found, layers = heads(c, lm, hidden=hidden, pool=pool), c.layers("num_hidden_layers")
-    return encoder(c, family, [block] * layers, embed=embed, heads=found, context=c.size("max_position_embeddings"))
+    return encoder(
+        c, family, [block] * c.layers("num_hidden_layers"), embed=embed, heads=heads(c, lm, hidden=hidden, pool=pool),
+        pooler=pooler, context=c.size("max_position_embeddings"),
+    )  # fmt: skip
 
 
 def room(positions: Positions | None) -> int | None:

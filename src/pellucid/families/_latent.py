@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA
 from pellucid.families._read import read_rope, yarn_score_scale
 from pellucid.spec import LatentAttention, RmsNorm, Rope
-from pellucid.weights.table import Entry
+from pellucid.weights.table import Entry, Unused
 
 INNER = RmsNorm(eps=1e-6)  # of the small vectors, whatever `rms_norm_eps` says
 SELF = "model.layers.{i}.self_attn"
@@ -48,3 +49,11 @@ def latent(c: Config, *, interleaved: bool | None = None, **options: Any) -> Lat
 DERIVED: dict[str, tuple[Any, ...] | None] = {
     "head_dim": None, "qk_head_dim": None, "num_key_value_heads": None, "pretraining_tp": None,
 }  # fmt: skip
+
+
+def further_layers(c: Config, table: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The table with the layers behind the last one, which predict the tokens after the next, as unused."""
+    first, count = c.layers("num_hidden_layers"), c.number("num_nextn_predict_layers", null=0, most=64)
+    unused = Unused("predicts more than one token")
+    names = [name for name in table if "{i}" in name] + ["model.layers.{i}.*"]
+    return {**table, **{name.replace("{i}", str(first + i)): unused for i in range(count) for name in names}}

@@ -57,11 +57,22 @@ def deepseek_router(c: Config) -> Router:
 
 
 def shared_experts(
-    c: Config, count: str = "n_shared_experts", hidden: str = "moe_intermediate_size", **options: Any
+    c: Config,
+    count: str = "n_shared_experts",
+    hidden: str = "moe_intermediate_size",
+    *,
+    bias: bool | None = None,
+    **options: Any,
 ) -> SharedExpert | None:
-    """As many experts as `count` says, side by side in one MLP; None for none."""
+    """As many experts as `count` says, side by side in one MLP; None for none.
+
+    Args:
+        bias: what `mlp_bias` says, if not given.
+        options: further fields of `spec.SharedExpert`.
+    """
     together = c.number(count, null=0) * c.size(hidden)
-    mlp = Mlp(hidden=together, act=activation(c.hidden_act, c), gated=True, bias=bool(c.get("mlp_bias")))
+    bias = bool(c.get("mlp_bias")) if bias is None else bias
+    mlp = Mlp(hidden=together, act=activation(c.hidden_act, c), gated=True, bias=bias)
     return SharedExpert(mlp=mlp, **options) if together else None
 
 

@@ -6,16 +6,25 @@ WEIGHTS = {**under("model.layers.{i}.mamba.", MAMBA2, base=""), ...}
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families._decoder import layer_types, rms
+from pellucid.families._decoder import ATTENTION, GATED, HEAD_WEIGHTS, layer_types, rms
 from pellucid.families._read import activation
 from pellucid.spec import DeltaNet, Mamba2
-from pellucid.weights.table import Entry, Fused
+from pellucid.weights.table import Entry, Fused, mapped
 
+# Jamba's names around its mixers; Bamba and Falcon H1 took them over.
+JAMBA: dict[str, Entry] = {
+    "model.embed_tokens.weight": "embed.tokens.weight",
+    "model.final_layernorm.weight": "norm.weight",
+    "model.layers.{i}.pre_ff_layernorm.weight": "blocks.{i}.mlp_norm.weight",
+    **{name.replace(".mlp.", ".feed_forward."): slot for name, slot in GATED.items()},
+    **ATTENTION,
+    **HEAD_WEIGHTS,
+}
 MAMBA: dict[str, Entry] = {
     "in_proj.{p}": Fused("blocks.{i}.attn.{}.{p}", "xz"),
     "conv1d.{p}": "blocks.{i}.attn.conv.{p}",
@@ -61,6 +70,15 @@ BESIDE: dict[str, tuple[Any, ...] | None] = dict.fromkeys(
 )  # fmt: skip
 
 INFINITY = {"__float__": "Infinity"}  # as transformers 5 writes it: JSON has none
+
+
+def of_layers(layers: Iterable[int], table: Mapping[str, Entry]) -> dict[str, Entry]:
+    """A table for some layers alone, where the slots of others have other names."""
+
+    def at(i: int, entry: Entry) -> Entry:
+        return mapped(entry, lambda slot: slot.replace("{i}", str(i)))
+
+    return {name.replace("{i}", str(i)): at(i, entry) for i in layers for name, entry in table.items()}
 
 
 # Types of layers as files said them up to transformers 4.

@@ -18,7 +18,7 @@ from pellucid.families._encoder import (
     lm_head,
     mlp,
 )
-from pellucid.spec import Block, PairHead, PostNorm, PretrainingHead, Spec
+from pellucid.spec import Block, PairHead, PostNorm, PretrainingHead, Projection, Spec
 from pellucid.weights.table import Entry
 
 CLASSES = classes("Albert", *USUAL, "pretraining", encoding=True)
@@ -45,16 +45,21 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         f"albert.encoder.albert_layer_groups.{g}.albert_layers.{i}.{name}.{{p}}": f"blocks.{g * inner + i}.{slot}.{{p}}"
         for g in range(groups) for i in range(inner) for name, slot in LAYER.items()
     }  # fmt: skip
-    return under(BASE, BERT, "bert.") | CLS | layers | {
-        "albert.encoder.embedding_hidden_mapping_in.{p}": "embed.project.{p}",
-        "albert.pooler.{p}": "pooler.dense.{p}",
-        "predictions.dense.{p}": "lm_head.transform.dense.{p}",
-        "predictions.LayerNorm.{p}": "lm_head.transform.norm.{p}",
-        "predictions.decoder.weight": "lm_head.out.weight",
-        "predictions.bias": "lm_head.out.bias",
-        "predictions.decoder.bias": "lm_head.out.bias",
-        "sop_classifier.classifier.{p}": "next_sentence.out.{p}",
-    }  # fmt: skip
+    return (
+        layers
+        | {
+            "albert.encoder.embedding_hidden_mapping_in.{p}": "embed.project.{p}",
+            "albert.pooler.{p}": "pooler.dense.{p}",
+            "predictions.dense.{p}": "lm_head.transform.dense.{p}",
+            "predictions.LayerNorm.{p}": "lm_head.transform.norm.{p}",
+            "predictions.decoder.weight": "lm_head.out.weight",
+            "predictions.bias": "lm_head.out.bias",
+            "predictions.decoder.bias": "lm_head.out.bias",
+            "sop_classifier.classifier.{p}": "next_sentence.out.{p}",
+        }
+        | under(BASE, BERT, "bert.")
+        | CLS
+    )
 
 
 def spec(c: Config) -> Spec:
@@ -66,5 +71,5 @@ def spec(c: Config) -> Spec:
     size = c.size("embedding_size")
     lm, order = lm_head(c, width=size), PairHead(asks="order", labels=c.size("num_labels"), dropout=before_labels(c))
     found = heads(c, lm) | {"pretraining": PretrainingHead(lm=lm, pair=order)}
-    embed = embedding(c, width=size)
+    embed = embedding(c, width=size, projection=Projection())
     return encoder(c, "albert", [block] * (groups * inner), embed=embed, heads=found, depth=depth)

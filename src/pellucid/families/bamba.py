@@ -1,8 +1,8 @@
 """Bamba: Mamba 2 with a layer of attention now and then. huggingface.co/blog/bamba."""
 
 from pellucid.config import Config
-from pellucid.families._decoder import ATTENTION, GATED, HEAD_WEIGHTS, attention, classes, decoder, gated, rms
-from pellucid.families._recurrent import BESIDE, MAMBA2, mamba2
+from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA2, mamba2
 from pellucid.spec import Block, PreNorm, Spec
 from pellucid.weights.table import Entry
 
@@ -19,11 +19,7 @@ DEFAULTS = {
 IGNORED = BESIDE | {"z_loss_coefficient": (0, 0.0, None), "attn_rotary_emb": None, "layer_types": None}
 
 BASE = "model."
-WEIGHTS: dict[str, Entry] = ATTENTION | HEAD_WEIGHTS | {
-    "model.embed_tokens.weight": "embed.tokens.weight",
-    "model.final_layernorm.weight": "norm.weight",
-    "model.layers.{i}.pre_ff_layernorm.weight": "blocks.{i}.mlp_norm.weight",
-    **{name.replace(".mlp.", ".feed_forward."): slot for name, slot in GATED.items()},
+WEIGHTS: dict[str, Entry] = JAMBA | {
     **{f"model.layers.{{i}}.mamba.{name}": slot for name, slot in MAMBA2.items()},
 }  # fmt: skip
 

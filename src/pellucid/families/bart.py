@@ -9,7 +9,7 @@ DEFAULTS = b.DEFAULTS | {"num_labels": 3}
 ALIASES, IGNORED = b.ALIASES, b.IGNORED
 
 BASE = "model."
-WEIGHTS = b.BART
+WEIGHTS = b.table
 
 
 def spec(c: Config) -> Spec:

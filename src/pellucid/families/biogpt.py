@@ -1,7 +1,7 @@
 """BioGPT. Paper: arXiv 2210.10341."""
 
 from pellucid.config import Config
-from pellucid.families._decoder import attention, classes, decoder, plain_mlp, under
+from pellucid.families._decoder import LABEL_HEADS, attention, classes, decoder, plain_mlp, under
 from pellucid.families.opt import LAYER
 from pellucid.spec import Block, Embed, LayerNorm, LearnedPositions, PreNorm, Spec
 from pellucid.weights.table import Entry
@@ -20,14 +20,13 @@ IGNORED = {
 }  # fmt: skip
 
 BASE = "biogpt."
+HEADS = LABEL_HEADS
 WEIGHTS: dict[str, Entry] = {
     "biogpt.embed_tokens.weight": "embed.tokens.weight",
     "biogpt.embed_positions.weight": "embed.positions.weight",
     **under("biogpt.", LAYER, ""),
     "biogpt.layer_norm.{p}": "norm.{p}",
     "output_projection.weight": "lm_head.out.weight",
-    "score.weight": "classifier.out.weight",
-    "classifier.{p}": "classifier.out.{p}",
 }
 
 

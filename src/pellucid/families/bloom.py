@@ -1,7 +1,7 @@
 """BLOOM. Paper: arXiv 2211.05100."""
 
 from pellucid.config import Config
-from pellucid.families._decoder import GENERIC, attention, classes, decoder, layer_norm
+from pellucid.families._decoder import GENERIC, LABEL_HEADS, attention, classes, decoder, layer_norm
 from pellucid.spec import Alibi, Block, Embed, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
@@ -19,6 +19,7 @@ IGNORED = {
 }  # fmt: skip
 
 BASE = "transformer."
+HEADS = LABEL_HEADS
 NAMES: dict[str, Entry] = {
     "transformer.word_embeddings.weight": "embed.tokens.weight",
     "transformer.word_embeddings_layernorm.{p}": "embed.norm.{p}",
@@ -29,8 +30,6 @@ NAMES: dict[str, Entry] = {
     "transformer.h.{i}.mlp.dense_4h_to_h.{p}": "blocks.{i}.mlp.down.{p}",
     "transformer.ln_f.{p}": "norm.{p}",
     "lm_head.weight": "lm_head.out.weight",
-    "score.weight": "classifier.out.weight",
-    "classifier.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
 }
 

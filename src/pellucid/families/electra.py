@@ -18,12 +18,16 @@ DEFAULTS = shared.DEFAULTS | {
 IGNORED = shared.IGNORED
 
 BASE = "electra."
-WEIGHTS = under(BASE, BERT, "bert.") | LABELS | {
-    "electra.embeddings_project.{p}": "embed.project.{p}",
-    "generator_predictions.dense.{p}": "lm_head.transform.dense.{p}",
-    "generator_predictions.LayerNorm.{p}": "lm_head.transform.norm.{p}",
-    "generator_lm_head.{p}": "lm_head.out.{p}",
-}  # fmt: skip
+WEIGHTS = (
+    {
+        "electra.embeddings_project.{p}": "embed.project.{p}",
+        "generator_predictions.dense.{p}": "lm_head.transform.dense.{p}",
+        "generator_predictions.LayerNorm.{p}": "lm_head.transform.norm.{p}",
+        "generator_lm_head.{p}": "lm_head.out.{p}",
+    }
+    | under(BASE, BERT, "bert.")
+    | LABELS
+)
 HEADS = HIDDEN | {
     "multiple-choice": {"sequence_summary.summary.{p}": "classifier.dense.{p}", **LABELS},
     "pretraining": {

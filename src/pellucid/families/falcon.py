@@ -2,11 +2,11 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families._decoder import GENERIC, classes, decoder, layer_norm
+from pellucid.families._decoder import GENERIC, LABEL_HEADS, classes, decoder, layer_norm
 from pellucid.families._read import activation, read_rope
 from pellucid.families.bloom import NAMES as BLOOM
 from pellucid.spec import Alibi, Attention, Block, Mlp, Parallel, PreNorm, Spec
-from pellucid.weights.table import Entry, Fused
+from pellucid.weights.table import Entry, Fused, over
 
 CLASSES = classes("Falcon", *GENERIC)
 DEFAULTS = {
@@ -21,6 +21,11 @@ ALIASES = {"n_embed": "hidden_size"}
 IGNORED = {"apply_residual_connection_post_layernorm": (False,), "num_attention_kv_heads": None}
 
 BASE = "transformer."
+HEADS = LABEL_HEADS
+TWO_NORMS: dict[str, Entry] = {
+    "transformer.h.{i}.ln_attn.{p}": "blocks.{i}.attn_norm.{p}",
+    "transformer.h.{i}.ln_mlp.{p}": "blocks.{i}.mlp_norm.{p}",
+}
 
 
 def kv_heads(c: Config) -> int:
@@ -30,14 +35,15 @@ def kv_heads(c: Config) -> int:
     return groups if c.new_decoder_architecture else 1 if one else heads
 
 
+def norms(c: Config) -> int:
+    """Before the two parts of a block: one for both, or one for each."""
+    return int(c.size("num_ln_in_parallel_attn", null=2 if c.new_decoder_architecture else 1))
+
+
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
-    return BLOOM | {
-        "transformer.h.{i}.self_attention.query_key_value.{p}": Fused(
-            "blocks.{i}.attn.{}.{p}", "qkv", groups=kv_heads(c)
-        ),
-        "transformer.h.{i}.ln_attn.{p}": "blocks.{i}.attn_norm.{p}",
-        "transformer.h.{i}.ln_mlp.{p}": "blocks.{i}.mlp_norm.{p}",
-    }
+    qkv = Fused("blocks.{i}.attn.{}.{p}", "qkv", groups=kv_heads(c))
+    table = BLOOM | {"transformer.h.{i}.self_attention.query_key_value.{p}": qkv}
+    return over(table, TWO_NORMS) if norms(c) == 2 else table
 
 
 def spec(c: Config) -> Spec:
@@ -55,11 +61,10 @@ def spec(c: Config) -> Spec:
     hidden = c.size("ffn_hidden_size", null=4 * width)
     mlp = Mlp(hidden=hidden, act=activation(c.activation, c), gated=False, bias=c.bias)
     new = bool(c.new_decoder_architecture)
-    norms = c.size("num_ln_in_parallel_attn", null=2 if new else 1)
-    if norms > 1 + new or (new and not c.parallel_attn):
-        what = f"{norms} norms beside new_decoder_architecture={new} and parallel_attn={c.parallel_attn}"
+    if norms(c) > 1 + new or (new and not c.parallel_attn):
+        what = f"{norms(c)} norms beside new_decoder_architecture={new} and parallel_attn={c.parallel_attn}"
         raise ConfigError(what, where=c.where, next="only the new architecture has two norms, and is parallel")
-    order = Parallel(norm=norm, shared=norms == 1) if c.parallel_attn else PreNorm(norm=norm)
+    order = Parallel(norm=norm, shared=norms(c) == 1) if c.parallel_attn else PreNorm(norm=norm)
     block = Block(attn=attn, mlp=mlp, order=order, dropout=c.share("hidden_dropout"))
     bias = Alibi(rounded=True, scale=scale) if alibi else None  # scaled as the scores are
     return decoder(c, "falcon", [block] * c.layers("num_hidden_layers"), norm=norm, relative_bias=bias)

@@ -1,11 +1,13 @@
 """Falcon H1: attention and Mamba 2 side by side in every block, and multipliers everywhere. Paper: arXiv 2507.22448."""
 
+from collections.abc import Mapping
+
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families._decoder import ATTENTION, GATED, HEAD_WEIGHTS, attention, classes, decoder, gated, rms
-from pellucid.families._recurrent import BESIDE, MAMBA2, mamba2
+from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA2, mamba2
 from pellucid.spec import Block, Embed, LmHead, PreNorm, Spec, Together
-from pellucid.weights.table import Entry, Fused
+from pellucid.weights.table import Entry, mapped
 
 CLASSES = classes("FalconH1", "causal-lm")
 DEFAULTS = {
@@ -25,24 +27,14 @@ IGNORED = BESIDE | {"mamba_use_mlp": (True,), "layer_types": None, "layers_block
 BASE = "model."
 
 
-def table(attn: str, mamba: str) -> dict[str, Entry]:
-    """The names of both mixers, whose slots lie one level deeper."""
-    names: dict[str, Entry] = {
-        name: entry.replace(".attn.", f".attn.{attn}.") if ".self_attn." in name and isinstance(entry, str) else entry
-        for name, entry in ATTENTION.items()
-    }
-    for name, entry in MAMBA2.items():
-        slot = entry.pattern if isinstance(entry, Fused) else str(entry)
-        slot = slot.replace(".attn.", f".attn.{mamba}.")
-        names[f"model.layers.{{i}}.mamba.{name}"] = Fused(slot, entry.parts) if isinstance(entry, Fused) else slot
-    return names
+def deeper(part: str, table: Mapping[str, Entry]) -> dict[str, Entry]:
+    """A mixer's names, whose slots lie one level deeper."""
+    return {name: mapped(entry, lambda slot: slot.replace(".attn.", f".attn.{part}.")) for name, entry in table.items()}
 
 
-WEIGHTS: dict[str, Entry] = table("attention", "mamba") | HEAD_WEIGHTS | {
-    "model.embed_tokens.weight": "embed.tokens.weight",
-    "model.final_layernorm.weight": "norm.weight",
-    "model.layers.{i}.pre_ff_layernorm.weight": "blocks.{i}.mlp_norm.weight",
-    **{name.replace(".mlp.", ".feed_forward."): slot for name, slot in GATED.items()},
+SELF = {name: entry for name, entry in JAMBA.items() if "_proj" in name and ".self_attn." in name}
+WEIGHTS: dict[str, Entry] = JAMBA | deeper("attention", SELF) | {
+    f"model.layers.{{i}}.mamba.{name}": entry for name, entry in deeper("mamba", MAMBA2).items()
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ IGNORED = {  # of the eyes
     "image_token_index": None,
 }  # fmt: skip
 
-BASE = "language_model."
+BASE = ""
 WEIGHTS = text_table(
     gemma3_text.WEIGHTS, "language_model.model.", "language_model.", ["vision_tower", "multi_modal_projector"]
 )

@@ -40,7 +40,7 @@ IGNORED = {
 
 BASE = "transformer."
 HEADS: dict[Task | None, dict[str, Entry]] = {"token-classification": {"classifier.{p}": "classifier.out.{p}"}}
-WEIGHTS = {
+WEIGHTS: dict[str, Entry] = {
     "transformer.wte.weight": "embed.tokens.weight",
     "transformer.wpe.weight": "embed.positions.weight",
     "transformer.h.{i}.ln_1.{p}": "blocks.{i}.attn_norm.{p}",

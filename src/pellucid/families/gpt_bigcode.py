@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pellucid.config import Config
-from pellucid.families._decoder import attention, classes, decoder, layer_norm
+from pellucid.families._decoder import LABEL_HEADS, attention, classes, decoder, layer_norm
 from pellucid.families._read import activation
 from pellucid.spec import Block, Embed, LearnedPositions, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused, Recomputed
@@ -26,6 +26,7 @@ IGNORED = {
 }  # fmt: skip
 
 BASE = "transformer."
+HEADS = LABEL_HEADS
 NAMES: dict[str, Entry] = {
     "transformer.wte.weight": "embed.tokens.weight",
     "transformer.wpe.weight": "embed.positions.weight",
@@ -36,8 +37,6 @@ NAMES: dict[str, Entry] = {
     "transformer.h.{i}.mlp.c_proj.{p}": "blocks.{i}.mlp.down.{p}",
     "transformer.ln_f.{p}": "norm.{p}",
     "lm_head.weight": "lm_head.out.weight",
-    "score.weight": "classifier.out.weight",
-    "classifier.{p}": "classifier.out.{p}",
     "transformer.h.{i}.attn.bias": Recomputed("causal mask"),
     "transformer.h.{i}.attn.masked_bias": Recomputed("masked score"),
 }

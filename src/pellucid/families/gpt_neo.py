@@ -5,7 +5,7 @@ from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families._decoder import GENERIC, attention, classes, decoder, layer_norm
+from pellucid.families._decoder import GENERIC, LABEL_HEADS, attention, classes, decoder, layer_norm
 from pellucid.families._read import activation
 from pellucid.spec import Block, Embed, LearnedPositions, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Recomputed
@@ -24,6 +24,7 @@ IGNORED = {
 }  # fmt: skip
 
 BASE = "transformer."
+HEADS = LABEL_HEADS
 WEIGHTS: dict[str, Entry] = {
     "transformer.wte.weight": "embed.tokens.weight",
     "transformer.wpe.weight": "embed.positions.weight",
@@ -37,8 +38,6 @@ WEIGHTS: dict[str, Entry] = {
     "transformer.h.{i}.mlp.c_proj.{p}": "blocks.{i}.mlp.down.{p}",
     "transformer.ln_f.{p}": "norm.{p}",
     "lm_head.weight": "lm_head.out.weight",
-    "score.weight": "classifier.out.weight",
-    "classifier.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
     "transformer.h.{i}.attn.attention.bias": Recomputed("causal mask"),
     "transformer.h.{i}.attn.attention.masked_bias": Recomputed("masked score"),

@@ -1,7 +1,7 @@
 """GPT-NeoX and Pythia. Papers: arXiv 2204.06745, 2304.01373."""
 
 from pellucid.config import Config
-from pellucid.families._decoder import GENERIC, attention, classes, decoder, layer_norm, plain_mlp
+from pellucid.families._decoder import GENERIC, LABEL_HEADS, attention, classes, decoder, layer_norm, plain_mlp
 from pellucid.spec import Block, Embed, Parallel, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused, Recomputed
 
@@ -18,6 +18,7 @@ ALIASES = {"partial_rotary_factor": "rotary_pct", "rope_theta": "rotary_emb_base
 IGNORED = {"is_decoder": None}
 
 BASE = "gpt_neox."
+HEADS = LABEL_HEADS
 NAMES: dict[str, Entry] = {
     "gpt_neox.embed_in.weight": "embed.tokens.weight",
     "gpt_neox.layers.{i}.input_layernorm.{p}": "blocks.{i}.attn_norm.{p}",
@@ -28,8 +29,6 @@ NAMES: dict[str, Entry] = {
     "gpt_neox.final_layer_norm.{p}": "norm.{p}",
     "embed_out.weight": "lm_head.out.weight",
     "lm_head.weight": "lm_head.out.weight",
-    "score.weight": "classifier.out.weight",
-    "classifier.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
     "gpt_neox.layers.{i}.attention.bias": Recomputed("causal mask"),
     "gpt_neox.layers.{i}.attention.masked_bias": Recomputed("masked score"),

@@ -8,7 +8,7 @@ from pellucid.families._read import activation
 from pellucid.families.gpt_neox import ALIASES as ALIASES
 from pellucid.families.gpt_neox import NAMES as NEOX
 from pellucid.spec import Block, Mlp, PreNorm, Spec
-from pellucid.weights.table import Entry, Fused
+from pellucid.weights.table import Entry, Fused, over
 
 CLASSES = classes("GPTNeoXJapanese", "causal-lm")
 DEFAULTS = {
@@ -24,12 +24,11 @@ BASE = "gpt_neox_japanese."
 
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
-    return under(BASE, NEOX, "gpt_neox.") | {
-        "gpt_neox_japanese.layers.{i}.attention.query_key_value.{p}": Fused(
-            "blocks.{i}.attn.{}.{p}", "qkv", groups=c.num_attention_heads
-        ),
+    qkv = Fused("blocks.{i}.attn.{}.{p}", "qkv", groups=c.num_attention_heads)
+    return over(under(BASE, NEOX, "gpt_neox."), {
+        "gpt_neox_japanese.layers.{i}.attention.query_key_value.{p}": qkv,
         "gpt_neox_japanese.layers.{i}.attention.dense_bias": "blocks.{i}.attn.o.bias",
-    }
+    })  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -2,10 +2,11 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, gated, rms
+from pellucid.families._moe import experts
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.families._recurrent import BESIDE, MAMBA2, hybrid_types, mamba2
 from pellucid.families.granite import granite_decoder
-from pellucid.spec import Block, Mixer, Moe, PreNorm, Router, SharedExpert, Spec
+from pellucid.spec import Block, Ffn, Mixer, PreNorm, Router, SharedExpert, Spec
 from pellucid.weights.table import Entry, Fused, Stacked
 
 CLASSES = classes("GraniteMoeHybrid", "causal-lm")
@@ -27,37 +28,32 @@ BASE = "model."
 
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
-    experts = c.number("num_local_experts")
-    shared = "blocks.{i}.mlp.shared" if experts else "blocks.{i}.mlp"
+    count = c.number("num_local_experts")
+    shared = "blocks.{i}.mlp.shared" if count else "blocks.{i}.mlp"
     table = EMBEDDING | ATTENTION | HEAD_WEIGHTS
     table |= {f"model.layers.{{i}}.mamba.{name}": slot for name, slot in MAMBA2.items()}
     table["model.layers.{i}.shared_mlp.input_linear.weight"] = Fused(shared + ".{}.weight", ("gate", "up"))
     table["model.layers.{i}.shared_mlp.output_linear.weight"] = shared + ".down.weight"
-    if experts:
+    if count:
         expert, name = "blocks.{i}.mlp.experts.{e}", "model.layers.{i}.block_sparse_moe"
-        table[f"{name}.input_linear.weight"] = Stacked(Fused(expert + ".{}.weight", ("gate", "up")), count=experts)
-        table[f"{name}.output_linear.weight"] = Stacked(expert + ".down.weight", count=experts)
+        table[f"{name}.input_linear.weight"] = Stacked(Fused(expert + ".{}.weight", ("gate", "up")), count=count)
+        table[f"{name}.output_linear.weight"] = Stacked(expert + ".down.weight", count=count)
         table[f"{name}.router.layer.weight"] = "blocks.{i}.mlp.router.weight"
     return table
 
 
 def spec(c: Config) -> Spec:
-    shared, experts = gated(c, hidden="shared_intermediate_size"), c.number("num_local_experts")
+    shared = gated(c, hidden="shared_intermediate_size")
     rope = read_rope(c, grouped_heads(c)[2])
     attn = attention(
         c, scale=c.number("attention_multiplier", float), rope=rope if c.position_embedding_type == "rope" else None
     )
-    router = Router(top_k=c.size("num_experts_per_tok"), score="topk_softmax")
-    moe = Moe(
-        experts=experts, expert=gated(c), router=router, shared=SharedExpert(mlp=shared),
-        loss=c.number("router_aux_loss_coef", float),
-    )  # fmt: skip
+    router, mlp = Router(top_k=c.size("num_experts_per_tok"), score="topk_softmax"), gated(c)
+    moe: Ffn = shared
+    if c.number("num_local_experts"):
+        moe = experts(c, router, count="num_local_experts", expert=mlp, shared=SharedExpert(mlp=shared))
+    scale, order = c.number("residual_multiplier", float), PreNorm(norm=rms(c))
     mixers: dict[str, Mixer] = {"full_attention": attn, "linear_attention": mamba2(c)}
-    blocks = [
-        Block(
-            attn=mixers[kind], mlp=moe if experts else shared, order=PreNorm(norm=rms(c)),
-            residual_scale=c.number("residual_multiplier", float),
-        )
-        for kind in hybrid_types(c, lambda i: "linear_attention")
-    ]  # fmt: skip
+    types = hybrid_types(c, lambda i: "linear_attention")
+    blocks = [Block(attn=mixers[kind], mlp=moe, order=order, residual_scale=scale) for kind in types]
     return granite_decoder(c, "granitemoehybrid", blocks, 1 / c.number("logits_scaling", float, least=1e-6))

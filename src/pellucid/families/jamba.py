@@ -1,10 +1,11 @@
 """Jamba: Mamba with a layer of attention now and then, and experts in every second layer. Paper: arXiv 2403.19887."""
 
 from pellucid.config import Config
-from pellucid.families._decoder import ATTENTION, GATED, HEAD_WEIGHTS, attention, classes, decoder, gated, rms
+from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._moe import experts, moe_weights
 from pellucid.families._read import activation
-from pellucid.families._recurrent import BESIDE, MAMBA, step_rank
-from pellucid.spec import Block, Mamba, Moe, PreNorm, Router, Spec
+from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA, step_rank
+from pellucid.spec import Block, Mamba, PreNorm, Router, Spec
 from pellucid.weights.table import Entry
 
 CLASSES = classes("Jamba", "causal-lm", "sequence-classification")
@@ -24,24 +25,14 @@ IGNORED = BESIDE | {
 }  # fmt: skip
 
 BASE = "model."
-WEIGHTS: dict[str, Entry] = ATTENTION | HEAD_WEIGHTS | {
-    "model.embed_tokens.weight": "embed.tokens.weight",
-    "model.final_layernorm.weight": "norm.weight",
-    "model.layers.{i}.pre_ff_layernorm.weight": "blocks.{i}.mlp_norm.weight",
-    **{name.replace(".mlp.", ".feed_forward."): slot for name, slot in GATED.items()},
-    "model.layers.{i}.feed_forward.router.weight": "blocks.{i}.mlp.router.weight",
-    **{
-        f"model.layers.{{i}}.feed_forward.experts.{{e}}.{x}_proj.weight": f"blocks.{{i}}.mlp.experts.{{e}}.{x}.weight"
-        for x in ("gate", "up", "down")
-    },
+WEIGHTS: dict[str, Entry] = JAMBA | moe_weights("feed_forward", router="router.weight") | {
     **{f"model.layers.{{i}}.mamba.{name}": slot for name, slot in MAMBA.items()},
 }  # fmt: skip
 
 
 def spec(c: Config) -> Spec:
     norm, mlp = rms(c), gated(c)
-    router = Router(top_k=c.size("num_experts_per_tok"))
-    moe = Moe(experts=c.size("num_experts"), expert=mlp, router=router, loss=c.number("router_aux_loss_coef", float))
+    moe = experts(c, Router(top_k=c.size("num_experts_per_tok")), expert=mlp)
     attn = attention(c, rope=None)
     mamba = Mamba(
         inner=c.size("mamba_expand") * c.size("hidden_size"), state=c.size("mamba_d_state"),

@@ -4,10 +4,10 @@ from pellucid.config import Config
 from pellucid.families import _encoder as shared
 from pellucid.families._decoder import under
 from pellucid.families._encoder import BERT, HIDDEN, ROBERTA, classes, lm_head, mlp, rotary_encoder
-from pellucid.spec import Dense, Spec
+from pellucid.spec import Dense, Spec, Task
 from pellucid.weights.table import Fused
 
-TASKS = ("masked-lm", "sequence-classification", "token-classification", "question-answering")
+TASKS: tuple[Task, ...] = ("masked-lm", "sequence-classification", "token-classification", "question-answering")
 CLASSES = classes("JinaEmbeddingsV3", *TASKS)
 DEFAULTS = shared.ROBERTA_DEFAULTS | {
     "vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -17,15 +17,19 @@ DEFAULTS = shared.ROBERTA_DEFAULTS | {
 IGNORED = shared.IGNORED
 
 BASE = "roberta."
-WEIGHTS = under(BASE, BERT, "bert.") | ROBERTA | {
-    "roberta.emb_ln.{p}": "embed.norm.{p}",
-    "roberta.encoder.layers.{i}.mixer.Wqkv.{p}": Fused("blocks.{i}.attn.{}.{p}", "qkv"),
-    "roberta.encoder.layers.{i}.mixer.out_proj.{p}": "blocks.{i}.attn.o.{p}",
-    "roberta.encoder.layers.{i}.norm1.{p}": "blocks.{i}.attn_norm.{p}",
-    "roberta.encoder.layers.{i}.mlp.fc1.{p}": "blocks.{i}.mlp.up.{p}",
-    "roberta.encoder.layers.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.down.{p}",
-    "roberta.encoder.layers.{i}.norm2.{p}": "blocks.{i}.mlp_norm.{p}",
-}  # fmt: skip
+WEIGHTS = (
+    {
+        "roberta.emb_ln.{p}": "embed.norm.{p}",
+        "roberta.encoder.layers.{i}.mixer.Wqkv.{p}": Fused("blocks.{i}.attn.{}.{p}", "qkv"),
+        "roberta.encoder.layers.{i}.mixer.out_proj.{p}": "blocks.{i}.attn.o.{p}",
+        "roberta.encoder.layers.{i}.norm1.{p}": "blocks.{i}.attn_norm.{p}",
+        "roberta.encoder.layers.{i}.mlp.fc1.{p}": "blocks.{i}.mlp.up.{p}",
+        "roberta.encoder.layers.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.down.{p}",
+        "roberta.encoder.layers.{i}.norm2.{p}": "blocks.{i}.mlp_norm.{p}",
+    }
+    | under(BASE, BERT, "bert.")
+    | ROBERTA
+)
 HEADS = HIDDEN
 
 

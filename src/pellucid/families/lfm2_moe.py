@@ -2,9 +2,10 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import attention, classes, decoder, layer_types
+from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.families.lfm2 import ALIASES as ALIASES
 from pellucid.families.lfm2 import WEIGHTS as LFM2
-from pellucid.spec import Block, Mixer, Mlp, Moe, PreNorm, QkNorm, RmsNorm, Router, ShortConv, Spec
+from pellucid.spec import Block, Mixer, Mlp, PreNorm, QkNorm, RmsNorm, Router, ShortConv, Spec
 from pellucid.weights.table import Entry
 
 CLASSES = classes("Lfm2Moe", "causal-lm")
@@ -19,13 +20,7 @@ DEFAULTS = {
 IGNORED = {"output_router_logits": None}
 
 BASE = "model."
-WEIGHTS: dict[str, Entry] = LFM2 | {
-    "model.layers.{i}.feed_forward.gate.weight": "blocks.{i}.mlp.router.weight",
-    "model.layers.{i}.feed_forward.expert_bias": "blocks.{i}.mlp.router.select_bias",
-    "model.layers.{i}.feed_forward.experts.{e}.w1.weight": "blocks.{i}.mlp.experts.{e}.gate.weight",
-    "model.layers.{i}.feed_forward.experts.{e}.w3.weight": "blocks.{i}.mlp.experts.{e}.up.weight",
-    "model.layers.{i}.feed_forward.experts.{e}.w2.weight": "blocks.{i}.mlp.experts.{e}.down.weight",
-}
+WEIGHTS: dict[str, Entry] = LFM2 | moe_weights("feed_forward", matrices=NUMBERED, bias="expert_bias")
 
 
 def spec(c: Config) -> Spec:
@@ -40,7 +35,7 @@ def spec(c: Config) -> Spec:
     )  # fmt: skip
     mlp = Mlp(hidden=c.size("intermediate_size"), act="silu", gated=True)
     expert = Mlp(hidden=c.size("moe_intermediate_size"), act="silu", gated=True)
-    moe = Moe(experts=c.size("num_experts"), expert=expert, router=router)
+    moe = experts(c, router, expert=expert)
     blocks = [
         Block(attn=kinds[kind], mlp=mlp if i < dense else moe, order=PreNorm(norm=norm))
         for i, kind in enumerate(layer_types(c, [*kinds], lambda i: "full_attention"))

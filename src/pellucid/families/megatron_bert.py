@@ -13,11 +13,15 @@ DEFAULTS = shared.DEFAULTS | {
 IGNORED = shared.IGNORED
 
 BASE = "bert."
-WEIGHTS = BERT | CLS | {
-    "bert.encoder.layer.{i}.attention.ln.{p}": "blocks.{i}.attn_norm.{p}",
-    "bert.encoder.layer.{i}.ln.{p}": "blocks.{i}.mlp_norm.{p}",
-    "bert.encoder.ln.{p}": "norm.{p}",
-}  # fmt: skip
+WEIGHTS = (
+    {
+        "bert.encoder.layer.{i}.attention.ln.{p}": "blocks.{i}.attn_norm.{p}",
+        "bert.encoder.layer.{i}.ln.{p}": "blocks.{i}.mlp_norm.{p}",
+        "bert.encoder.ln.{p}": "norm.{p}",
+    }
+    | BERT
+    | CLS
+)
 
 
 def spec(c: Config) -> Spec:

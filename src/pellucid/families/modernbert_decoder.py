@@ -14,9 +14,9 @@ DEFAULTS = {key: value for key, value in modernbert.DEFAULTS.items() if key != "
 IGNORED = modernbert.IGNORED | {"classifier_pooling": None}  # the last token, always
 
 BASE = modernbert.BASE
-WEIGHTS = modernbert.WEIGHTS | {
+WEIGHTS = {
     f"model.layers.{{i}}.attn.{x}_proj.{{p}}": f"blocks.{{i}}.attn.{x}.{{p}}" for x in "qkv"
-}
+} | modernbert.WEIGHTS
 HEADS = {
     "causal-lm": hidden("lm_head.transform", at="lm_head") | {"decoder.{p}": "lm_head.out.{p}"},
     "sequence-classification": modernbert.LABELS,

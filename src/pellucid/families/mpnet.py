@@ -11,11 +11,11 @@ DEFAULTS = roberta.DEFAULTS | {"vocab_size": 30527, "relative_attention_num_buck
 IGNORED = roberta.IGNORED | {"type_vocab_size": None}
 
 BASE = "mpnet."
-WEIGHTS = under(BASE, roberta.WEIGHTS, roberta.BASE) | {
+WEIGHTS = {
     **{f"mpnet.encoder.layer.{{i}}.attention.attn.{x}.{{p}}": f"blocks.{{i}}.attn.{x}.{{p}}" for x in "qkvo"},
     "mpnet.encoder.layer.{i}.attention.LayerNorm.{p}": "blocks.{i}.attn_norm.{p}",
     "mpnet.encoder.relative_attention_bias.weight": "relative_bias.weight",
-}
+} | under(BASE, roberta.WEIGHTS, roberta.BASE)
 HEADS = roberta.HEADS
 
 

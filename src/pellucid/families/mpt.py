@@ -2,7 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families._decoder import GENERIC, classes, decoder, layer_norm
+from pellucid.families._decoder import GENERIC, LABEL_HEADS, classes, decoder, layer_norm
 from pellucid.spec import Alibi, Attention, Block, Embed, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
@@ -24,6 +24,7 @@ IGNORED = {
 }  # fmt: skip
 
 BASE = "transformer."
+HEADS = LABEL_HEADS
 WEIGHTS: dict[str, Entry] = {
     "transformer.wte.weight": "embed.tokens.weight",
     "transformer.blocks.{i}.norm_1.weight": "blocks.{i}.attn_norm.weight",
@@ -34,8 +35,6 @@ WEIGHTS: dict[str, Entry] = {
     "transformer.blocks.{i}.ffn.down_proj.weight": "blocks.{i}.mlp.down.weight",
     "transformer.norm_f.weight": "norm.weight",
     "lm_head.weight": "lm_head.out.weight",
-    "score.weight": "classifier.out.weight",
-    "classifier.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
 }
 

@@ -3,9 +3,10 @@
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import attention, classes, decoder
+from pellucid.families._moe import deepseek_router, experts
 from pellucid.families._read import activation
 from pellucid.families._recurrent import BESIDE, MAMBA2, OLD_TYPES
-from pellucid.spec import Block, Mamba2, Mlp, Moe, PreNorm, RmsNorm, Router, SharedExpert, Spec
+from pellucid.spec import Block, Mamba2, Mlp, Moe, PreNorm, RmsNorm, SharedExpert, Spec
 from pellucid.weights.table import Entry, Unused
 
 CLASSES = classes("NemotronH", "causal-lm")
@@ -102,12 +103,6 @@ def moe(c: Config) -> Moe:
     latent = c.size("moe_latent_size", null=None)
     if latent and c.mlp_bias:
         raise ConfigError("mlp_bias beside moe_latent_size", where=c.where, next="no such model is known")
-    router = Router(
-        top_k=c.size("num_experts_per_tok"), score="sigmoid", select_bias=True, groups=c.size("n_group"),
-        top_groups=c.size("topk_group"), renormalise=c.norm_topk_prob, renormalise_eps=1e-20,
-        scale=c.number("routed_scaling_factor", float), float32=True,
-    )  # fmt: skip
-    return Moe(
-        experts=c.size("n_routed_experts"), expert=plain(c, "moe_intermediate_size", bias=False), router=router,
-        shared=SharedExpert(mlp=plain(c, "moe_shared_expert_intermediate_size")), latent=latent,
-    )  # fmt: skip
+    shared = SharedExpert(mlp=plain(c, "moe_shared_expert_intermediate_size"))
+    expert = plain(c, "moe_intermediate_size", bias=False)
+    return experts(c, deepseek_router(c), count="n_routed_experts", expert=expert, shared=shared, latent=latent)

@@ -4,7 +4,7 @@ from pellucid.config import Config
 from pellucid.families import _encoder as shared
 from pellucid.families._decoder import gated, under
 from pellucid.families._encoder import BERT, CLS, classes, lm_head, rotary_encoder
-from pellucid.spec import Spec
+from pellucid.spec import Pooling, Spec
 from pellucid.weights.table import Fused
 
 CLASSES = classes("NomicBert", "masked-lm", "sequence-classification", "token-classification")
@@ -16,17 +16,24 @@ DEFAULTS = shared.DEFAULTS | {
 IGNORED = shared.IGNORED
 
 BASE = "nomic_bert."
-WEIGHTS = under(BASE, BERT, "bert.") | CLS | {
-    "nomic_bert.emb_ln.{p}": "embed.norm.{p}",
-    "nomic_bert.encoder.layers.{i}.attn.Wqkv.{p}": Fused("blocks.{i}.attn.{}.{p}", "qkv"),
-    "nomic_bert.encoder.layers.{i}.attn.out_proj.{p}": "blocks.{i}.attn.o.{p}",
-    "nomic_bert.encoder.layers.{i}.norm1.{p}": "blocks.{i}.attn_norm.{p}",
-    "nomic_bert.encoder.layers.{i}.mlp.fc11.{p}": "blocks.{i}.mlp.up.{p}",
-    "nomic_bert.encoder.layers.{i}.mlp.fc12.{p}": "blocks.{i}.mlp.gate.{p}",
-    "nomic_bert.encoder.layers.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.down.{p}",
-    "nomic_bert.encoder.layers.{i}.norm2.{p}": "blocks.{i}.mlp_norm.{p}",
-}  # fmt: skip
+WEIGHTS = (
+    {
+        "cls.predictions.transform.layer_norm.{p}": "lm_head.transform.norm.{p}",
+        "nomic_bert.emb_ln.{p}": "embed.norm.{p}",
+        "nomic_bert.encoder.layers.{i}.attn.Wqkv.{p}": Fused("blocks.{i}.attn.{}.{p}", "qkv"),
+        "nomic_bert.encoder.layers.{i}.attn.out_proj.{p}": "blocks.{i}.attn.o.{p}",
+        "nomic_bert.encoder.layers.{i}.norm1.{p}": "blocks.{i}.attn_norm.{p}",
+        "nomic_bert.encoder.layers.{i}.mlp.fc11.{p}": "blocks.{i}.mlp.up.{p}",
+        "nomic_bert.encoder.layers.{i}.mlp.fc12.{p}": "blocks.{i}.mlp.gate.{p}",
+        "nomic_bert.encoder.layers.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.down.{p}",
+        "nomic_bert.encoder.layers.{i}.norm2.{p}": "blocks.{i}.mlp_norm.{p}",
+    }
+    | under(BASE, BERT, "bert.")
+    | CLS
+)
 
 
 def spec(c: Config) -> Spec:
-    return rotary_encoder(c, "nomic_bert", gated(c), lm_head(c), biases="")
+    return rotary_encoder(
+        c, "nomic_bert", gated(c), lm_head(c), biases="", pooler=Pooling(act="tanh", returned="never")
+    )

@@ -2,7 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import attention, classes, decoder, plain_mlp, under
-from pellucid.spec import Block, Embed, LayerNorm, LearnedPositions, PostNorm, PreNorm, Spec
+from pellucid.spec import Block, Embed, LayerNorm, LearnedPositions, PostNorm, PreNorm, Projection, Spec
 from pellucid.weights.table import Entry
 
 CLASSES = classes("OPT", "causal-lm", "sequence-classification", "question-answering")
@@ -53,7 +53,8 @@ def spec(c: Config) -> Spec:
         order=PreNorm(norm=norm) if before else PostNorm(norm=norm), dropout=c.share("dropout"),
     )  # fmt: skip
     embed = Embed(
-        vocab=c.size("vocab_size"), width=narrow, projection_bias=False, project_first=True,
+        vocab=c.size("vocab_size"), width=narrow,
+        projection=Projection(bias=False, first=True) if narrow != width else None,
         positions=LearnedPositions(rows=c.size("max_position_embeddings") + 2, offset=2),
     )  # fmt: skip
     return decoder(

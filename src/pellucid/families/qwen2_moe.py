@@ -25,8 +25,8 @@ WEIGHTS = LLAMA | moe_weights(shared="shared_expert") | {
 
 
 def spec(c: Config) -> Spec:
-    first, window = c.number("max_window_layers"), c.number("sliding_window", null=0)
-    window = window if window and c.use_sliding_window else None
+    first, window, used = c.number("max_window_layers"), c.number("sliding_window", null=0), c.use_sliding_window
+    window = window if window and used else None
 
     def usual(i: int) -> str:  # unlike Qwen 2, every second of the lower layers
         return "sliding_attention" if window and i % 2 == 0 and i < first else "full_attention"

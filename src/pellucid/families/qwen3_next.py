@@ -14,9 +14,11 @@ from pellucid.families._decoder import (
     gated,
     rms,
     span_under_transformer,
+    under,
 )
-from pellucid.families._recurrent import DELTANET, delta_net, hybrid_types
-from pellucid.spec import Block, Ffn, Gate, Mixer, Moe, PreNorm, QkNorm, RmsNorm, Router, SharedExpert, Spec, Task
+from pellucid.families._moe import experts, moe_weights, qwen_sparse_layers
+from pellucid.families._recurrent import DELTANET, delta_net, hybrid_types, of_layers
+from pellucid.spec import Block, Gate, Mixer, Moe, PreNorm, QkNorm, RmsNorm, Router, SharedExpert, Spec, Task
 from pellucid.weights.table import Entry, Fused, Unused
 
 CLASSES = classes("Qwen3Next", *GENERIC)
@@ -34,65 +36,56 @@ DEFAULTS = {
 IGNORED = {"output_router_logits": None}
 
 BASE = "model."
-MOE: dict[str, Entry] = {
-    "model.layers.{i}.mlp.gate.weight": "blocks.{i}.mlp.router.weight",
+LINEAR = under("model.layers.{i}.linear_attn.", DELTANET, base="")
+EXPERTS = moe_weights(shared="shared_expert") | {
     "model.layers.{i}.mlp.shared_expert_gate.weight": "blocks.{i}.mlp.shared_gate.weight",
-    **{
-        f"model.layers.{{i}}.mlp.{file}.{x}_proj.weight": f"blocks.{{i}}.mlp.{slot}.{x}.weight"
-        for file, slot in (("experts.{e}", "experts.{e}"), ("shared_expert", "shared"))
-        for x in ("gate", "up", "down")
-    },
-}
+}  # fmt: skip
 
 
-def gated_attention_names(c: Config) -> dict[str, Entry]:
-    """All but the linear layers; q_proj holds each head's queries, then its gate."""
+def table(c: Config, linear: dict[str, Entry]) -> dict[str, Entry]:
+    """The names of both kinds of layers; `q_proj` holds each head's queries, then its gate."""
+    layers = [i for i, kind in enumerate(types(c)) if kind == "linear_attention"]
     q = Fused("blocks.{i}.attn.{}.{p}", ("q", "gate.proj"), groups=c.size("num_attention_heads"))
-    return LLAMA | QK_NORM | {"model.layers.{i}.self_attn.q_proj.{p}": q, "mtp.*": Unused("predicts several tokens")}
+    more: dict[str, Entry] = {"model.layers.{i}.self_attn.q_proj.{p}": q, "mtp.*": Unused("predicts several tokens")}
+    return of_layers(layers, LINEAR | linear) | LLAMA | QK_NORM | more
 
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
-    linear, groups = "model.layers.{i}.linear_attn", c.size("linear_num_key_heads")
-    return gated_attention_names(c) | MOE | {
-        **{f"{linear}.{name}": slot for name, slot in DELTANET.items()},
-        f"{linear}.in_proj_qkvz.weight": Fused("blocks.{i}.attn.{}.weight", "qkvz", groups=groups),
-        f"{linear}.in_proj_ba.weight": Fused("blocks.{i}.attn.{}.weight", "ba", groups=groups),
-    }  # fmt: skip
+    groups = c.size("linear_num_key_heads")
+    fused: dict[str, Entry] = {
+        f"model.layers.{{i}}.linear_attn.in_proj_{parts}.weight": Fused("blocks.{i}.attn.{}.weight", parts, groups)
+        for parts in ("qkvz", "ba")
+    }
+    return table(c, fused) | EXPERTS
 
 
 def HEADS(c: Config) -> dict[Task, Mapping[str, Entry]]:  # noqa: N802
     return span_under_transformer(WEIGHTS(c))
 
 
-def mixers(c: Config, norm: RmsNorm, **rope: Any) -> list[Mixer]:
-    """Each layer's mixer."""
+def types(c: Config) -> list[str]:
     every = c.size("full_attention_interval")
-    kinds: dict[str, Mixer] = {
-        "full_attention": attention(
-            c, qk_norm=QkNorm(norm=norm), gate=Gate(per="channel", bias=c.attention_bias), **rope
-        ),
-        "linear_attention": delta_net(c),
-    }
-    types = hybrid_types(c, lambda i: "linear_attention" if (i + 1) % every else "full_attention")
-    return [kinds[kind] for kind in types]
+    return hybrid_types(c, lambda i: "linear_attention" if (i + 1) % every else "full_attention")
 
 
-def experts(c: Config, *, renormalise: bool) -> Moe:
+def mixers(c: Config, norm: RmsNorm, **rope: Any) -> list[Mixer]:
+    """Each layer's: gated DeltaNet, or attention with a gate for each channel."""
+    gate = Gate(per="channel", bias=c.attention_bias)
+    attn = attention(c, qk_norm=QkNorm(norm=norm), gate=gate, **rope)
+    kinds: dict[str, Mixer] = {"full_attention": attn, "linear_attention": delta_net(c)}
+    return [kinds[kind] for kind in types(c)]
+
+
+def mixture(c: Config, *, renormalise: bool) -> Moe:
     """Experts beside one that sees every token, gated."""
-    return Moe(
-        experts=c.size("num_experts"), expert=gated(c, hidden="moe_intermediate_size"),
-        router=Router(top_k=c.size("num_experts_per_tok"), renormalise=renormalise),
-        shared=SharedExpert(mlp=gated(c, hidden="shared_expert_intermediate_size"), gate=True),
-        loss=c.number("router_aux_loss_coef", float),
-    )  # fmt: skip
+    router = Router(top_k=c.size("num_experts_per_tok"), renormalise=renormalise)
+    shared = SharedExpert(mlp=gated(c, hidden="shared_expert_intermediate_size"), gate=True)
+    return experts(c, router, shared=shared)
 
 
 def spec(c: Config) -> Spec:
-    norm, dense = rms(c, offset=1.0, round_first=False), c.get("mlp_only_layers") or []
-    moe, mlp, step = experts(c, renormalise=c.norm_topk_prob), gated(c), c.size("decoder_sparse_step")
-
-    def ffn(i: int) -> Ffn:
-        return moe if i not in dense and (i + 1) % step == 0 else mlp
-
-    blocks = [Block(attn=one, mlp=ffn(i), order=PreNorm(norm=norm)) for i, one in enumerate(mixers(c, norm))]
+    norm, mlp = rms(c, offset=1.0, round_first=False), gated(c)
+    moe, order = mixture(c, renormalise=c.norm_topk_prob), PreNorm(norm=norm)
+    layers = zip(mixers(c, norm), qwen_sparse_layers(c))
+    blocks = [Block(attn=attn, mlp=moe if sparse else mlp, order=order) for attn, sparse in layers]
     return decoder(c, "qwen3_next", blocks, norm=norm)

@@ -4,7 +4,7 @@ from pellucid.config import Config
 from pellucid.families import _encoder as shared
 from pellucid.families._decoder import under
 from pellucid.families._encoder import BERT, CLS, USUAL, classes, embedding, encoder, heads, lm_head
-from pellucid.spec import Spec
+from pellucid.spec import Projection, Spec
 
 CLASSES = classes("RemBert", *USUAL, "causal-lm", encoding=True)
 DEFAULTS = shared.DEFAULTS | {
@@ -16,14 +16,23 @@ DEFAULTS = shared.DEFAULTS | {
 IGNORED = shared.IGNORED | {"tie_word_embeddings": None}  # the two tables have other widths: nothing can be tied
 
 BASE = "rembert."
-WEIGHTS = under(BASE, BERT, "bert.") | CLS | {
-    "rembert.encoder.embedding_hidden_mapping_in.{p}": "embed.project.{p}",
-    "cls.predictions.dense.{p}": "lm_head.transform.dense.{p}",
-    "cls.predictions.LayerNorm.{p}": "lm_head.transform.norm.{p}",
-    "cls.predictions.decoder.{p}": "lm_head.out.{p}",
-}  # fmt: skip
+WEIGHTS = (
+    {
+        "rembert.encoder.embedding_hidden_mapping_in.{p}": "embed.project.{p}",
+        "cls.predictions.dense.{p}": "lm_head.transform.dense.{p}",
+        "cls.predictions.LayerNorm.{p}": "lm_head.transform.norm.{p}",
+        "cls.predictions.decoder.{p}": "lm_head.out.{p}",
+    }
+    | under(BASE, BERT, "bert.")
+    | CLS
+)
 
 
 def spec(c: Config) -> Spec:
     lm = lm_head(c, width=c.size("output_embedding_size"), tied=False)
-    return encoder(c, "rembert", embed=embedding(c, width=c.size("input_embedding_size")), heads=heads(c, lm))
+    return encoder(
+        c,
+        "rembert",
+        embed=embedding(c, width=c.size("input_embedding_size"), projection=Projection()),
+        heads=heads(c, lm),
+    )

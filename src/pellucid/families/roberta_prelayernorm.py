@@ -11,11 +11,11 @@ DEFAULTS = roberta.DEFAULTS
 IGNORED = roberta.IGNORED
 
 BASE = "roberta_prelayernorm."
-WEIGHTS = under(BASE, roberta.WEIGHTS, roberta.BASE) | {
+WEIGHTS = {
     "roberta_prelayernorm.encoder.layer.{i}.attention.LayerNorm.{p}": "blocks.{i}.attn_norm.{p}",
     "roberta_prelayernorm.encoder.layer.{i}.intermediate.LayerNorm.{p}": "blocks.{i}.mlp_norm.{p}",
     "roberta_prelayernorm.LayerNorm.{p}": "norm.{p}",
-}
+} | under(BASE, roberta.WEIGHTS, roberta.BASE)
 HEADS = roberta.HEADS
 
 

@@ -29,10 +29,14 @@ DEFAULTS = shared.DEFAULTS | {
 IGNORED = shared.IGNORED | {"rotary_value": (False,)}
 
 BASE = "roformer."
-WEIGHTS = under(BASE, BERT, "bert.") | CLS | {
-    "roformer.embeddings_project.{p}": "embed.project.{p}",
-    "roformer.encoder.embed_positions.weight": Unused("sines and cosines of the rotation", kept=True),
-}  # fmt: skip
+WEIGHTS = (
+    {
+        "roformer.embeddings_project.{p}": "embed.project.{p}",
+        "roformer.encoder.embed_positions.weight": Unused("sines and cosines of the rotation", kept=True),
+    }
+    | under(BASE, BERT, "bert.")
+    | CLS
+)
 HEADS = HIDDEN
 
 

@@ -13,11 +13,11 @@ DEFAULTS = roberta.DEFAULTS | {
 IGNORED = roberta.IGNORED
 
 BASE = roberta.BASE
-WEIGHTS = roberta.WEIGHTS | {
+WEIGHTS = {
     "roberta.encoder.layer.{i}.attention.self_attn_layer_norm.{p}": "blocks.{i}.attn_norm.{p}",
     "roberta.encoder.layer.{i}.LayerNorm.{p}": "blocks.{i}.mlp_norm.{p}",
     "roberta.encoder.LayerNorm.{p}": "norm.{p}",
-}
+} | roberta.WEIGHTS
 HEADS = roberta.HEADS
 
 

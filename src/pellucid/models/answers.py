@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pellucid.cache.batch import Batch
 from pellucid.errors import InputError
 from pellucid.models.packing import Packing
 from pellucid.nn import heads
@@ -37,7 +38,7 @@ class Asked:
         first, last: [B] where an answer starts and ends.
         pair: [B] the label of two sentences.
         choices: rows that are one question.
-        pooled: [B, D], where not the first token's state is what stands for a sequence.
+        batch: what the layers read and left.
     """
 
     shape: Packing
@@ -48,11 +49,12 @@ class Asked:
     last: Tensor | None = None
     pair: Tensor | None = None
     choices: int = 1
-    pooled: Tensor | None = None
+    batch: Batch | None = None
 
     def firsts(self, x_ND: Tensor) -> Tensor:
-        """What stands for each sequence, [B, D]."""
-        return x_ND[self.shape.first()] if self.pooled is None else self.pooled
+        """What stands for each sequence, [B, D]: the first token's state, or what a body left."""
+        pooled = None if self.batch is None else self.batch.pooled
+        return x_ND[self.shape.first()] if pooled is None else pooled
 
 
 def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
     shape, labels = asked.shape, asked.labels
     match model.head_spec:
         case None:
-            pooled = model.pooler(asked.firsts(x_ND)) if model.pooler is not None else None
+            pooled = pool_of(model, "pooler", x_ND, asked) if model.pooler is not None else None
+            if model.pooler is not None and model.pooler.spec.returned == "alone":
+                return {"pooler_output": pooled}
             return {"last_hidden_state": shape.unpack(x_ND), "pooler_output": pooled}
         case LmHead() as head:
             return language(model, x_ND, asked, shift=model.task == "causal-lm" and not head.labels_ahead)
@@ -101,13 +105,19 @@ def language(model: Model, x_ND: Tensor, asked: Asked, *, shift: bool) -> dict[s
         labels_N = shape.pack(asked.labels)
         if shift:
             labels_N = heads.next_tokens(labels_N, list(shape.lengths))
-        loss = heads.token_loss(logits_NV, labels_N)
+        ahead = [heads.token_loss(model.lm_head(a_ND), labels_N) for a_ND in asked.batch.ahead] if asked.batch else []
+        loss = torch.stack([heads.token_loss(logits_NV, labels_N), *ahead]).mean()
     return {"loss": loss, "logits": shape.unpack(logits_NV)[:, -keep:]}
 
 
 def span(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
     """A score for each token as the first, and as the last, of an answer."""
     start_BT, end_BT = asked.shape.unpack(model.span(x_ND)).unbind(-1)
+    return spanned(start_BT, end_BT, asked)
+
+
+def spanned(start_BT: Tensor, end_BT: Tensor, asked: Asked) -> dict[str, Any]:
+    """Scores of first and last tokens, and their loss over the places where there are tokens."""
     loss = None
     if asked.first is not None and asked.last is not None:
         away_BT = ~asked.shape.places().to(start_BT.device)
@@ -156,15 +166,20 @@ def pool_of(model: Model, pool: Pool, x_ND: Tensor, asked: Asked) -> Tensor:
     match pool:
         case "pooler":
             assert model.pooler is not None
-            return model.pooler(asked.firsts(x_ND))
+            return model.pooler(pool_of(model, model.pooler.spec.pool, x_ND, asked))
         case "first":
             return asked.firsts(x_ND)
         case "mean" | "late":
             return means(x_ND, shape)
         case "last":
             return x_ND[last_tokens(shape, asked.ids, model.config.pad_token_id)]
-        case "eos":
-            return x_ND[end_tokens(shape, asked.ids, model.config.eos_token_id)]
+        case "eos" | "end":
+            eos = model.config.eos_token_id
+            ends_BT = None if asked.ids is None or eos is None else torch.eq(asked.ids, eos)
+            return x_ND[end_tokens(shape, ends_BT, eos, first=pool == "end")]
+        case "largest":
+            ends_BT = None if asked.ids is None else asked.ids == asked.ids.amax(1, keepdim=True)
+            return x_ND[end_tokens(shape, ends_BT, None, first=True)]
 
 
 def means(x_ND: Tensor, shape: Packing) -> Tensor:
@@ -180,24 +195,24 @@ def last_tokens(shape: Packing, ids_BT: Tensor | None, pad: int | None) -> list[
     return [end if at is None else at for at, end in zip(found, shape.last())]
 
 
-def end_tokens(shape: Packing, ids_BT: Tensor | None, eos: int | None) -> list[int]:
-    """Packed index of each row's last end-of-sequence token.
+def end_tokens(shape: Packing, ends_BT: Tensor | None, eos: int | None, *, first: bool = False) -> list[int]:
+    """Packed index of each row's last (or first) end-of-sequence token.
 
     Raises:
         InputError: a row without one.
     """
-    right = ids_BT is not None and tuple(ids_BT.shape) == (shape.batch, shape.time)
-    found = _last(shape, torch.eq(ids_BT, eos)) if right and ids_BT is not None and eos is not None else [None]
+    known = ends_BT is not None and tuple(ends_BT.shape) == (shape.batch, shape.time)
+    found = _last(shape, ends_BT, first=first) if known and ends_BT is not None else [None]
     if None in found:
         what = f"no end-of-sequence token, id {eos}, in row {found.index(None)}"
         raise InputError(what, where="input_ids", next="end each text with it: the tokenizer does")
     return [at for at in found if at is not None]
 
 
-def _last(shape: Packing, wanted_BT: Tensor) -> list[int | None]:
-    """Packed index of the last place of each sequence that is wanted."""
+def _last(shape: Packing, wanted_BT: Tensor, *, first: bool = False) -> list[int | None]:
+    """Packed index of the last (or first) place of each sequence that is wanted."""
     found: list[int | None] = []
     for start, wanted in zip(shape.first(), shape.pack(wanted_BT).split(list(shape.lengths))):
         places = wanted.nonzero().flatten().tolist()
-        found.append(start + places[-1] if places else None)
+        found.append(start + places[0 if first else -1] if places else None)
     return found

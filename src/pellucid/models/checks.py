@@ -63,6 +63,8 @@ def labels_of(
         case None | SpanHead():
             named = "start_positions and end_positions" if head else "no labels"
             raise InputError("labels given", where="labels", next=f"this model takes {named}")
+        case LmHead(vocab=int() as said):
+            whole_numbers("labels", labels, ((batch, time),), least=0, below=said, besides=IGNORE)
         case LmHead() | PretrainingHead(lm=LmHead()):
             whole_numbers("labels", labels, ((batch, time),), least=0, below=vocab, besides=IGNORE)
         case PretrainingHead():

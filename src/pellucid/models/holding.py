@@ -103,13 +103,20 @@ class Holding(Watchable):
 
     def _canonical_tensors(self, given: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
+        rows: dict[str, dict[int, Tensor]] = {}
         for name, tensor in given.items():
             place = None if name in held else self.table.find(name)
             if place is None or not all(slot in held for slot in place.slots):
                 found[name] = tensor
                 continue
-            rows = [held[slot].shape[0] for slot in place.slots]
-            found.update(zip(place.slots, place.split(tensor, rows)))
+            if place.row is not None:
+                rows.setdefault(place.slots[0], {})[place.row] = tensor
+                continue
+            sizes = [len(held[slot]) if held[slot].dim() else 1 for slot in place.slots]
+            found.update(zip(place.slots, place.split(tensor, sizes)))
+        for slot, parts in rows.items():
+            if sorted(parts) == list(range(len(held[slot]))):
+                found[slot] = torch.stack([parts[row] for row in range(len(parts))])
         for tied, source in self.ties().items():
             if source in found:
                 found.setdefault(tied, found[source])

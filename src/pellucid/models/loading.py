@@ -364,7 +364,8 @@ def _assign(
 def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:
     path, _, last = slot.rpartition(".")
     owner = model.get_submodule(path)
-    parameter = nn.Parameter(tensor, requires_grad=dict.__getitem__(owner._parameters, last).requires_grad)
+    empty = dict.get(owner._parameters, last)
+    parameter = nn.Parameter(tensor, requires_grad=empty is None or empty.requires_grad)
     if source is not None:
         parameter.source = source  # type: ignore[attr-defined]  # read by nn/linear.py
     owner._parameters[last] = parameter

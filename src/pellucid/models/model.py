@@ -27,7 +27,20 @@ from pellucid.nn import heads
 from pellucid.nn.tower import Tower
 from pellucid.ops.moe import balance_loss
 from pellucid.ops.threads import threads_for
-from pellucid.spec import Block, ChoiceHead, Head, LmHead, Moe, PairHead, PretrainingHead, Spec, Stack, Task, pools
+from pellucid.spec import (
+    Block,
+    ChoiceHead,
+    Head,
+    LmHead,
+    Moe,
+    PairHead,
+    Pooling,
+    PretrainingHead,
+    Spec,
+    Stack,
+    Task,
+    pools,
+)
 from pellucid.weights.table import Table
 
 
@@ -53,7 +66,9 @@ class Model(Holding):
         self._turning = _turning(spec.stack)
         self.encoder = Tower(spec.encoder) if spec.encoder else None
         self.head_spec = _head_spec(spec, task)
-        self.pooler = heads.Pooler(spec.width, spec.pooler) if spec.pooler and pools(self.head_spec) else None
+        pooling = Pooling(act=spec.pooler) if isinstance(spec.pooler, str) else spec.pooler
+        pooled = pools(self.head_spec) and (self.head_spec is not None or (pooling and pooling.returned != "never"))
+        self.pooler = heads.Pooler(spec.width, pooling) if pooling and pooled else None
         for name, module in heads.modules(spec.width, spec.vocab, self.head_spec).items():
             self.add_module(name, module)
         self.tie_weights()
@@ -145,7 +160,7 @@ class Model(Holding):
         with self.patterns(self, wants_patterns) as patterns, self.threads(len(x_ND)):
             x_ND = self.run(x_ND, batch, None if given.types is None else shape.pack(given.types))
             asked = Asked(
-                shape, first.ids, labels, logits_to_keep, start_positions, end_positions, pair, choices, batch.pooled
+                shape, first.ids, labels, logits_to_keep, start_positions, end_positions, pair, choices, batch
             )  # fmt: skip
             result |= answer(self, x_ND, asked)
         batch.finish()

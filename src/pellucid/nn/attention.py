@@ -224,6 +224,11 @@ class Attention(Tapped):
             "bias_HTS": None if bias is None else batch.once((T, S, bias), lambda: bias(T, S).to(device)),
         }
 
+    def share(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
+        """How much each query takes of each key, [B, H, T, S]."""
+        T, S = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
+        return pattern(group.q_BTHK, group.k_BSJK, **self.scoring(T, S, group.end, batch, bias))
+
     def through_pattern(self, groups: list[Group], batch: Batch, bias: Bias | None) -> list[Tensor]:
         """The same mixture through a pattern that can be read and replaced; slower, and only when asked for."""
         T = max(group.q_BTHK.shape[1] for group in groups)
@@ -231,8 +236,7 @@ class Attention(Tapped):
         shares = []
         for group in groups:
             t, s = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
-            share_BHTS = pattern(group.q_BTHK, group.k_BSJK, **self.scoring(t, s, group.end, batch, bias))
-            shares.append(F.pad(share_BHTS, (0, S - s, 0, T - t)))
+            shares.append(F.pad(self.share(group, batch, bias), (0, S - s, 0, T - t)))
         whole_BHTS = self.tap("pattern", torch.cat(shares).to(groups[0].v_BSJU.dtype))
         mixed, start = [], 0
         for group in groups:

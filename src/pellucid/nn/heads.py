@@ -15,13 +15,13 @@ from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.elementwise import activate, soft_cap, upcast
 from pellucid.spec import (
-    Activation,
     ChoiceHead,
     Custom,
     Dense,
     Head,
     LmHead,
     PairHead,
+    Pooling,
     PretrainingHead,
     SequenceHead,
     SpanHead,
@@ -70,8 +70,9 @@ class Vocabulary(Tapped):
         super().__init__()
         self.spec = spec
         self.transform = Transforming(width, spec.transform) if spec.transform else None
-        inner = spec.transform.width if spec.transform else None
-        self.out = Linear(inner or width, vocab, bias=spec.bias)
+        inner = (spec.transform.width if spec.transform else None) or width
+        self.out = Linear(inner - spec.beside, vocab, bias=spec.bias)
+        self.beside = Linear(spec.beside, vocab, bias=False) if spec.beside else None
         self.fixed = Fixed(vocab) if spec.fixed_bias else None
 
     def forward(self, x_ND: Tensor) -> Tensor:
@@ -79,7 +80,10 @@ class Vocabulary(Tapped):
             x_ND = self.transform(x_ND)
         if self.spec.scale is not None:
             x_ND = x_ND * self.spec.scale
-        logits_NV = self.out(x_ND)
+        if self.beside is None:
+            logits_NV = self.out(x_ND)
+        else:
+            logits_NV = self.out(x_ND[..., : -self.spec.beside]) + self.beside(x_ND[..., -self.spec.beside :])
         if self.fixed is not None:
             logits_NV = self.fixed(logits_NV)
         if self.spec.logit_scale is not None:
@@ -115,15 +119,17 @@ class Classifier(Tapped):
 
 
 class Pooler(nn.Module):
-    """act(W x + b) on the first token of each sequence."""
+    """act(W x + b), of what stands for each sequence."""
 
-    def __init__(self, width: int, act: Activation) -> None:
+    def __init__(self, width: int, spec: Pooling) -> None:
         super().__init__()
-        self.act = act
-        self.dense = Linear(width, width)
+        self.spec = spec
+        self.dense = Linear(width, spec.width or width) if spec.act else None
 
-    def forward(self, first_BD: Tensor) -> Tensor:
-        return activate(self.dense(first_BD), self.act)
+    def forward(self, x_BD: Tensor) -> Tensor:
+        if self.dense is None or self.spec.act is None:
+            return x_BD
+        return activate(self.dense(x_BD), self.spec.act)
 
 
 def modules(width: int, vocab: int, spec: Head | None) -> dict[str, nn.Module]:
@@ -132,7 +138,7 @@ def modules(width: int, vocab: int, spec: Head | None) -> dict[str, nn.Module]:
         case None:
             return {}
         case LmHead():
-            return {"lm_head": Vocabulary(width, vocab, spec)}
+            return {"lm_head": Vocabulary(width, spec.vocab or vocab, spec)}
         case SequenceHead() | TokenHead():
             labels, hidden = spec.labels, spec.hidden
             return {"classifier": Classifier(width, labels, bias=spec.bias, dropout=spec.dropout, hidden=hidden)}

@@ -128,16 +128,15 @@ class Embedding(Tapped):
         super().__init__()
         self.spec = spec
         inner = spec.width or width
-        added = width if spec.project_first else inner
+        to = spec.projection
+        added = width if to and to.first else inner
         self.tokens = custom(spec.tokens)(inner, spec.tokens) if spec.tokens else Table(spec.vocab, inner)
         self.positions = positions(added, spec.positions) if spec.positions else None
         self.types = Table(spec.token_types, added) if spec.token_types else None
         self.change = custom(spec.change)(inner, spec.change) if spec.change else None
         self.features = custom(spec.features)(added, spec.features) if spec.features else None
         self.norm = norm(added, spec.norm) if spec.norm else None
-        projects = spec.project and (inner != width or spec.neighbours)
-        read = inner * (1 + 2 * spec.neighbours)
-        self.project = Linear(read, width, bias=spec.projection_bias) if projects else None
+        self.project = Linear(inner * (1 + 2 * to.neighbours), width, bias=to.bias) if to else None
 
     def forward(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None) -> Tensor:
         """`x_ND` are the token vectors, looked up by the caller or given by the user."""
@@ -146,8 +145,9 @@ class Embedding(Tapped):
             x_ND = self.change(x_ND, batch)
         if spec.scale is not None:
             x_ND = x_ND * torch.tensor(spec.scale, dtype=x_ND.dtype, device=x_ND.device)
-        if self.project is not None and spec.project_first:
-            x_ND = self.project(joined(x_ND, batch, spec.neighbours) if spec.neighbours else x_ND)
+        to = spec.projection
+        if self.project is not None and to and to.first:
+            x_ND = self.project(joined(x_ND, batch, to.neighbours) if to.neighbours else x_ND)
         if self.norm is not None and spec.norm_first:
             x_ND = self.norm(x_ND)
         if self.types is not None:
@@ -159,7 +159,7 @@ class Embedding(Tapped):
         if self.norm is not None and not spec.norm_first:
             x_ND = self.norm(x_ND)
         x_ND = F.dropout(x_ND, spec.dropout, self.training)
-        if self.project is not None and not spec.project_first:
+        if self.project is not None and to and not to.first:
             x_ND = self.project(x_ND)
         return self.tap("out", x_ND)
 

@@ -44,13 +44,13 @@ class BlockSparseAttention(WholeAttention):
         edge_T = (block_T == 0) | (block_T == block_T[-1])
         seen_TT = ((block_T[:, None] - block_T).abs() <= 1) | edge_T[:, None] | edge_T
         again_TT = (~edge_T[:, None] & (block_T == 0)).to(whole.q_BTHK.dtype) * math.log(1 + self.random)
-        return pattern(whole.q_BTHK, whole.k_BTHK, scale=self.scale, allow_TS=seen_TT, bias_HTS=again_TT[None])
+        bias_HTT = again_TT.expand(self.heads, T, T)
+        return pattern(whole.q_BTHK, whole.k_BTHK, scale=self.scale, allow_TS=seen_TT, bias_HTS=bias_HTT)
 
     def mixture(self, whole: Whole, batch: Batch, bias: nn.Module | None) -> Tensor:
         T, q_BTHK, k_BTHK, v_BTHK = whole.x_BTD.shape[1], whole.q_BTHK, whole.k_BTHK, whole.v_BTHK
         if self.full(T):
-            dropout = self.dropout if self.training else 0.0
-            return attend(q_BTHK, k_BTHK, v_BTHK, scale=self.scale, dropout=dropout)
+            return self.plain(whole)
         edge_G = self.edges(T, k_BTHK.device)
         inner_T = torch.ones(T, dtype=torch.bool, device=k_BTHK.device).index_fill(0, edge_G, False)
         again_G = (edge_G < self.block).to(q_BTHK.dtype) * math.log(1 + self.random)

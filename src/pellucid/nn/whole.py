@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pellucid.cache.batch import Batch
 from pellucid.nn.linear import Linear
 from pellucid.nn.tapped import Tapped
-from pellucid.ops.attention import mix, pattern
+from pellucid.ops.attention import attend, mix, pattern
 
 
 @dataclass
@@ -49,21 +49,26 @@ class WholeAttention(Tapped):
         self.o = Linear(heads * head_dim, width, bias="o" in biases)
 
     def forward(self, x_ND: Tensor, batch: Batch, bias: nn.Module | None = None) -> Tensor:
-        q_NHK, k_NHK, v_NHK = (self.tap(name, self.project(name, x_ND)) for name in "qkv")
-        wholes = [
-            Whole(group, *(batch.gather(part, group) for part in (x_ND, q_NHK, k_NHK, v_NHK)))
-            for group in batch.groups()
-        ]
+        q_NHK, k_NHK, v_NHK = (self.project(name, x_ND) for name in "qkv")
+        return self.mixed(x_ND, q_NHK, k_NHK, v_NHK, batch, bias)
+
+    def mixed(
+        self, x_ND: Tensor, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, batch: Batch, bias: nn.Module | None = None
+    ) -> Tensor:
+        """What follows the projections."""
+        parts = x_ND, self.tap("q", q_NHK), self.tap("k", k_NHK), self.tap("v", v_NHK)
+        wholes = [Whole(group, *(batch.gather(part, group) for part in parts)) for group in batch.groups()]
         if self.listened("pattern"):
             mixed = self.through_pattern(wholes, batch, bias)
         else:
             mixed = [self.mixture(whole, batch, bias) for whole in wholes]
-        mix_NHU = batch.scatter([self.finish(mix_BTHK, whole) for mix_BTHK, whole in zip(mixed, wholes)])
-        return self.tap("out", self.o(self.tap("mix", mix_NHU).flatten(1)))
+        heads = batch.scatter([self.finish(mix_BTHK, whole) for mix_BTHK, whole in zip(mixed, wholes)])
+        return self.tap("out", self.o(self.tap("mix", heads).flatten(1)))
 
-    def project(self, name: str, x_ND: Tensor) -> Tensor:
-        out_NF: Tensor = self.get_submodule(name)(x_ND)
-        return out_NF.unflatten(-1, (-1, self.head_dim))
+    def project(self, name: str, x: Tensor) -> Tensor:
+        """[..., D] -> [..., H, K]"""
+        out: Tensor = self.get_submodule(name)(x)
+        return out.unflatten(-1, (-1, self.head_dim))
 
     # -------------------------------------------------------------------------- what a subclass writes
 
@@ -74,6 +79,11 @@ class WholeAttention(Tapped):
     def mixture(self, whole: Whole, batch: Batch, bias: nn.Module | None) -> Tensor:
         """Values weighted by the shares, [B, T, H, K]."""
         return self.weighted(self.shares(whole, batch, bias), whole, batch)
+
+    def plain(self, whole: Whole) -> Tensor:
+        """The mixture of ordinary attention, by the fastest kernel."""
+        dropout = self.dropout if self.training else 0.0
+        return attend(whole.q_BTHK, whole.k_BTHK, whole.v_BTHK, scale=self.scale, dropout=dropout)
 
     def finish(self, mix_BTHK: Tensor, whole: Whole) -> Tensor:
         """What is done to the mixture before the output projection."""

@@ -22,6 +22,7 @@ from pellucid.spec.heads import (
     LmHead,
     PairHead,
     Pool,
+    Pooling,
     PretrainingHead,
     SequenceHead,
     SpanHead,
@@ -63,14 +64,14 @@ from pellucid.spec.positions import (
     Sinusoidal,
     YarnScaling,
 )
-from pellucid.spec.stack import Block, Embed, Order, OutNorm, Parallel, PostNorm, PreNorm, Sandwich, Stack
+from pellucid.spec.stack import Block, Embed, Order, OutNorm, Parallel, PostNorm, PreNorm, Projection, Sandwich, Stack
 
 __all__ = [
     "Activation", "Alibi", "Attention", "Block", "ChoiceHead", "ClampedGlu", "Custom", "DeltaNet", "Dense",
     "DynamicScaling", "Embed", "Ffn", "Gate", "Head", "LatentAttention", "LayerNorm", "LearnedPositions",
     "LinearScaling", "Llama3Scaling", "LmHead", "LongRopeScaling", "Mamba", "Mamba2", "Mixer", "Mlp", "Moe", "Norm",
-    "Order", "OutNorm", "PairHead", "Parallel", "Pool", "Positions", "PostNorm", "PreNorm", "PretrainingHead",
-    "ProportionalScaling", "QkNorm", "RelativeBias", "RmsNorm", "Rope", "RopeScaling", "Router", "Sandwich",
-    "ScoreBias", "SequenceHead", "SharedExpert", "ShortConv", "Sinusoidal", "SpanHead", "Spec", "Stack",
-    "Task", "Temperature", "Together", "TokenHead", "Transform", "Wkv", "YarnScaling", "language", "pools",
+    "Order", "OutNorm", "PairHead", "Parallel", "Pool", "Pooling", "Positions", "PostNorm", "PreNorm",
+    "PretrainingHead", "Projection", "ProportionalScaling", "QkNorm", "RelativeBias", "RmsNorm", "Rope", "RopeScaling",
+    "Router", "Sandwich", "ScoreBias", "SequenceHead", "SharedExpert", "ShortConv", "Sinusoidal", "SpanHead", "Spec",
+    "Stack", "Task", "Temperature", "Together", "TokenHead", "Transform", "Wkv", "YarnScaling", "language", "pools",
 ]  # fmt: skip

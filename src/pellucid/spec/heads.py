@@ -31,12 +31,26 @@ class LmHead:
     logit_scale: float | None = None  # multiplies the logits
     cap: float | None = None  # logits become cap * tanh(logit / cap)
     fixed_bias: bool = False  # a stored row that is added and not trained: BART's final_logits_bias
+    beside: int = 0  # last channels of what it reads, which go through a second matrix, not tied (MobileBERT)
+    vocab: int | None = None  # tokens that can be said, where the embedding knows more (Moshi)
     labels_ahead: bool = False  # labels name each token's successor already: decoders without their encoder
 
 
 # Where one vector for a sequence comes from: the pooler's output, the first or last token, the mean of the tokens, the
-# last end-of-sequence token. late: every token has logits, and their mean is the sequence's (EuroBERT).
-Pool = Literal["pooler", "first", "last", "mean", "eos", "late"]
+# last end-of-sequence token. late: every token has logits, and their mean is the sequence's (EuroBERT). end: the first
+# end-of-sequence token; largest: the token with the largest id, which is that in CLIP's first files.
+Pool = Literal["pooler", "first", "last", "mean", "eos", "late", "end", "largest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """The vector for a sequence that a base model returns: dense and activation on one of its tokens."""
+
+    pool: Pool = "first"
+    act: Activation | None = None  # None: the token's state as it is
+    width: int | None = None  # None: the stack's
+    # Without a head it is returned beside the tokens' states, in their place (DPR), or not at all (GTE).
+    returned: Literal["beside", "alone", "never"] = "beside"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +135,7 @@ Task = Literal[
     "sequence-classification",
     "token-classification",
     "question-answering",
+    "table-question-answering",
     "multiple-choice",
     "next-sentence",
     "pretraining",

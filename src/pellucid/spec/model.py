@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pellucid.spec.ffn import Activation
-from pellucid.spec.heads import Head, Task
+from pellucid.spec.heads import Head, Pooling, Task
 from pellucid.spec.mixers import Attention, LatentAttention
 from pellucid.spec.norms import Custom
 from pellucid.spec.stack import Block, Stack
@@ -21,7 +21,7 @@ class Spec:
     stack: Stack
     encoder: Stack | None = None
     stacks: Mapping[Task | None, Stack] = field(default_factory=dict)  # of tasks that need another one (Funnel)
-    pooler: Activation | None = None  # dense + this on the first token
+    pooler: Activation | Pooling | None = None  # an activation: dense + this on the first token
     heads: Mapping[Task, Head] = field(default_factory=dict)
     shared_embedding: bool = True  # encoder and decoder use one table of tokens
     decoder_start: int | Literal["last"] | None = None  # the id that opens an output; "last": the text's own (mBART)
@@ -47,11 +47,12 @@ class Spec:
 
     def of(self, task: Task | None) -> Spec:
         """What a task needs: its own stack; of an encoder-decoder both, the decoder alone, or the encoder alone."""
+        whole = replace(self, stack=self.stacks[task]) if task in self.stacks else self
         if self.encoder is None:
-            return replace(self, stack=self.stacks[task]) if task in self.stacks else self
+            return whole
         if task == "causal-lm":
-            return self.decoder()
-        return self.reader() if task in ("text-encoding", "token-classification") else self
+            return whole.decoder()
+        return self.reader() if task in ("text-encoding", "token-classification") else whole
 
     def decoder(self) -> Spec:
         """The decoder on its own, without attention over an encoder: a causal language model."""

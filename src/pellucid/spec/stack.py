@@ -72,20 +72,26 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Projection:
+    """A matrix from the tables' width to the stack's."""
+
+    bias: bool = True
+    first: bool = False  # before positions are added (OPT), instead of after the norm (ELECTRA)
+    neighbours: int = 0  # tokens on each side whose vectors join one's own before it (MobileBERT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Embed:
     """Ids to vectors: tokens, types, positions and features summed, then the norm."""
 
     vocab: int
     tokens: Custom | None = None  # a module in place of the table of tokens (CANINE's hashes)
     change: Custom | None = None  # what becomes of the token vectors before anything is added (ESM's masks)
-    width: int | None = None  # of the tables, where a projection leads to the stack's width
-    project: bool = True  # False: a body takes vectors of that width (Perceiver)
-    projection_bias: bool = True
-    project_first: bool = False  # before positions are added (OPT), instead of after the norm (ELECTRA)
+    width: int | None = None  # of the tables, where it is not the stack's
+    projection: Projection | None = None  # None with a width: a body takes vectors of that width (Perceiver)
     positions: Positions | None = None
     token_types: int = 0
     question_end: int | None = None  # behind this id, types not given are 1 when a question is answered (BigBird)
-    neighbours: int = 0  # tokens on each side whose vectors join one's own before the projection (MobileBERT)
     features: Custom | None = None  # a module that adds more per-token inputs: boxes, languages, tables
     norm: Norm | None = None
     norm_first: bool = False  # on the token vectors, before positions are added (BlenderbotSmall)

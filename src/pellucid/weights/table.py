@@ -218,7 +218,7 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
             return ()
 
 
-def _mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
+def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
     """An entry with another slot in the same layout."""
     match entry:
         case str():
@@ -226,7 +226,7 @@ def _mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
         case Fused(pattern):
             return replace(entry, pattern=change(pattern))
         case Transposed(of) | Squeezed(of) | Folded(of) | Stacked(of) | Row(of):
-            return replace(entry, of=_mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
+            return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
             return entry
 
@@ -377,7 +377,7 @@ class Table:
 
         table = self._half(part, "encoder.embed.tokens." if shared else None, "part of the encoder")
         for name, entry in table.entries.items():
-            if any(slot.split(".")[2:] and slot.split(".")[2].startswith("cross") for slot in _patterns(entry)):
+            if any(step.startswith("cross") for slot in _patterns(entry) for step in slot.split(".")[2:]):
                 table.entries[name] = Unused("attention over an encoder, and there is none", kept=True)
         return table
 
@@ -389,9 +389,9 @@ class Table:
         for name, entry in self.entries.items():
             slots = _patterns(entry)
             if not slots or part(slots[0]) is not None:
-                own[name] = _mapped(entry, lambda slot: part(slot) or slot)
+                own[name] = mapped(entry, lambda slot: part(slot) or slot)
             elif lent is not None and slots[0].startswith(lent):
-                tokens[name] = _mapped(entry, lambda slot: slot.removeprefix("encoder."))
+                tokens[name] = mapped(entry, lambda slot: slot.removeprefix("encoder."))
             else:
                 rest[name] = Unused(reason)
         return Table(own | tokens | rest, base=self.base)
@@ -425,7 +425,7 @@ def _expanded(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for name, entry in entries.items():
         for p in ("weight", "bias") if "{p}" in name else ("",):
-            found[name.replace("{p}", p)] = _mapped(entry, lambda slot: slot.replace("{p}", p))  # noqa: B023
+            found[name.replace("{p}", p)] = mapped(entry, lambda slot: slot.replace("{p}", p))  # noqa: B023
     return found
 
 

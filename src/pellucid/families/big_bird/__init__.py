@@ -32,7 +32,7 @@ DEFAULTS = shared.DEFAULTS | {
 IGNORED = shared.IGNORED
 
 BASE = "bert."
-WEIGHTS = BERT | CLS | {"bert.pooler.{p}": "pooler.dense.{p}"}
+WEIGHTS = {"bert.pooler.{p}": "pooler.dense.{p}"} | BERT | CLS
 HEADS = idle("bert.pooler", "masked-lm", "causal-lm", "token-classification") | {
     "sequence-classification": HIDDEN["sequence-classification"] | idle("bert.pooler", "masked-lm")["masked-lm"],
     "question-answering": {

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families._encoder import LABELS, LAYERS, attention, classes, encoder, heads, layer_norm, mlp
+from pellucid.families._encoder import LABELS, LAYERS, attention, classes, encoder, heads, idle, layer_norm, mlp
 from pellucid.families._read import activation
 from pellucid.spec import Block, Custom, Embed, LearnedPositions, LmHead, PostNorm, Spec
-from pellucid.weights.table import Entry, Unused
+from pellucid.weights.table import Entry
 
 CLASSES = classes(
     "Canine", "sequence-classification", "token-classification", "question-answering", "multiple-choice"
@@ -54,10 +54,7 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     }
 
 
-HEADS = {
-    task: {"canine.pooler.dense.{p}": Unused("the pooler, which this head does not read", kept=True)}
-    for task in ("token-classification", "question-answering")
-}
+HEADS = idle("canine.pooler.dense", "token-classification", "question-answering")
 
 
 def spec(c: Config) -> Spec:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pellucid.cache.batch import Batch
 from pellucid.nn.linear import Linear
 from pellucid.nn.whole import Whole, WholeAttention
-from pellucid.ops.attention import attend
 from pellucid.spec import Custom
 
 
@@ -29,8 +28,7 @@ class MixedAttention(WholeAttention):
         self.value = Linear(width, inner)
 
     def mixture(self, whole: Whole, batch: Batch, bias: nn.Module | None) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        return attend(whole.q_BTHK, whole.k_BTHK, whole.v_BTHK, scale=self.scale, dropout=dropout)
+        return self.plain(whole)
 
     def finish(self, mix_BTHK: Tensor, whole: Whole) -> Tensor:
         """Joins the convolved heads, [B, T, 2 H, K]."""

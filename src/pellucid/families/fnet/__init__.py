@@ -29,7 +29,8 @@ IGNORED = shared.IGNORED | {
 }  # fmt: skip
 
 BASE = "fnet."
-WEIGHTS = under(BASE, BERT, "bert.") | CLS | {
+SAME = {name: slot for name, slot in under(BASE, BERT, "bert.").items() if ".attention." not in name}
+WEIGHTS = SAME | CLS | {
     "fnet.embeddings.LayerNorm.{p}": "embed.norm.norm.{p}",
     "fnet.embeddings.projection.{p}": "embed.norm.projection.{p}",
     "fnet.encoder.layer.{i}.fourier.output.LayerNorm.{p}": "blocks.{i}.attn_norm.{p}",

@@ -19,6 +19,7 @@ from pellucid.spec import (
     SpanHead,
     Spec,
     Stack,
+    Task,
     TokenHead,
 )  # fmt: skip
 from pellucid.weights.table import Entry, Folded, Transposed, Unused
@@ -67,19 +68,24 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         **layers("funnel.encoder.blocks.{i}.{e}", "body.stages.{i}.{e}", c.size("n_head")),
         **layers("funnel.decoder.layers.{i}", "body.decoder.{i}", c.size("n_head")),
         "lm_head.{p}": "lm_head.out.{p}",
-        "discriminator_predictions.dense.{p}": "classifier.dense.{p}",
-        "discriminator_predictions.dense_prediction.{p}": "classifier.out.{p}",
-        "classifier.linear_hidden.{p}": "classifier.dense.{p}",
-        "classifier.linear_out.{p}": "classifier.out.{p}",
         "classifier.{p}": "classifier.out.{p}",
         "qa_outputs.{p}": "span.out.{p}",
     }
 
 
 # Whole texts are judged where they are shortest: these heads have no decoder, whatever the file has.
-HEADS = {
-    task: {"funnel.decoder.*": Unused("the decoder, which this head does not need")}
-    for task in ("sequence-classification", "multiple-choice")
+SHORT: dict[str, Entry] = {
+    "funnel.decoder.*": Unused("the decoder, which this head does not need"),
+    "classifier.linear_hidden.{p}": "classifier.dense.{p}",
+    "classifier.linear_out.{p}": "classifier.out.{p}",
+}
+HEADS: dict[Task | None, dict[str, Entry]] = {
+    "sequence-classification": SHORT,
+    "multiple-choice": SHORT,
+    "pretraining": {
+        "discriminator_predictions.dense.{p}": "classifier.dense.{p}",
+        "discriminator_predictions.dense_prediction.{p}": "classifier.out.{p}",
+    },
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
 from pellucid.nn.whole import Whole, WholeAttention
-from pellucid.ops.attention import attend, mix, pattern
+from pellucid.ops.attention import mix, pattern
 from pellucid.ops.elementwise import upcast
 from pellucid.spec import Custom
 
@@ -29,7 +29,7 @@ class NystromAttention(WholeAttention):
         self.landmarks, kernel = spec["landmarks"], spec["kernel"]
         self.conv = nn.Parameter(torch.empty(self.heads, kernel)) if kernel else None
 
-    def plain(self, whole: Whole) -> bool:
+    def exact(self, whole: Whole) -> bool:
         return self.landmarks is None or whole.x_BTD.shape[1] <= self.landmarks
 
     def kernels(self, whole: Whole, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,14 +49,14 @@ class NystromAttention(WholeAttention):
         return kernel_1, inverse(kernel_2), kernel_3
 
     def shares(self, whole: Whole, batch: Batch, bias: nn.Module | None) -> Tensor:
-        if self.plain(whole):
+        if self.exact(whole):
             return pattern(whole.q_BTHK, whole.k_BTHK, scale=self.scale)
         kernel_1, inverse_2, kernel_3 = self.kernels(whole, batch)
         return kernel_1 @ inverse_2 @ kernel_3
 
     def mixture(self, whole: Whole, batch: Batch, bias: nn.Module | None) -> Tensor:
-        if self.plain(whole):
-            return attend(whole.q_BTHK, whole.k_BTHK, whole.v_BTHK, scale=self.scale)
+        if self.exact(whole):
+            return self.plain(whole)
         kernel_1, inverse_2, kernel_3 = self.kernels(whole, batch)
         return mix(kernel_1 @ inverse_2, mix(kernel_3, whole.v_BTHK))
 

@@ -100,7 +100,7 @@ def spec(c: Config) -> Spec:
         return Custom(path="pellucid.families.perceiver.body:Perceiver", options=options)
 
     embed = Embed(
-        vocab=c.size("vocab_size"), width=width, project=False, positions=LearnedPositions(rows=rows)
+        vocab=c.size("vocab_size"), width=width, positions=LearnedPositions(rows=rows)
     )  # fmt: skip
     bytes_out = Stack(
         width=width, embed=embed, blocks=(), norm=None,

@@ -65,11 +65,11 @@ WEIGHTS: dict[str, Entry] = {
     "transformer.ffns.{i}.lin2.{p}": "blocks.{i}.mlp.down.{p}",
     "transformer.layer_norm2.{i}.{p}": "blocks.{i}.mlp_norm.{p}",
     "pred_layer.proj.{p}": "lm_head.out.{p}",
-    "sequence_summary.summary.{p}": "classifier.out.{p}",
     "classifier.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
 }
 HEADS = {
+    "sequence-classification": {"sequence_summary.summary.{p}": "classifier.out.{p}"},
     "multiple-choice": {
         "sequence_summary.summary.{p}": "classifier.dense.{p}", "logits_proj.{p}": "classifier.out.{p}",
     },

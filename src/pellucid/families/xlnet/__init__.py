@@ -67,11 +67,15 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         f"{layer}ff.layer_2.{{p}}": f"{block}mlp.down.{{p}}",
         f"{layer}ff.layer_norm.{{p}}": f"{block}mlp_norm.{{p}}",
         "lm_loss.{p}": "lm_head.out.{p}",
-        "sequence_summary.summary.{p}": "classifier.dense.{p}",
-        "logits_proj.{p}": "classifier.out.{p}",
         "classifier.{p}": "classifier.out.{p}",
         "qa_outputs.{p}": "span.out.{p}",
     }
+
+
+SUMMARY: dict[str, Entry] = {
+    "sequence_summary.summary.{p}": "classifier.dense.{p}", "logits_proj.{p}": "classifier.out.{p}",
+}  # fmt: skip
+HEADS = {"sequence-classification": SUMMARY, "multiple-choice": SUMMARY}
 
 
 def spec(c: Config) -> Spec:
