@@ -76,12 +76,16 @@ def probe(case: ref.Case, float64: bool) -> bool:
 
 def both(case: ref.Case, folder: Path, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The values that our model and the reference return for the same inputs."""
-    asked = {**ref.call(case, ref.inputs(case)), "output_hidden_states": True, "output_attentions": "attentions" not in case.fixture}
+    asked = {
+        **ref.call(case, ref.inputs(case)),
+        "output_hidden_states": True,
+        "output_attentions": "attentions" not in case.fixture,
+    }
     with torch.no_grad():
         theirs = dict(ref.tensors(ref.reference(case, folder, dtype)(**asked)))
         mine = dict(ref.tensors(ref.ours(case, folder, dtype)(**asked)))
     for found in (mine, theirs):
-        for name in [name for name in found if name.partition("[")[0] in case.fixture.get("without", ())]:
+        for name in [name for name in found if name.partition("[")[0] in ref.without(case)]:
             del found[name]
     return mine, theirs
 

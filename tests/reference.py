@@ -12,9 +12,11 @@ A family is one file, tests/families/<type>.json:
     mutations            {key: a value that must change the numbers, or null: what must refuse to load, see test_parity}
     skip                 {part of a test's name: reason}
     attentions           why the patterns that the reference returns are not compared
+    without              names of outputs that are not compared, or {task: names}
     classes              {task: class of the reference}, where its Auto class means another one
     norm_offset          what norms add to their stored weight
     quiet                {pattern of a tensor's name: [low, high], or a scale, or null to leave it alone}
+    alike                a pattern: tensors whose names differ in it alone have the same values
     batch                1 where a row's numbers depend, in the reference, on the rows beside it
     shifts               false where the reference does not make the decoder's ids from labels
     options              further arguments of the forward
@@ -27,6 +29,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -139,10 +142,16 @@ def config(case: Case) -> Any:
 # ------------------------------------------------------------------------------------------------ weights
 
 
-def make_loud(model: nn.Module, norm_offset: float = 0.0, quiet: dict[str, Any] | None = None, seed: int = 0) -> None:
+def make_loud(
+    model: nn.Module,
+    norm_offset: float = 0.0,
+    quiet: dict[str, Any] | None = None,
+    seed: int = 0,
+    alike: str | None = None,
+) -> None:
     """Random weights at a scale that keeps activations near 1, and no vector at its neutral value.
 
-    A tensor's values depend on its name and shape alone.
+    A tensor's values depend on its name and shape alone; names that differ in what matches `alike` are one.
     """
     rules = {**QUIET, **(quiet or {})}
     with torch.no_grad():
@@ -154,7 +163,8 @@ def make_loud(model: nn.Module, norm_offset: float = 0.0, quiet: dict[str, Any] 
                 rule = next((rule for pattern, rule in reversed(rules.items()) if fnmatch(name, pattern)), 1.0)
                 if tensor is None or not tensor.is_floating_point() or rule is None:
                     continue
-                chance = torch.Generator().manual_seed(crc32(name.encode()) + seed)
+                known_as = re.sub(alike, "", name) if alike else name
+                chance = torch.Generator().manual_seed(crc32(known_as.encode()) + seed)
                 if isinstance(rule, list):
                     low, high = rule
                     value = low + (high - low) * torch.rand(tensor.shape, generator=chance, dtype=torch.float64)
@@ -199,7 +209,7 @@ def checkpoint(case: Case, root: Path) -> Path:
     architecture = reference_class(case.task, case)
     make = getattr(architecture, "from_config", None) or architecture._from_config  # an Auto class, or one by name
     model = make(fresh, **eager(case))
-    make_loud(model, case.fixture.get("norm_offset", 0.0), case.fixture.get("quiet"))
+    make_loud(model, case.fixture.get("norm_offset", 0.0), case.fixture.get("quiet"), alike=case.fixture.get("alike"))
     model.save_pretrained(folder)
     return folder
 
@@ -258,7 +268,7 @@ def inputs(case: Case, *, batch: int | None = None, time: int = 13, seed: int = 
 
     Of the fixture: `first_id` (3) is the first id that is not special; `vocab` the first that does not exist;
     `token_types` how many there are (the config's type_vocab_size, where the model takes them); `inputs` further
-    inputs for each token, {"bbox": {"shape": [4], "below": 50, "sorted": true}}. (`without`: outputs not compared.)
+    inputs for each token, {"bbox": {"shape": [4], "below": 50, "sorted": true}}.
     """
     chance = torch.Generator().manual_seed(seed)
     data, theirs = case.fixture, config(case)
@@ -356,6 +366,12 @@ def labels(case: Case, given: dict[str, Tensor]) -> dict[str, Tensor]:
 def options(case: Case) -> dict[str, Any]:
     """Arguments of the forward that a family needs to mean the same on both sides."""
     return case.fixture.get("options", {})
+
+
+def without(case: Case) -> list[str]:
+    """Outputs that the reference means differently, for this task."""
+    names = case.fixture.get("without", [])
+    return names.get(case.task or "base", []) if isinstance(names, dict) else names
 
 
 def call(case: Case, given: dict[str, Tensor]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
         AutoModelForCausalLM as AutoModelForCausalLM,
     )
     from pellucid.compat.auto import (
+        AutoModelForDocumentQuestionAnswering as AutoModelForDocumentQuestionAnswering,
+    )
+    from pellucid.compat.auto import (
         AutoModelForMaskedLM as AutoModelForMaskedLM,
     )
     from pellucid.compat.auto import (
@@ -73,6 +76,7 @@ _HOMES = {
     "AutoModelForNextSentencePrediction": "compat.auto",
     "AutoModelForPreTraining": "compat.auto",
     "AutoModelForTableQuestionAnswering": "compat.auto",
+    "AutoModelForDocumentQuestionAnswering": "compat.auto",
     "AutoModelForTextEncoding": "compat.auto",
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",

@@ -176,6 +176,11 @@ class Config:
     def where(self) -> object:
         return self._where
 
+    @property
+    def read(self) -> frozenset[str]:
+        """The keys that were asked for so far."""
+        return frozenset(self._read)
+
     def _common(self, key: str) -> Any:
         """Keys that every model has though no file need state them."""
         if key == "id2label":

@@ -9,8 +9,8 @@ import torch
 
 from pellucid.cache.batch import Batch
 from pellucid.cache.extents import Cache
-from pellucid.nn.latent import Absorbed, LatentAttention
-from pellucid.spec import Gate, RmsNorm, Rope
+from pellucid.nn.latent import LatentAttention, LatentGroup
+from pellucid.spec import Gate, Indexer, RmsNorm, Rope
 from pellucid.spec import LatentAttention as Spec
 
 WIDTH = 22
@@ -81,6 +81,31 @@ def test_every_way_to_compute_it(changes: dict[str, Any]) -> None:
 
 
 @torch.inference_mode()
+def test_an_indexer_chooses_in_every_form() -> None:
+    """One row alone, a rectangle, ragged rows and pieces: the same few keys, which are not all."""
+    chooser = Indexer(heads=19, head_dim=6, top_k=4, rope=Rope(theta=50.0, dim=4))
+    m = module(indexer=chooser)
+    x_BTD = torch.randn(2, 17, WIDTH, dtype=torch.float64)
+    whole = torch.stack([m(x_TD, batch([17])) for x_TD in x_BTD])
+    assert torch.allclose(whole[:, :4], torch.stack([by_definition(m, x_TD)[:4] for x_TD in x_BTD]), atol=1e-10)
+    assert not torch.allclose(whole[0], by_definition(m, x_BTD[0]))
+    assert torch.allclose(m(x_BTD.flatten(0, 1), batch([17, 17])).view(2, 17, -1), whole, atol=1e-10)
+    ragged = m(torch.cat((x_BTD[0], x_BTD[1, :5])), batch([17, 5]))
+    assert torch.allclose(ragged, torch.cat((whole[0], whole[1, :5])), atol=1e-10)
+    cache, start = Cache(2), 0
+    for piece in (4, 1, 9, 2, 1):
+        b = batch([piece, piece], cache)
+        out = m(x_BTD[:, start : start + piece].flatten(0, 1), b)
+        assert torch.allclose(out.view(2, piece, -1), whole[:, start : start + piece], atol=1e-10)
+        b.finish()
+        start += piece
+    seen: list[torch.Tensor] = []
+    m.listen("pattern", lambda x: seen.append(x))
+    assert torch.allclose(m(x_BTD[0], batch([17])), whole[0], atol=1e-10)
+    assert (seen[0] > 0).sum(-1).max() == chooser.top_k
+
+
+@torch.inference_mode()
 def test_few_after_many_are_absorbed_and_many_are_not() -> None:
     m = module(kv_rank=32)
     assert m.absorbs(1, 5)
@@ -94,8 +119,9 @@ def test_few_after_many_are_absorbed_and_many_are_not() -> None:
     for n in (9, 1):
         x_ND, b = torch.randn(n, WIDTH, dtype=torch.float64), batch([n], cache)
         turn = m.turn(x_ND, b)
-        groups = m.over_itself(m.queries(x_ND, turn, b), x_ND, turn, b)
-        assert isinstance(groups[0], Absorbed) == (n == 1)
+        group = m.over_itself(m.queries(x_ND, turn, b), x_ND, turn, b)[0]
+        assert isinstance(group, LatentGroup)
+        assert group.absorbed == (n == 1)
         b.finish()
 
 

@@ -32,7 +32,7 @@ def test_outputs_agree_in_float32(
     with torch.no_grad():
         expected, found = theirs(**asked), mine(**asked)
     record_property("parity", (case.family, case.task or "base", ref.distance(ref.first(found), ref.first(expected))))
-    agree(found, expected, limit=1e-4, without=case.fixture.get("without", ()))
+    agree(found, expected, limit=1e-4, without=ref.without(case))
 
 
 @pytest.mark.parametrize("case", MODELS, ids=ids)
@@ -43,7 +43,7 @@ def test_outputs_agree_in_float64(case: ref.Case, checkpoints: Path) -> None:
     with ref.InFloat64(), torch.no_grad():
         expected = ref.reference(case, folder, torch.float64)(**asked)
         found = ref.ours(case, folder, torch.float64)(**asked)
-    agree(found, expected, limit=1e-9, without=case.fixture.get("without", ()))
+    agree(found, expected, limit=1e-9, without=ref.without(case))
 
 
 def agree(found: Any, expected: Any, limit: float, without: Sequence[str] = ()) -> None:

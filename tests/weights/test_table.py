@@ -12,8 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pellucid
 from models import tiny
 from pellucid.errors import WeightsError
+from pellucid.ops.positions import sinusoids
 from pellucid.weights.table import (
     OTHER_HEAD,
     Fused,
@@ -278,3 +280,51 @@ def test_a_head_that_another_task_calls_otherwise(tmp_path: Path) -> None:
         assert tiny.auto("gpt_neox", task).from_pretrained(tmp_path / task).report.initialised == []
         loaded = tiny.auto("gpt_neox", other).from_pretrained(tmp_path / task)
         assert sorted(loaded.report.other_heads) == names[task] and loaded.report.initialised
+
+
+def tril(window: int | None = None) -> torch.Tensor:
+    seen = torch.ones(97, 97).tril() != 0
+    return (seen if window is None else seen.triu(1 - window))[None, None]
+
+
+@pytest.mark.parametrize(
+    "family, name, right, wrong",
+    [
+        ("gpt_neo", "transformer.h.1.attn.attention.bias", tril(5), tril(4)),
+        ("gpt_neo", "transformer.h.0.attn.attention.bias", tril(), tril(6)),
+        ("gpt_neox", "gpt_neox.layers.2.attention.bias", tril(), tril().logical_not()),
+        ("gpt_neox", "gpt_neox.layers.0.attention.masked_bias", torch.tensor(-1e9), torch.tensor(1.0)),
+        ("gpt_neox", "gpt_neox.layers.0.attention.rotary_emb.inv_freq",
+         523 ** -(torch.arange(0, 6, 2) / 6), 523 ** -(torch.arange(0, 12, 2) / 12)),
+        ("openai-gpt", "position_ids", torch.arange(97), torch.arange(1, 98)),
+        ("xglm", "model.embed_positions.weights",
+         sinusoids(torch.arange(99), 42, layout="halves", short=True) * (torch.arange(99) != 1)[:, None],
+         sinusoids(torch.arange(99), 42, layout="halves", short=False)),
+    ],
+)  # fmt: skip
+def test_what_follows_from_the_config_is_compared_and_dropped(
+    tmp_path: Path, family: str, name: str, right: torch.Tensor, wrong: torch.Tensor
+) -> None:
+    """Buffers that old files carry."""
+    tensors = tiny.tensors_of(tiny.make(family))
+    tiny.folder_of(tmp_path, tensors | {name: right}, tiny.keys(family))
+    loaded = tiny.auto(family).from_pretrained(tmp_path)
+    assert [*loaded.report.recomputed] == [name] and name not in loaded.state_dict(names="file")
+    tiny.folder_of(tmp_path, tensors | {name: wrong}, tiny.keys(family))
+    with tiny.refused(WeightsError, name):
+        tiny.auto(family).from_pretrained(tmp_path)
+
+
+def test_what_training_starts_from() -> None:
+    """Norms that store w for 1 + w begin at zero, and a module's START at what it says."""
+    with_offset, trained = new("nemotron"), new("apertus")
+    assert not with_offset.blocks[1].mlp_norm.weight.any() and not with_offset.blocks[1].mlp_norm.bias.any()
+    assert trained.blocks[1].attn_norm.weight.eq(1).all()
+    act = trained.blocks[1].mlp.act
+    assert float(torch.nn.functional.softplus(act.alpha_p)) == pytest.approx(0.8) and float(act.beta) == 0.5
+    assert not act.beta.requires_grad and act.alpha_p.requires_grad
+
+
+def new(family: str) -> Any:
+    values = tiny.keys(family)
+    return tiny.auto(family).from_config(pellucid.AutoConfig.for_model(values.pop("model_type"), **values))

@@ -30,6 +30,7 @@ AUTO: dict[Task | None, str] = {
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
     "table-question-answering": "AutoModelForTableQuestionAnswering",
+    "document-question-answering": "AutoModelForDocumentQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
     "next-sentence": "AutoModelForNextSentencePrediction",
     "pretraining": "AutoModelForPreTraining",

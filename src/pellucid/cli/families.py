@@ -20,6 +20,7 @@ from pellucid.errors import PellucidError
 SHORT: dict[str, str] = {
     "causal-lm": "causal", "masked-lm": "masked", "seq2seq-lm": "seq2seq", "sequence-classification": "sequence",
     "token-classification": "token", "question-answering": "span", "table-question-answering": "table",
+    "document-question-answering": "page",
     "multiple-choice": "choice",
     "next-sentence": "next", "pretraining": "pretraining", "text-encoding": "encoder", "base": "base",
 }  # fmt: skip

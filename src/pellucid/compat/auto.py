@@ -57,6 +57,12 @@ class AutoModelForTableQuestionAnswering(PreTrainedModel):
     TASK = "table-question-answering"
 
 
+class AutoModelForDocumentQuestionAnswering(PreTrainedModel):
+    """Where on a page an answer starts and ends."""
+
+    TASK = "document-question-answering"
+
+
 class AutoModelForMultipleChoice(PreTrainedModel):
     """Which of several texts is right."""
 
@@ -76,7 +82,8 @@ class AutoModelForTextEncoding(PreTrainedModel):
 
 
 __all__ = [
-    "AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForMultipleChoice",
+    "AutoModel", "AutoModelForCausalLM", "AutoModelForDocumentQuestionAnswering", "AutoModelForMaskedLM",
+    "AutoModelForMultipleChoice",
     "AutoModelForNextSentencePrediction", "AutoModelForPreTraining", "AutoModelForQuestionAnswering",
     "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification", "AutoModelForTableQuestionAnswering",
     "AutoModelForTextEncoding", "AutoModelForTokenClassification",

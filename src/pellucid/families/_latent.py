@@ -8,7 +8,7 @@ from typing import Any
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA
 from pellucid.families._read import read_rope, yarn_score_scale
-from pellucid.spec import LatentAttention, RmsNorm, Rope
+from pellucid.spec import Indexer, LatentAttention, RmsNorm, Rope
 from pellucid.weights.table import Entry, Unused
 
 INNER = RmsNorm(eps=1e-6)  # of the small vectors, whatever `rms_norm_eps` says
@@ -23,6 +23,13 @@ MLA: dict[str, Entry] = {
     f"{SELF}.kv_a_layernorm.weight": "blocks.{i}.attn.kv_norm.weight",
     f"{SELF}.kv_b_proj.weight": "blocks.{i}.attn.kv_b.weight",
     f"{SELF}.o_proj.{{p}}": "blocks.{i}.attn.o.{p}",
+}
+
+INDEXER: dict[str, Entry] = {
+    f"{SELF}.indexer.wq_b.weight": "blocks.{i}.attn.indexer.q.weight",
+    f"{SELF}.indexer.wk.weight": "blocks.{i}.attn.indexer.k.weight",
+    f"{SELF}.indexer.k_norm.{{p}}": "blocks.{i}.attn.indexer.k_norm.{p}",
+    f"{SELF}.indexer.weights_proj.weight": "blocks.{i}.attn.indexer.weigh.weight",
 }
 
 
@@ -43,6 +50,14 @@ def latent(c: Config, *, interleaved: bool | None = None, **options: Any) -> Lat
         "biases": "qko" if c.attention_bias else "", "dropout": c.share("attention_dropout", null=0.0),
     }  # fmt: skip
     return LatentAttention(**(own | options))
+
+
+def indexer(c: Config, *, interleaved: bool) -> Indexer:
+    """DeepSeek V3.2's choice of keys."""
+    rope = read_rope(c, c.size("qk_rope_head_dim"), interleaved=interleaved)
+    return Indexer(
+        heads=c.size("index_n_heads"), head_dim=c.size("index_head_dim"), top_k=c.size("index_topk"), rope=rope
+    )
 
 
 # Sizes that follow from the others, written beside them: the width of a rotated part, of a key, of all keys.

@@ -5,10 +5,9 @@ What sees or hears is listed as unused and kept, so that a saved folder is whole
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
 
 from pellucid.config import Config
 from pellucid.families._decoder import HEAD_WEIGHTS
@@ -16,22 +15,27 @@ from pellucid.spec import Spec
 from pellucid.weights.table import Entry, Unused
 
 
-def text_config(c: Config, family: ModuleType) -> Config:
-    """The section with the family's defaults; what belongs to heads is the outer config's."""
+def text_config(c: Config, family: ModuleType, outer: Container[str] = ()) -> Config:
+    """The section with the family's defaults; what belongs to heads is the outer config's.
+
+    Args:
+        outer: the outer config's own keys, where early files have all others beside them instead of in a section.
+    """
     section = c.section("text_config")
     heads = {"num_labels": c.num_labels, "tie_word_embeddings": c.tie_word_embeddings}
-    values = {**(section.given() if section is not None else {}), **heads}
+    beside = {key: c.get(key) for key in c.given() if key not in outer} if outer and section is None else {}
+    values = {**(section.given() if section is not None else beside), **heads}
     where = f"{c.where}: text_config"
     return Config(values, defaults=family.DEFAULTS, aliases=getattr(family, "ALIASES", {}), where=where)
 
 
-def text_part(c: Config, family: ModuleType, name: str) -> Spec:
-    """The spec of the text part, read by its own family.
+def text_part(c: Config, family: ModuleType, name: str, outer: Container[str] = ()) -> Spec:
+    """The spec of the text part, read by its own family; arguments as of `text_config`.
 
     Raises:
         ConfigError: as for the family alone, a key that would be ignored at a price included.
     """
-    inner = text_config(c, family)
+    inner = text_config(c, family, outer)
     inner.check()
     spec: Spec = family.spec(inner)
     inner.close(getattr(family, "IGNORED", {}))

@@ -5,7 +5,7 @@ from pellucid.families._decoder import GENERIC, LABEL_HEADS, attention, classes,
 from pellucid.spec import Alibi, Block, Embed, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
-CLASSES = classes("Bloom", *GENERIC)
+CLASSES = classes("Bloom", *GENERIC) | {"pretraining": "BloomForCausalLM"}
 DEFAULTS = {
     "vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "layer_norm_epsilon": 1e-5,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None, "hidden_dropout": 0.0, "attention_dropout": 0.0,

@@ -7,6 +7,7 @@ from pellucid.weights.table import Entry
 
 CLASSES = {
     None: "CTRLModel", "causal-lm": "CTRLLMHeadModel", "sequence-classification": "CTRLForSequenceClassification",
+    "pretraining": "CTRLLMHeadModel",
 }  # fmt: skip
 DEFAULTS = {
     "vocab_size": 246534, "n_positions": 256, "n_embd": 1280, "dff": 8192, "n_layer": 48, "n_head": 16,

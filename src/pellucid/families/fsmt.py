@@ -15,10 +15,12 @@ ALIASES = b.ALIASES | {"vocab_size": "tgt_vocab_size"}
 IGNORED = b.IGNORED | {"langs": None, "decoder": None}
 
 BASE = "model."
-WEIGHTS: dict[str, Entry] = {
-    **b.DECODER, **b.ENCODER, **b.WAVES,
-    "model.decoder.output_projection.weight": "lm_head.out.weight",
-}  # fmt: skip
+
+
+def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
+    one = {"model.decoder.embed_tokens.weight": "encoder.embed.tokens.weight"} if c.tie_word_embeddings else {}
+    head = {"model.decoder.output_projection.weight": "lm_head.out.weight"}
+    return {**one, **b.ENCODER, **b.DECODER, **one, **b.WAVES, **head}
 
 
 def spec(c: Config) -> Spec:

@@ -8,7 +8,9 @@ from pellucid.families._read import activation
 from pellucid.spec import Block, Embed, LearnedPositions, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused, Recomputed
 
-CLASSES = classes("GPTBigCode", "causal-lm", "sequence-classification", "token-classification")
+CLASSES = classes("GPTBigCode", "causal-lm", "sequence-classification", "token-classification") | {
+    "pretraining": "GPTBigCodeForCausalLM"
+}
 DEFAULTS = {
     "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
     "activation_function": "gelu_pytorch_tanh", "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1,

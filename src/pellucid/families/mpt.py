@@ -6,7 +6,7 @@ from pellucid.families._decoder import GENERIC, LABEL_HEADS, classes, decoder, l
 from pellucid.spec import Alibi, Attention, Block, Embed, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
-CLASSES = classes("Mpt", *GENERIC)
+CLASSES = classes("Mpt", *GENERIC) | {"pretraining": "MptForCausalLM"}
 DEFAULTS = {
     "d_model": 2048, "n_heads": 16, "n_layers": 24, "expansion_ratio": 4, "max_seq_len": 2048, "vocab_size": 50368,
     "resid_pdrop": 0.0, "layer_norm_epsilon": 1e-5, "emb_pdrop": 0.0, "attn_config": None, "use_cache": False,

@@ -6,7 +6,7 @@ from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, Embed, LmHead, PreNorm, QkNorm, Spec
 from pellucid.weights.table import over
 
-CLASSES = classes("NanoChat", "causal-lm")
+CLASSES = classes("NanoChat", "causal-lm") | {"pretraining": "NanoChatForCausalLM"}
 DEFAULTS = {
     "vocab_size": 50304, "hidden_size": 768, "intermediate_size": 8192, "num_hidden_layers": 12,
     "num_attention_heads": 6, "num_key_value_heads": None, "max_position_embeddings": 2048, "hidden_act": "relu2",

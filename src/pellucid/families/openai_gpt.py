@@ -10,6 +10,7 @@ from pellucid.weights.table import Entry, Recomputed, Unused, over
 CLASSES = {
     None: "OpenAIGPTModel", "causal-lm": "OpenAIGPTLMHeadModel",
     "sequence-classification": "OpenAIGPTForSequenceClassification",
+    "pretraining": "OpenAIGPTLMHeadModel",
 }  # fmt: skip
 DEFAULTS = {
     "vocab_size": 40478, "n_positions": 512, "n_embd": 768, "n_layer": 12, "n_head": 12, "afn": "gelu",

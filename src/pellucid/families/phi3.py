@@ -3,7 +3,7 @@
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
 from pellucid.spec import Block, PreNorm, Spec
-from pellucid.weights.table import Fused
+from pellucid.weights.table import Entry, Fused
 
 CLASSES = classes("Phi3", "causal-lm", "sequence-classification", "token-classification")
 DEFAULTS = {
@@ -21,10 +21,12 @@ IGNORED = {
 }
 
 BASE = "model."
-WEIGHTS = LLAMA | {
+FUSED: dict[str, Entry] = {
     "model.layers.{i}.self_attn.qkv_proj.weight": Fused("blocks.{i}.attn.{}.weight", "qkv"),
     "model.layers.{i}.mlp.gate_up_proj.weight": Fused("blocks.{i}.mlp.{}.weight", ("gate", "up")),
 }
+APART = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+WEIGHTS = {name: entry for name, entry in LLAMA.items() if not any(part in name for part in APART)} | FUSED
 
 
 def spec(c: Config) -> Spec:

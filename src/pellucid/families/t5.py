@@ -74,18 +74,28 @@ LABELS: dict[str, Entry] = {
 }
 
 
+BOTH: dict[str, Entry] = {
+    "shared.weight": "encoder.embed.tokens.weight",
+    "encoder.embed_tokens.weight": "encoder.embed.tokens.weight",
+    "decoder.embed_tokens.weight": "embed.tokens.weight",
+    "lm_head.weight": "lm_head.out.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": Unused("never read in T5's own code"),
+    **sides("encoder", "encoder.", cross=False),
+    **sides("decoder", "", cross=True),
+}
+
+
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     absent = ".wi.weight" if c.feed_forward_proj.startswith("gated-") else ".wi_1.weight"
-    names: dict[str, Entry] = {
-        "shared.weight": "encoder.embed.tokens.weight",
-        "encoder.embed_tokens.weight": "encoder.embed.tokens.weight",
-        "decoder.embed_tokens.weight": "embed.tokens.weight",
-        "lm_head.weight": "lm_head.out.weight",
-        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": Unused("never read in T5's own code"),
-    }
-    names |= sides("encoder", "encoder.", cross=False) | sides("decoder", "", cross=True)
-    names = {name: slot for name, slot in names.items() if not name.endswith(absent)}
+    names = {name: slot for name, slot in BOTH.items() if not name.endswith(absent)}
     return names | {f"transformer.{name}": slot for name, slot in names.items()} | LABELS
+
+
+def HEADS(c: Config) -> dict[Task, dict[str, Entry]]:  # noqa: N802
+    """Two classes hold T5 under `transformer.`."""
+    inner = {name: slot for name, slot in WEIGHTS(c).items() if name.startswith("transformer.")}
+    labels: dict[str, Entry] = {"classifier.{p}": "classifier.out.{p}"}
+    return {"sequence-classification": inner, "token-classification": inner | labels}
 
 
 def spec(c: Config) -> Spec:
@@ -95,9 +105,13 @@ def spec(c: Config) -> Spec:
     if c.get("is_gated_act", gated) != gated or activation(c.get("dense_act_fn") or act_name(kind), c) != act:
         what = f"is_gated_act={c.get('is_gated_act')} and dense_act_fn={c.get('dense_act_fn')!r} contradict"
         raise ConfigError(f"{what} feed_forward_proj={kind!r}", where=c.where, next="correct config.json")
+    return encoder_decoder(c, "t5", Mlp(hidden=c.size("d_ff"), act=act, gated=gated, dropout=c.share("dropout_rate")))
+
+
+def encoder_decoder(c: Config, family: str, mlp: Mlp) -> Spec:
+    """Both sides, with the same feed-forward part in every layer."""
     width, heads, drop = c.size("d_model"), c.size("num_heads"), c.share("dropout_rate")
     norm = RmsNorm(eps=c.number("layer_norm_epsilon", float))
-    mlp = Mlp(hidden=c.size("d_ff"), act=act, gated=gated, dropout=drop)
 
     def attention(causal: bool) -> Attention:
         kv = c.size("d_kv")
@@ -124,7 +138,7 @@ def spec(c: Config) -> Spec:
     head = LmHead(tied=c.tie_word_embeddings is not False, scale=width**-0.5 if scaled else None)
     start = c.decoder_start_token_id
     return Spec(
-        family="t5",
+        family=family,
         stack=stack(decoder_layers, decoder=True),
         encoder=stack(layers, decoder=False),
         heads={"seq2seq-lm": head, **labels(c)},

@@ -20,9 +20,9 @@ WEIGHTS: dict[str, Entry] = {
         name.replace("model.", "model.text_model.", 1): entry
         for name, entry in ultrabert.WEIGHTS.items() if name.startswith("model.")
     },
-    "projection_head.linear1.weight": "lm_head.transform.inner.weight",
-    "projection_head.linear2.weight": "lm_head.transform.dense.weight",
-    "lm_head.weight": "lm_head.out.weight",
+    "head.linear1.weight": "lm_head.transform.inner.weight",
+    "head.linear2.weight": "lm_head.transform.dense.weight",
+    "head.decoder.weight": "lm_head.out.weight",
     "classifier.{p}": "classifier.out.{p}",
     "model.vision_model.*": Unused("reads pictures, not text", kept=True),
     "model.connector.*": Unused("reads pictures, not text", kept=True),

@@ -1,11 +1,12 @@
 """UMT5: mT5 with a bias by distance in every layer. Paper: arXiv 2304.09151."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.families import mt5, t5
 from pellucid.families._decoder import classes
-from pellucid.spec import Attention, Block, Spec, Stack
+from pellucid.spec import Attention, Block, Spec, Stack, Task
 from pellucid.weights.table import Entry
 
 CLASSES = classes("UMT5", *t5.TASKS) | {"pretraining": "UMT5ForConditionalGeneration"}
@@ -16,12 +17,20 @@ BASE = t5.BASE
 
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
-    """T5's, but for the bias."""
+    return own_bias(t5.WEIGHTS(c))
+
+
+def HEADS(c: Config) -> dict[Task, dict[str, Entry]]:  # noqa: N802
+    return {task: own_bias(names) for task, names in t5.HEADS(c).items()}
+
+
+def own_bias(names: Mapping[str, Entry]) -> dict[str, Entry]:
+    """T5's names, but for the bias of every layer."""
     return {
         name.replace("block.0.layer.0", "block.{i}.layer.0"): str(slot).replace("relative_bias", "blocks.{i}.attn.bias")
         if str(slot).endswith("relative_bias.weight")
         else slot
-        for name, slot in t5.WEIGHTS(c).items()
+        for name, slot in names.items()
     }
 
 

@@ -12,7 +12,9 @@ DEFAULTS = gemma2.DEFAULTS
 IGNORED = gemma2.IGNORED
 
 BASE = "model."
-WEIGHTS = LLAMA | {"model.layers.{i}.pre_feedforward_layernorm.weight": "blocks.{i}.mlp_norm.weight"}
+WEIGHTS = {name: entry for name, entry in LLAMA.items() if "post_attention_layernorm" not in name} | {
+    "model.layers.{i}.pre_feedforward_layernorm.weight": "blocks.{i}.mlp_norm.weight"
+}
 
 
 def spec(c: Config) -> Spec:

@@ -15,6 +15,12 @@ from pellucid.models.packing import Packing, axes, positions
 from pellucid.spec import Stack
 
 
+ARGUMENTS = {
+    "ids": "input_ids", "vectors": "inputs_embeds", "mask": "attention_mask", "places": "position_ids",
+    "types": "token_type_ids",
+}  # fmt: skip
+
+
 @dataclass
 class Inputs:
     """Arguments of a forward by what they are; `side` is what begins their names.
@@ -116,6 +122,7 @@ class Inputs:
 
 def _rows(name: str, value: Tensor, first: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.shape[:2] != first.shape[:2]:
+        name = ARGUMENTS.get(name, name)
         what = f"{name} is {checks.describe(value)} beside an input of {list(first.shape)}"
         raise InputError(what, where=name, next="give it for each choice too")
     return value.flatten(0, 1)

@@ -408,13 +408,12 @@ def _same_mask(model: Model, found: Tensor) -> bool:
 
 
 def _same_waves(model: Model, found: Tensor) -> bool:
-    """Sines and cosines of the positions, added to the input or turning the heads."""
+    """Sines and cosines of the positions, added to the input or turning the heads; rows before the first are free."""
     spec = model.stack.embed.positions
     waves = spec if isinstance(spec, Sinusoidal) else Sinusoidal(short=False)
     expected = sinusoids(torch.arange(len(found)), found.shape[-1], layout=waves.layout, short=waves.short)
-    if waves.skip is not None:
-        expected[waves.skip] = 0
-    return torch.allclose(found.float(), expected, rtol=1e-2, atol=1e-2)
+    first = waves.offset
+    return torch.allclose(found[first:].float(), expected[first:], rtol=1e-2, atol=1e-2)
 
 
 def _same_frequencies(model: Model, found: Tensor) -> bool:
@@ -475,6 +474,8 @@ def _new_head(model: Model, parts: list[str], dtype: torch.dtype, seed: int) -> 
 def initialise(model: Model, generator: torch.Generator | None, *, only: set[str] | None = None) -> None:
     """What training starts from: matrices from a normal distribution, norms and biases neutral.
 
+    A module may say otherwise of its parameters, by name, in its START.
+
     Args:
         generator: None for torch's global one.
         only: canonical names; None for all parameters.
@@ -487,10 +488,12 @@ def initialise(model: Model, generator: torch.Generator | None, *, only: set[str
                 continue
             done.add(id(parameter))
             match module:
+                case _ if name in (start := getattr(type(module), "START", {})):
+                    parameter.fill_(start[name])
                 case Rms(spec=spec):
                     parameter.fill_(1.0 - spec.offset)
-                case Layer():
-                    parameter.fill_(1.0 if name == "weight" else 0.0)
+                case Layer(spec=spec):
+                    parameter.fill_(1.0 - spec.offset if name == "weight" else 0.0)
                 case _ if name == "bias":
                     parameter.zero_()
                 case _:

@@ -37,7 +37,7 @@ class FileTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         place = self.places[name]
         tensor = place.join([self.held[slot].detach() for slot in place.slots])
-        return tensor if place.slots else tensor.to(self.dtype)
+        return tensor if place.slots or not tensor.is_floating_point() else tensor.to(self.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)

@@ -46,11 +46,12 @@ class Attention(Tapped):
         self.spec, self.layer, self.cross = spec, layer, cross
         self.lends = False  # whether a later layer reads this one's keys and values; set by the tower
         K, value_dim = spec.head_dim, spec.value_dim or spec.head_dim
+        read = spec.memory_width or width
         self.q = Linear(width, spec.heads * K, bias="q" in spec.biases)
         if spec.kv_from is None:
-            self.k = Linear(width, spec.kv_heads * K, bias="k" in spec.biases)
+            self.k = Linear(read, spec.kv_heads * K, bias="k" in spec.biases)
             if not spec.v_from_k:
-                self.v = Linear(width, spec.kv_heads * value_dim, bias="v" in spec.biases)
+                self.v = Linear(read, spec.kv_heads * value_dim, bias="v" in spec.biases)
         self.o = Linear(spec.heads * value_dim, width, bias="o" in spec.biases)
         self.q_norm = head_norm(spec.heads, K, spec.qk_norm) if spec.qk_norm else None
         keys = spec.qk_norm and not spec.qk_norm.queries_only and spec.kv_from is None

@@ -75,19 +75,18 @@ class Disentangled(WholeAttention):
             self.pos_q = Linear(width, heads * head_dim)
 
     def shares(self, whole: Whole, batch: Batch, bias: nn.Module | None) -> Tensor:
-        q_BTHK, k_BTHK = upcast(whole.q_BTHK), upcast(whole.k_BTHK)
-        score_BHTT = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BTHK)
+        q_BHTK = (upcast(whole.q_BTHK) * self.scale).transpose(1, 2)
+        k_BHTK = upcast(whole.k_BTHK).transpose(1, 2)
+        score_BHTT = q_BHTK @ k_BHTK.mT
         if bias is not None and self.kinds:
-            T = q_BTHK.shape[1]
+            T = q_BHTK.shape[2]
             vector_PD, between_TT = batch.once((T, bias), lambda: bias(T))
             vector_PD = F.dropout(vector_PD, self.pos_dropout, self.training)
             between = between_TT.expand(score_BHTT.shape)
             if "c2p" in self.kinds:
-                pos_k_PHK = upcast(self.project("k" if self.shared else "pos_k", vector_PD))
-                seen_BHTP = torch.einsum("bthk,phk->bhtp", q_BTHK, pos_k_PHK)
-                score_BHTT = score_BHTT + seen_BHTP.gather(-1, between)
+                pos_k_HPK = upcast(self.project("k" if self.shared else "pos_k", vector_PD)).transpose(0, 1)
+                score_BHTT += (q_BHTK @ pos_k_HPK.mT).gather(-1, between)
             if "p2c" in self.kinds:
-                pos_q_PHK = upcast(self.project("q" if self.shared else "pos_q", vector_PD))
-                seen_BHTP = torch.einsum("bshk,phk->bhsp", k_BTHK, pos_q_PHK)
-                score_BHTT = score_BHTT + seen_BHTP.gather(-1, between.mT).mT
-        return (score_BHTT * self.scale).softmax(-1)
+                pos_q_HPK = upcast(self.project("q" if self.shared else "pos_q", vector_PD)).transpose(0, 1)
+                score_BHTT += (k_BHTK @ (pos_q_HPK * self.scale).mT).gather(-1, between.mT).mT
+        return score_BHTT.softmax(-1)

@@ -16,18 +16,23 @@ from torch import Tensor
 from pellucid.cache.batch import Batch
 from pellucid.nn.attention import Attention, Gating, Group
 from pellucid.nn.bias import Bias
+from pellucid.nn.indexer import Indexer
 from pellucid.nn.linear import Linear
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored
+from pellucid.ops.attention import attend, pattern
 from pellucid.ops.rope import Turn, rotate
 from pellucid.spec import Attention as AttentionSpec
 from pellucid.spec import LatentAttention as Spec
 
 
 @dataclass
-class Absorbed(Group):
-    """A group whose keys and values are the small vectors themselves, as of one head."""
+class LatentGroup(Group):
+    """Sequences that one dense call serves."""
+
+    absorbed: bool = False  # keys and values are the small vectors themselves, as of one head
+    allow_BTS: Tensor | None = None  # [B, 1, T, S], where an indexer has chosen
 
 
 class LatentAttention(Attention):
@@ -57,18 +62,23 @@ class LatentAttention(Attention):
         self.kv_b = Linear(spec.kv_rank, spec.heads * (spec.nope_dim + spec.value_dim), bias=False)
         self.o = Linear(spec.heads * spec.value_dim, width, bias="o" in spec.biases)
         self.gate = Gating(width, spec.heads, spec.value_dim, spec.gate) if spec.gate else None
+        chooses = spec.indexer is not None and spec.indexer.source is None
+        self.indexer = Indexer(width, spec.q_rank or width, spec.indexer) if spec.indexer and chooses else None
 
     # -------------------------------------------------------------------------- queries, small vectors, keys, values
 
     def queries(self, x_ND: Tensor, turn: Turn | None, batch: Batch) -> Tensor:
         spec = self.latent
-        q_NF = self.q(x_ND) if self.q_norm is None else self.q_b(self.q_norm(self.q_a(x_ND)))
+        q_NF = self.q(x_ND) if self.q_norm is None else self.q_b(self.small_queries(x_ND))
         if spec.q_scale != 1:
             q_NF = q_NF * spec.q_scale
         q_NHK = q_NF.unflatten(-1, (spec.heads, -1))
         if turn is not None:
             q_NHK = torch.cat((q_NHK[..., : spec.nope_dim], rotate(q_NHK[..., spec.nope_dim :], turn)), dim=-1)
         return self.tap("q", q_NHK)
+
+    def small_queries(self, x_ND: Tensor) -> Tensor:
+        return x_ND if self.q_norm is None else self.q_norm(self.q_a(x_ND))
 
     def small(self, x_ND: Tensor, turn: Turn | None) -> Tensor:
         """What the cache keeps of each token, [N, 1, kv_rank + rope_dim]: normed, and rotated."""
@@ -92,33 +102,53 @@ class LatentAttention(Attention):
 
     def over_itself(self, q_NHK: Tensor, x_ND: Tensor, turn: Turn | None, batch: Batch) -> list[Group]:
         """A row alone decides which form computes it, so that its company does not matter."""
-        c_N1R = self.small(x_ND, turn)
-        lengths = list(batch.lengths)
-        rows = batch.kept
+        c_N1R, lengths, rows = self.small(x_ND, turn), list(batch.lengths), batch.kept
+        index_N1K = c_N1R[..., :0] if self.indexer is None else self.indexer.keys(x_ND, batch)
+        small, index = list(c_N1R.split(lengths)), list(index_N1K.split(lengths))
+        for i, row in enumerate(rows):
+            small[i], index[i] = row.write(self.layer, small[i].detach(), index[i].detach(), self.spec.window)
+        chosen = self.chosen(x_ND, index, batch)
         absorb = [self.absorbs(n, row.length) for n, row in zip(lengths, rows)] or [False] * len(lengths)
-        if not all(absorb):
-            k_NHK, v_NHU = self.grown(c_N1R)
-            k_NHK, v_NHU = self.tap("k", k_NHK), self.tap("v", v_NHU)
-            if batch.rectangular:
-                square = (len(lengths), lengths[0])
-                q, k, v = (z.unflatten(0, square) for z in (q_NHK, k_NHK, v_NHU))
-                whole = Group(q, k, v, lengths[0])
-            new = list(zip(k_NHK.split(lengths), v_NHU.split(lengths)))
+        queries = q_NHK.split(lengths)
+        if all(absorb):
+            return [self.absorbed(*each) for each in zip(queries, small, chosen)]
+        k_NHK, v_NHK = self.grown(c_N1R)
+        k_NHK, v_NHK = self.tap("k", k_NHK), self.tap("v", v_NHK)
+        if batch.rectangular:
+            q_BTHK, k_BSHK, v_BSHK = (z.unflatten(0, (len(lengths), -1)) for z in (q_NHK, k_NHK, v_NHK))
+            allow = [each for each in chosen if each is not None]
+            allow_BTS = torch.stack(allow)[:, None] if allow else None
+            return [LatentGroup(q_BTHK, k_BSHK, v_BSHK, lengths[0], allow_BTS=allow_BTS)]
         groups: list[Group] = []
-        for i, (q, c) in enumerate(zip(q_NHK.split(lengths), c_N1R.split(lengths))):
-            end = lengths[i] + (rows[i].length if rows else 0)
-            if rows:
-                kept, _ = rows[i].write(self.layer, c.detach(), c[..., :0].detach(), self.spec.window)
+        for i, (q, k, v) in enumerate(zip(queries, k_NHK.split(lengths), v_NHK.split(lengths))):
             if absorb[i]:
-                rank = self.latent.kv_rank
-                groups.append(Absorbed(self.absorbed(q)[None], kept[None], kept[None, ..., :rank], end))
+                groups.append(self.absorbed(q, small[i], chosen[i]))
                 continue
-            k, v = new[i]
-            if end > lengths[i]:
-                before = self.grown(kept[: -lengths[i]])
+            if len(small[i]) > lengths[i]:
+                before = self.grown(small[i][: -lengths[i]])
                 k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
-            groups.append(Group(q[None], k[None], v[None], end))
-        return [whole] if batch.rectangular and not any(absorb) else groups
+            end = lengths[i] + (rows[i].length if rows else 0)
+            allow_TS = chosen[i]
+            groups.append(
+                LatentGroup(q[None], k[None], v[None], end, False, None if allow_TS is None else allow_TS[None, None])
+            )
+        return groups
+
+    def chosen(self, x_ND: Tensor, index: list[Tensor], batch: Batch) -> list[Tensor | None]:
+        """For each sequence, the keys [T, S] that its queries see; None for all."""
+        spec, indexer = self.latent.indexer, self.indexer
+        if spec is None:
+            return [None] * len(index)
+        if indexer is None:
+            return batch.once(("chosen", spec.source), list)
+        if all(len(k) <= spec.top_k for k in index):
+            found: list[Tensor | None] = [None] * len(index)
+        else:
+            lengths = list(batch.lengths)
+            # the small queries once more: a fiftieth of the layer's products
+            q_NHK, weight_NH = indexer.queries(self.small_queries(x_ND), x_ND, batch)
+            found = [indexer.choose(*each) for each in zip(q_NHK.split(lengths), weight_NH.split(lengths), index)]
+        return batch.once(("chosen", self.layer), lambda: found)
 
     def absorbs(self, new: int, before: int) -> bool:
         """Whether so few new tokens follow so many that the small vectors are the cheaper keys."""
@@ -135,14 +165,30 @@ class LatentAttention(Attention):
         matrix_HKR = stored(self.kv_b).unflatten(0, (spec.heads, -1))
         return matrix_HKR[:, : spec.nope_dim], matrix_HKR[:, spec.nope_dim :]
 
-    def absorbed(self, q_THK: Tensor) -> Tensor:
-        """Queries for the small vectors, [T, H, kv_rank + rope_dim]."""
-        nope = self.latent.nope_dim
+    def absorbed(self, q_THK: Tensor, c_S1R: Tensor, allow_TS: Tensor | None) -> Group:
+        """One row's queries for the small vectors themselves; a query alone reads only those that were chosen."""
+        nope, rank = self.latent.nope_dim, self.latent.kv_rank
         q_THR = torch.einsum("thk,hkr->thr", q_THK[..., :nope], self.by_head()[0])
-        return torch.cat((q_THR, q_THK[..., nope:]), dim=-1)
+        end = len(c_S1R)
+        if allow_TS is not None and len(q_THK) == 1:
+            c_S1R, allow_TS = c_S1R[allow_TS[0]], None
+        q_BTHR, c_BS1R = torch.cat((q_THR, q_THK[..., nope:]), dim=-1)[None], c_S1R[None]
+        return LatentGroup(
+            q_BTHR, c_BS1R, c_BS1R[..., :rank], end, True, None if allow_TS is None else allow_TS[None, None]
+        )
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
-        mix_NHU = super().attend(group, batch, bias)
-        if isinstance(group, Absorbed):
-            return torch.einsum("nhr,hkr->nhk", mix_NHU, self.by_head()[1])
-        return mix_NHU
+        if not isinstance(group, LatentGroup) or group.allow_BTS is None:
+            mix_NHK = super().attend(group, batch, bias)
+        else:
+            dropout = self.spec.dropout if self.training else 0.0
+            q, k, v, allow = group.q_BTHK, group.k_BSJK, group.v_BSJU, group.allow_BTS
+            mix_NHK = attend(q, k, v, scale=self.spec.scale, allow_TS=allow, dropout=dropout).flatten(0, 1)
+        if isinstance(group, LatentGroup) and group.absorbed:
+            return torch.einsum("nhr,hkr->nhk", mix_NHK, self.by_head()[1])
+        return mix_NHK
+
+    def share(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
+        if isinstance(group, LatentGroup) and group.allow_BTS is not None:
+            return pattern(group.q_BTHK, group.k_BSJK, scale=self.spec.scale, allow_TS=group.allow_BTS)
+        return super().share(group, batch, bias)

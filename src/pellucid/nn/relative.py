@@ -1,4 +1,4 @@
-"""Scores by relative distance, as in Transformer-XL, with segments. arXiv 1901.02860, section 3.3; 1906.08237, A.2.
+"""Scores by relative distance, as in Transformer-XL, with segments. arXiv 1901.02860, section 3.3; 1906.08237, 2.5.
 
     score[t, s] = (q_t + u) k_s + (q_t + v) r_(t - s) + (q_t + w) e_(in one segment or not)
 

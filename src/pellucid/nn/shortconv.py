@@ -30,5 +30,5 @@ class ShortConv(Tapped):
         return self.tap("out", self.out(self.c(x_ND) * self.tap("mix", mix_ND)))
 
     def mix(self, x_BTD: Tensor, past: State | None) -> tuple[Tensor, State]:
-        y_BTD, tail = self.conv(x_BTD, past and past[0])
+        y_BTD, tail = self.conv(x_BTD, past[0] if past else None)
         return y_BTD, (tail,)

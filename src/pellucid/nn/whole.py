@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ class WholeAttention(Tapped):
     sequences differ in length.
     """
 
-    TAPS = ("q", "k", "v", "pattern", "mix", "out")
+    TAPS: ClassVar[tuple[str, ...]] = ("q", "k", "v", "pattern", "mix", "out")
 
     def __init__(self, width: int, heads: int, head_dim: int, *, biases: str = "qkvo", dropout: float = 0.0) -> None:
         super().__init__()

@@ -39,12 +39,18 @@ class Wkv(Tapped):
         return self.tap("out", self.out(mix_NF))
 
     def mix(self, x_BTD: Tensor, past: State | None) -> tuple[Tensor, State]:
-        last_BD, state = (past[0], past[1]) if past else (torch.zeros_like(x_BTD[:, 0]), None)
-        before_BTD = torch.cat((last_BD[:, None], x_BTD[:, :-1]), dim=1)
+        last_BD, state = past or (None, None)
+        before_BTD = before(x_BTD, last_BD)
         r_BTF = torch.sigmoid(self.r(self.r_blend(x_BTD, before_BTD)))
         k_BTF, v_BTF = self.k(self.k_blend(x_BTD, before_BTD)), self.v(self.v_blend(x_BTD, before_BTD))
         y_BTF, state = wkv(k_BTF, v_BTF, self.decay, self.first, state)
         return r_BTF * y_BTF.to(x_BTD.dtype), (x_BTD[:, -1], state)
+
+
+def before(x_BTD: Tensor, last_BD: Tensor | None) -> Tensor:
+    """Each token's predecessor; `last_BD` is the first one's, None for zeros."""
+    first_BD = torch.zeros_like(x_BTD[:, 0]) if last_BD is None else last_BD
+    return torch.cat((first_BD[:, None], x_BTD[:, :-1]), dim=1)
 
 
 class Blend(nn.Module):
@@ -54,5 +60,7 @@ class Blend(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(1, 1, width))
 
-    def forward(self, x_BTD: Tensor, before_BTD: Tensor) -> Tensor:
-        return x_BTD * self.weight + before_BTD * (1 - self.weight)
+    def forward(self, x: Tensor, previous: Tensor) -> Tensor:
+        """Of any shape [..., D]."""
+        weight_D = self.weight.flatten()
+        return x * weight_D + previous * (1 - weight_D)

@@ -97,8 +97,8 @@ def wkv(
         state = torch.stack((k_TBF[0] * 0, k_TBF[0] * 0, k_TBF[0] * 0 - 1e38), dim=1)
     sums_2BF, top_BF = state[:, :2].transpose(0, 1), state[:, 2]
     # top_t = max(top_(t-1) + fall, k_t): a running maximum, seen from a frame that falls along.
-    fallen_TBF = fall_F * torch.arange(len(k_TBF) + 1, dtype=k_TBF.dtype, device=k_TBF.device)[:, None, None]
-    top_TBF = (torch.cat((top_BF[None], k_TBF)) - fallen_TBF).cummax(0).values + fallen_TBF
+    fallen = fall_F * torch.arange(len(k_TBF) + 1, dtype=k_TBF.dtype, device=k_TBF.device)[:, None, None]
+    top_TBF = (torch.cat((top_BF[None], k_TBF)) - fallen).cummax(0).values + fallen
     before_TBF, top_TBF = top_TBF[:-1], top_TBF[1:]
     weight_TBF = (k_TBF - top_TBF).exp()
     fades_T1BF = (before_TBF + fall_F - top_TBF).exp()[:, None]

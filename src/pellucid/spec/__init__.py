@@ -36,6 +36,7 @@ from pellucid.spec.mixers import (
     Attention,
     DeltaNet,
     Gate,
+    Indexer,
     LatentAttention,
     Mamba,
     Mamba2,
@@ -68,7 +69,8 @@ from pellucid.spec.stack import Block, Embed, Order, OutNorm, Parallel, PostNorm
 
 __all__ = [
     "Activation", "Alibi", "Attention", "Block", "ChoiceHead", "ClampedGlu", "Custom", "DeltaNet", "Dense",
-    "DynamicScaling", "Embed", "Ffn", "Gate", "Head", "LatentAttention", "LayerNorm", "LearnedPositions",
+    "DynamicScaling", "Embed", "Ffn", "Gate", "Head", "Indexer", "LatentAttention", "LayerNorm",
+    "LearnedPositions",
     "LinearScaling", "Llama3Scaling", "LmHead", "LongRopeScaling", "Mamba", "Mamba2", "Mixer", "Mlp", "Moe", "Norm",
     "Order", "OutNorm", "PairHead", "Parallel", "Pool", "Pooling", "Positions", "PostNorm", "PreNorm",
     "PretrainingHead", "Projection", "ProportionalScaling", "QkNorm", "RelativeBias", "RmsNorm", "Rope", "RopeScaling",

@@ -136,6 +136,7 @@ Task = Literal[
     "token-classification",
     "question-answering",
     "table-question-answering",
+    "document-question-answering",
     "multiple-choice",
     "next-sentence",
     "pretraining",

@@ -50,6 +50,7 @@ class Attention:
     scale: float
     causal: bool
     value_dim: int | None = None  # of a head, where it is not head_dim
+    memory_width: int | None = None  # of the encoder's output that is read, where it is not the stack's
     biases: str = ""  # which of the projections q, k, v, o carry a bias
     rope: Rope | None = None
     bias: ScoreBias | None = None  # of this layer alone; a stack's own is shared by its layers
@@ -71,6 +72,17 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Indexer:
+    """Chooses the `top_k` keys that a query sees, by a small attention of its own. arXiv 2512.02556, section 2.1."""
+
+    heads: int
+    head_dim: int
+    top_k: int
+    rope: Rope | None  # on the first channels
+    source: int | None = None  # the choice is that of an earlier layer (GLM-5)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentAttention:
     """Multi-head latent attention: keys and values grow from one small vector, which is what the cache keeps.
 
@@ -87,12 +99,13 @@ class LatentAttention:
     scale: float
     rope: Rope | None
     norm: Norm  # of the small vectors
-    biases: str = ""  # of q_a, kv_a and o: any of "qko"
+    biases: str = ""  # of the projections to the small vectors, and of o: any of "qko"
     causal: bool = True
     window: int | None = None
     gate: Gate | None = None
     q_scale: float = 1.0  # of the small vectors, after their norm (LongCat)
     kv_scale: float = 1.0
+    indexer: Indexer | None = None
     dropout: float = 0.0
 
 

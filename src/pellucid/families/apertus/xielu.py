@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +17,10 @@ class Xielu(nn.Module):
 
     The file stores b = `beta` and `eps`, just below zero, too: two numbers that are not trained.
     """
+
+    START: ClassVar = {
+        "alpha_p": math.log(math.expm1(0.8)), "alpha_n": math.log(math.expm1(0.3)), "beta": 0.5, "eps": -1e-6,
+    }  # fmt: skip
 
     def __init__(self, spec: Custom) -> None:
         super().__init__()

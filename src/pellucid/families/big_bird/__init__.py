@@ -33,8 +33,9 @@ IGNORED = shared.IGNORED
 
 BASE = "bert."
 WEIGHTS = {"bert.pooler.{p}": "pooler.dense.{p}"} | BERT | CLS
-HEADS = idle("bert.pooler", "masked-lm", "causal-lm", "token-classification") | {
-    "sequence-classification": HIDDEN["sequence-classification"] | idle("bert.pooler", "masked-lm")["masked-lm"],
+HELD = idle("bert.pooler", "masked-lm", "causal-lm", "token-classification", "sequence-classification")
+HEADS = HELD | {
+    "sequence-classification": HELD["sequence-classification"] | HIDDEN["sequence-classification"],
     "question-answering": {
         "qa_classifier.intermediate.dense.{p}": "head.mlp.up.{p}",
         "qa_classifier.output.dense.{p}": "head.mlp.down.{p}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,6 @@ from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.positions import behind_first
 from pellucid.spec import Custom
-
-if TYPE_CHECKING:
-    from pellucid.models.answers import Asked
 
 FAR = 1e6  # below every logit
 
@@ -34,14 +31,15 @@ class Answers(Tapped):
         self.norm = norm(width, spec["norm"])
         self.out = Linear(width, 2)
 
-    def forward(self, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
+    def forward(self, x_ND: Tensor, asked: Any) -> dict[str, Any]:
+        """`asked` is what the call gave, a `models.answers.Asked`."""
         inner_ND = F.dropout(self.mlp(F.dropout(x_ND, self.dropout, self.training)), self.dropout, self.training)
-        logits_N2 = self.out(self.norm(inner_ND + x_ND))
+        logits_NC = self.out(self.norm(inner_ND + x_ND))
         if asked.ids is not None:
             answers_N = behind_first(asked.shape.pack(asked.ids), asked.shape.lengths, self.sep)
             answers_N[asked.shape.first()] = True  # says that there is no answer
-            logits_N2 = logits_N2 - (~answers_N).to(logits_N2.dtype)[:, None] * FAR
-        start_BT, end_BT = asked.shape.unpack(self.tap("logits", logits_N2)).unbind(-1)
+            logits_NC = logits_NC - (~answers_N).to(logits_NC.dtype)[:, None] * FAR
+        start_BT, end_BT = asked.shape.unpack(self.tap("logits", logits_NC)).unbind(-1)
         if asked.first is None or asked.last is None:
             return {"start_logits": start_BT, "end_logits": end_BT}
         away_BT, lowest = ~asked.shape.places().to(start_BT.device), torch.finfo(start_BT.dtype).min

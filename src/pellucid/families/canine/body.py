@@ -24,7 +24,7 @@ PRIMES = (31, 43, 59, 61, 73, 97, 103, 113, 137, 149, 157, 173, 181, 193, 211, 2
 class HashedCharacters(nn.Module):
     """A vector for every character there is: several hashes of it, each with a table of its own, side by side.
 
-    Options: `hashes`, how many; `buckets`, rows of each table. Section 3.2.
+    Options: `hashes`, how many; `buckets`, rows of each table.
     """
 
     def __init__(self, width: int, spec: Custom) -> None:
@@ -87,7 +87,7 @@ class Canine(nn.Module):
         return x_ND
 
     def shorter(self, x_BTD: Tensor) -> Tensor:
-        """The first character, then a vector for each piece but the last: section 3.3."""
+        """The first character, then a vector for each piece but the last."""
         first_B1D = x_BTD[:, :1]
         if x_BTD.shape[1] < self.rate:
             return self.down_norm(first_B1D)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from pellucid.spec import Custom
 
 class DynamicMask(Attention):
     """exp(A softplus(W v)) joins the scores of a key; of more than `keep` keys, those where it is largest are seen."""
+
+    START: ClassVar = {"A": 0.0}
 
     def __init__(self, width: int, spec: Custom, layer: int) -> None:
         inner = spec["attention"]
@@ -53,6 +56,8 @@ class DynamicMask(Attention):
 
 class Weighed(Block):
     """w x + f(norm(x)), with a weight for each channel."""
+
+    START: ClassVar = {"attn_residual": 1.0, "mlp_residual": 1.0}
 
     def __init__(self, width: int, spec: Custom, layer: int) -> None:
         super().__init__(width, spec["block"], layer)

@@ -13,10 +13,9 @@ from pellucid.families._encoder import (
     encoder,
     heads,
     idle,
-    layer_norm,
     lm_head,
 )
-from pellucid.spec import Custom, Spec
+from pellucid.spec import Custom, Projection, Spec
 
 CLASSES = classes("FNet", *USUAL, "next-sentence", "pretraining")
 DEFAULTS = shared.DEFAULTS | {
@@ -31,14 +30,12 @@ IGNORED = shared.IGNORED | {
 BASE = "fnet."
 SAME = {name: slot for name, slot in under(BASE, BERT, "bert.").items() if ".attention." not in name}
 WEIGHTS = SAME | CLS | {
-    "fnet.embeddings.LayerNorm.{p}": "embed.norm.norm.{p}",
-    "fnet.embeddings.projection.{p}": "embed.norm.projection.{p}",
+    "fnet.embeddings.projection.{p}": "embed.project.{p}",
     "fnet.encoder.layer.{i}.fourier.output.LayerNorm.{p}": "blocks.{i}.attn_norm.{p}",
 }  # fmt: skip
 HEADS = idle("fnet.pooler.dense", "masked-lm", "token-classification", "question-answering")
 
 
 def spec(c: Config) -> Spec:
-    norm = Custom(path="pellucid.families.fnet.fourier:ProjectedNorm", options=(("norm", layer_norm(c)),))
     blocks = [block(c, Custom(path="pellucid.families.fnet.fourier:Fourier"))] * c.layers("num_hidden_layers")
-    return encoder(c, "fnet", blocks, embed=embedding(c, norm=norm), heads=heads(c, lm_head(c)))
+    return encoder(c, "fnet", blocks, embed=embedding(c, projection=Projection()), heads=heads(c, lm_head(c)))

@@ -8,8 +8,10 @@ from pellucid.spec import Custom, Spec
 from pellucid.weights.table import Entry, Unused
 
 CLASSES = classes(
-    "LayoutLM", "masked-lm", "sequence-classification", "token-classification", pretraining="masked-lm"
+    "LayoutLM", "masked-lm", "sequence-classification", "token-classification", "question-answering",
+    pretraining="masked-lm",
 )  # fmt: skip
+CLASSES["document-question-answering"] = CLASSES["question-answering"]
 DEFAULTS = shared.DEFAULTS | {"max_2d_position_embeddings": 1024}
 IGNORED = shared.IGNORED
 
@@ -19,7 +21,7 @@ WEIGHTS = under(BASE, BERT, "bert.") | CLS | {
 }  # fmt: skip
 # The reference's classes carry the pooler along, whether they read it or not.
 IDLE: dict[str, Entry] = {"layoutlm.pooler.dense.{p}": Unused("pooler that this task does not read", kept=True)}
-HEADS = {"masked-lm": IDLE, "token-classification": IDLE}
+HEADS = dict.fromkeys(("masked-lm", "token-classification", "question-answering"), IDLE)
 
 
 def spec(c: Config) -> Spec:

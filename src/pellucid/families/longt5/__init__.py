@@ -37,15 +37,19 @@ def spec(c: Config) -> Spec:
     whole, kind = t5.spec(c), c.encoder_attention_type
     if kind not in KINDS:
         raise ConfigError(f"encoder_attention_type={kind!r}", where=c.where, next=f"use one of {', '.join(KINDS)}")
-    options = {"heads": c.size("num_heads"), "head_dim": c.size("d_kv"), "radius": c.size("local_radius")}
-    options["dropout"] = c.share("dropout_rate")
     encoder = whole.encoder
     assert encoder is not None and isinstance(encoder.relative_bias, RelativeBias)
-    bias: RelativeBias | Custom = encoder.relative_bias
-    size, eps = c.size("global_block_size"), c.number("layer_norm_epsilon", float)
-    if kind == "transient-global":
-        options |= {"block": size, "eps": eps}
-        bias = Custom(path=f"{CODE}:TwoBiases", options=(("buckets", bias.buckets), ("most", bias.max_distance)))
-    attn = Custom(path=f"{CODE}:{'Near' if kind == 'local' else 'NearAndBlocks'}", options=tuple(options.items()))
+    near, distances, heads = kind == "local", encoder.relative_bias, ("heads", c.size("num_heads"))
+    attn = Custom(
+        path=f"{CODE}:{'Near' if near else 'NearAndBlocks'}",
+        options=(
+            heads, ("head_dim", c.size("d_kv")), ("radius", c.size("local_radius")), ("dropout", encoder.dropout),
+            ("block", c.size("global_block_size")), ("eps", c.number("layer_norm_epsilon", float)),
+        ),
+    )  # fmt: skip
+    bias = Custom(
+        path=f"{CODE}:{'Distances' if near else 'DistancesAndBlocks'}",
+        options=(heads, ("buckets", distances.buckets), ("most", distances.max_distance)),
+    )
     blocks = tuple(replace(block, attn=attn) for block in encoder.blocks if isinstance(block, Block))
     return replace(whole, family="longt5", encoder=replace(encoder, blocks=blocks, relative_bias=bias))

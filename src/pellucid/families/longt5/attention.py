@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -14,13 +16,20 @@ from pellucid.ops.local import attend_near, near
 from pellucid.spec import Custom, RelativeBias, RmsNorm
 
 
-class TwoBiases(DistanceBias):
-    """The bias by distance of near tokens; and `blocks`, that of the distance to a block, counted in blocks."""
+class Distances(DistanceBias):
+    """The bias by distance of near tokens. Options: `heads`, `buckets`; `most`, beyond which all is one bucket."""
 
     def __init__(self, heads: int, spec: Custom) -> None:
         distances = RelativeBias(buckets=spec["buckets"], max_distance=spec["most"], bidirectional=True)
-        super().__init__(heads, distances)
-        self.blocks = DistanceBias(heads, distances)
+        super().__init__(spec["heads"], distances)
+
+
+class DistancesAndBlocks(Distances):
+    """And `blocks`, for the distance between the blocks that two tokens stand in."""
+
+    def __init__(self, heads: int, spec: Custom) -> None:
+        super().__init__(heads, spec)
+        self.blocks = DistanceBias(spec["heads"], self.spec)
 
 
 class Near(WholeAttention):
@@ -58,7 +67,7 @@ class Near(WholeAttention):
 class NearAndBlocks(Near):
     """More options: `block`, tokens in one; `eps` of the norm on a block's sum. There is no pattern of T by T."""
 
-    TAPS = ("q", "k", "v", "mix", "out")
+    TAPS: ClassVar[tuple[str, ...]] = ("q", "k", "v", "mix", "out")
 
     def __init__(self, width: int, spec: Custom, layer: int) -> None:
         super().__init__(width, spec, layer)
@@ -66,7 +75,7 @@ class NearAndBlocks(Near):
         self.block_norm = Rms(width, RmsNorm(eps=spec["eps"]))
 
     def side(self, whole: Whole, bias: nn.Module | None) -> tuple[Tensor, Tensor, Tensor] | None:
-        assert isinstance(bias, TwoBiases)
+        assert isinstance(bias, DistancesAndBlocks)
         B, T, D = whole.x_BTD.shape
         G = T // self.block
         if G == 0:

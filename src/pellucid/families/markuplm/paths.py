@@ -1,6 +1,6 @@
 """Where a token stands in the tree of a page: the tags on the way to it, and their numbers among their like.
 
-arXiv 2110.08518, section 2.2.
+arXiv 2110.08518.
 """
 
 from __future__ import annotations

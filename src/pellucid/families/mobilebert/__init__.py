@@ -7,7 +7,7 @@ from pellucid.errors import ConfigError
 from pellucid.families import _encoder as shared
 from pellucid.families._decoder import under
 from pellucid.families._encoder import BERT, CLS, USUAL, classes, embedding, encoder, heads, layer_norm, lm_head, mlp
-from pellucid.spec import Custom, LayerNorm, Projection, Spec
+from pellucid.spec import Custom, LayerNorm, Pooling, Projection, Spec
 from pellucid.weights.table import Entry, Transposed
 
 CLASSES = classes("MobileBert", *USUAL, "next-sentence", "pretraining", encoding=True)
@@ -20,7 +20,6 @@ DEFAULTS = shared.DEFAULTS | {
 }  # fmt: skip
 IGNORED = shared.IGNORED | {
     "true_hidden_size": None,  # follows from the bottleneck
-    "classifier_activation": (True,),  # without, the first token itself stands for the text
     "is_decoder": (False,),
 }  # fmt: skip
 
@@ -71,4 +70,6 @@ def spec(c: Config) -> Spec:
     block = Custom(path="pellucid.families.mobilebert.bottleneck:Bottleneck", options=options)
     embed = embedding(c, width=size, norm=plain, projection=Projection(first=True, neighbours=int(c.trigram_input)))
     lm = replace(lm_head(c), beside=width - size)
-    return encoder(c, "mobilebert", [block] * c.layers("num_hidden_layers"), embed=embed, heads=heads(c, lm))
+    pooler = Pooling(act="tanh" if c.classifier_activation else None)
+    blocks = [block] * c.layers("num_hidden_layers")
+    return encoder(c, "mobilebert", blocks, embed=embed, heads=heads(c, lm), pooler=pooler)

@@ -5,26 +5,26 @@ x ── enter ── h ── + attn(share(x), x) ── norm ── (+ mlp ─
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
 from pellucid.nn.linear import Linear
 from pellucid.nn.mlp import Mlp
-from pellucid.nn.parts import norm
+from pellucid.nn.parts import Layer, norm
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.whole import Whole, WholeAttention
-from pellucid.spec import Custom
+from pellucid.spec import Custom, LayerNorm
 
 
-class Affine(nn.Module):
-    """x * weight + bias, where others have a norm."""
+class Affine(Layer):
+    """x * weight + bias: what is left of a norm that does not normalise."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter
 
     def __init__(self, width: int, spec: Custom) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
-        self.bias = nn.Parameter(torch.empty(width))
+        super().__init__(width, LayerNorm(eps=0.0))
 
     def forward(self, x_ND: Tensor) -> Tensor:
         return x_ND * self.weight + self.bias

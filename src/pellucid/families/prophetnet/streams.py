@@ -1,4 +1,4 @@
-"""ProphetNet's decoder: beside the stream that reads, one stream for each of the next tokens. arXiv 2001.04063, 3.2.
+"""ProphetNet's decoder: beside the stream that reads, one stream for each of the next tokens. arXiv 2001.04063.
 
 Stream n asks what token t + 1 + n will be; it sees what is read up to token t - n (and always the first), and itself.
 The streams of a token lie behind each other, which cross-attention and MLP take as more rows.

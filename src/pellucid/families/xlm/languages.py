@@ -1,4 +1,4 @@
-"""Languages: a vector for the language of each token, where `langs` says it. arXiv 1901.07291, section 3.1."""
+"""Languages: a vector for the language of each token, where `langs` says it. arXiv 1901.07291, section 3."""
 
 from __future__ import annotations
 

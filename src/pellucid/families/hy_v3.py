@@ -1,0 +1,42 @@
+"""Hunyuan 3. huggingface.co/tencent."""
+
+from pellucid.config import Config
+from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms
+from pellucid.families._latent import further_layers
+from pellucid.families._moe import experts, moe_weights, shared_experts, sparse_layers
+from pellucid.spec import Block, PreNorm, QkNorm, Router, Spec
+from pellucid.weights.table import Entry
+
+CLASSES = classes("HYV3", "causal-lm")
+DEFAULTS = {
+    "vocab_size": 120832, "hidden_size": 4096, "intermediate_size": 13312, "num_hidden_layers": 80,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "silu",
+    "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "pad_token_id": None, "bos_token_id": None,
+    "eos_token_id": None, "tie_word_embeddings": False, "attention_bias": False, "attention_dropout": 0.0,
+    "mlp_bias": False, "num_experts": 192, "num_experts_per_tok": 8, "num_shared_experts": 1,
+    "moe_intermediate_size": 1536, "router_scaling_factor": 2.826, "mlp_layer_types": None, "rope_parameters": None,
+    "rope_scaling": None, "rope_theta": 11158840.0, "num_nextn_predict_layers": 1,
+}  # fmt: skip
+ALIASES = {"num_local_experts": "num_experts"}
+IGNORED = {
+    "output_router_logits": None, "num_nextn_predict_layers": None,
+    "enable_moe_fp32_combine": None,  # the sum is always wide
+}  # fmt: skip
+
+BASE = "model."
+
+
+def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
+    moe = moe_weights(router="router.gate.weight", bias="expert_bias", shared="shared_mlp")
+    return further_layers(c, LLAMA | QK_NORM | moe)
+
+
+def spec(c: Config) -> Spec:
+    attn, dense = attention(c, qk_norm=QkNorm(norm=rms(c))), gated(c, bias=c.mlp_bias)
+    router = Router(
+        top_k=c.size("num_experts_per_tok"), score="sigmoid", select_bias=True, renormalise=True,
+        renormalise_eps=1e-20, scale=c.number("router_scaling_factor", float), float32=True,
+    )  # fmt: skip
+    moe = experts(c, router, shared=shared_experts(c, "num_shared_experts"))
+    blocks = [Block(attn=attn, mlp=moe if s else dense, order=PreNorm(norm=rms(c))) for s in sparse_layers(c, 1)]
+    return decoder(c, "hy_v3", blocks)
