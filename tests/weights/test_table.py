@@ -321,7 +321,7 @@ def test_what_training_starts_from() -> None:
     assert not with_offset.blocks[1].mlp_norm.weight.any() and not with_offset.blocks[1].mlp_norm.bias.any()
     assert trained.blocks[1].attn_norm.weight.eq(1).all()
     act = trained.blocks[1].mlp.act
-    assert float(torch.nn.functional.softplus(act.alpha_p)) == pytest.approx(0.8) and float(act.beta) == 0.5
+    assert torch.nn.functional.softplus(act.alpha_p).item() == pytest.approx(0.8) and act.beta.item() == 0.5
     assert not act.beta.requires_grad and act.alpha_p.requires_grad
 
 

@@ -14,7 +14,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 BASE = "model."
-WEIGHTS = LLAMA | QK_NORM | {
+WEIGHTS = {name: slot for name, slot in (LLAMA | QK_NORM).items() if "input_layernorm" not in name} | {
     "model.layers.{i}.post_attention_layernorm.weight": "blocks.{i}.attn_norm.weight",  # Llama: before the MLP
     "model.layers.{i}.post_feedforward_layernorm.weight": "blocks.{i}.mlp_norm.weight",
 }  # fmt: skip

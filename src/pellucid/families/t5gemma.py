@@ -57,6 +57,12 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     return sides | HEAD_WEIGHTS
 
 
+def HEADS(c: Config) -> dict[Task, dict[str, Entry]]:  # noqa: N802
+    """The class of the encoder alone is a base, and its names go without the prefix."""
+    inner = {} if c.is_encoder_decoder else {name.removeprefix(BASE): slot for name, slot in WEIGHTS(c).items()}
+    return {"text-encoding": inner}
+
+
 def spec(c: Config) -> Spec:
     """Both sides; or, as the config says, the encoder alone."""
     encoder, decoder = (

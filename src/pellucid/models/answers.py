@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pellucid.cache.batch import Batch
+from pellucid.cache.packing import Packing
 from pellucid.errors import InputError
-from pellucid.models.packing import Packing
 from pellucid.nn import heads
+from pellucid.nn.asked import Asked, spanned
 from pellucid.spec import (
     ChoiceHead,
     Custom,
@@ -26,35 +25,6 @@ from pellucid.spec import (
 
 if TYPE_CHECKING:
     from pellucid.models.model import Model
-
-
-@dataclass
-class Asked:
-    """What a call gives to the head.
-
-    Args:
-        ids: [B, T] of the input, where the caller gave ids.
-        keep: logits for this many last places; 0 for all.
-        first, last: [B] where an answer starts and ends.
-        pair: [B] the label of two sentences.
-        choices: rows that are one question.
-        batch: what the layers read and left.
-    """
-
-    shape: Packing
-    ids: Tensor | None = None
-    labels: Tensor | None = None
-    keep: int = 0
-    first: Tensor | None = None
-    last: Tensor | None = None
-    pair: Tensor | None = None
-    choices: int = 1
-    batch: Batch | None = None
-
-    def firsts(self, x_ND: Tensor) -> Tensor:
-        """What stands for each sequence, [B, D]: the first token's state, or what a body left."""
-        pooled = None if self.batch is None else self.batch.pooled
-        return x_ND[self.shape.first()] if pooled is None else pooled
 
 
 def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
@@ -105,8 +75,9 @@ def language(model: Model, x_ND: Tensor, asked: Asked, *, shift: bool) -> dict[s
         labels_N = shape.pack(asked.labels)
         if shift:
             labels_N = heads.next_tokens(labels_N, list(shape.lengths))
-        ahead = [heads.token_loss(model.lm_head(a_ND), labels_N) for a_ND in asked.batch.ahead] if asked.batch else []
-        loss = torch.stack([heads.token_loss(logits_NV, labels_N), *ahead]).mean()
+        ahead = [model.lm_head(a_ND) for a_ND in asked.batch.ahead] if asked.batch else []
+        smoothing = model.lm_head.spec.smoothing
+        loss = torch.stack([heads.token_loss(each, labels_N, smoothing) for each in (logits_NV, *ahead)]).mean()
     return {"loss": loss, "logits": shape.unpack(logits_NV)[:, -keep:]}
 
 
@@ -114,18 +85,6 @@ def span(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
     """A score for each token as the first, and as the last, of an answer."""
     start_BT, end_BT = asked.shape.unpack(model.span(x_ND)).unbind(-1)
     return spanned(start_BT, end_BT, asked)
-
-
-def spanned(start_BT: Tensor, end_BT: Tensor, asked: Asked) -> dict[str, Any]:
-    """Scores of first and last tokens, and their loss over the places where there are tokens."""
-    loss = None
-    if asked.first is not None and asked.last is not None:
-        away_BT = ~asked.shape.places().to(start_BT.device)
-        lowest = torch.finfo(start_BT.dtype).min
-        loss = heads.span_loss(
-            start_BT.masked_fill(away_BT, lowest), end_BT.masked_fill(away_BT, lowest), asked.first, asked.last
-        )
-    return {"loss": loss, "start_logits": start_BT, "end_logits": end_BT}
 
 
 def pair(model: Model, x_ND: Tensor, asked: Asked) -> tuple[Tensor, Tensor | None]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pellucid.cache.extents import Cache
+from pellucid.cache.packing import Packing
 from pellucid.errors import InputError
 from pellucid.models import checks
-from pellucid.models.packing import Packing, axes, positions
+from pellucid.models.packing import axes, positions
 from pellucid.spec import Stack
-
 
 ARGUMENTS = {
     "ids": "input_ids", "vectors": "inputs_embeds", "mask": "attention_mask", "places": "position_ids",

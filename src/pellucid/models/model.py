@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch, Memory
 from pellucid.cache.extents import Cache
+from pellucid.cache.packing import Packing
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.models import checks
-from pellucid.models.answers import Asked, answer
+from pellucid.models.answers import answer
 from pellucid.models.holding import Holding
 from pellucid.models.inputs import Inputs, check_end
 from pellucid.models.output import Output
-from pellucid.models.packing import Packing, packing
+from pellucid.models.packing import packing
 from pellucid.models.report import Report as Report
 from pellucid.nn import heads
+from pellucid.nn.asked import Asked
 from pellucid.nn.tower import Tower
 from pellucid.ops.moe import balance_loss
 from pellucid.ops.threads import threads_for

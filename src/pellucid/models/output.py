@@ -7,8 +7,8 @@ from typing import Any
 
 NAMES = (
     "loss", "aux_loss", "logits", "prediction_logits", "seq_relationship_logits", "sop_logits", "start_logits",
-    "end_logits", "logits_aggregation", "last_hidden_state", "pooler_output", "past_key_values", "hidden_states", "attentions",
-    "decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_last_hidden_state",
+    "end_logits", "logits_aggregation", "last_hidden_state", "pooler_output", "past_key_values", "hidden_states",
+    "attentions", "decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_last_hidden_state",
     "encoder_hidden_states", "encoder_attentions", "router_logits",
 )  # fmt: skip
 

@@ -161,9 +161,10 @@ def modules(width: int, vocab: int, spec: Head | None) -> dict[str, nn.Module]:
 # ---------------------------------------------------------------------------------------------- losses
 
 
-def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of [N, V] logits against [N] labels."""
-    return F.cross_entropy(upcast(logits), labels.to(logits.device), ignore_index=IGNORE)
+    wanted = labels.to(logits.device)
+    return F.cross_entropy(upcast(logits), wanted, ignore_index=IGNORE, label_smoothing=smoothing)
 
 
 def next_tokens(labels_N: Tensor, lengths: list[int]) -> Tensor:

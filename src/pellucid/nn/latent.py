@@ -59,6 +59,7 @@ class LatentAttention(Attention):
             self.q_b = Linear(spec.q_rank, queries, bias=False)
         self.kv_a = Linear(width, spec.kv_rank + spec.rope_dim, bias="k" in spec.biases)
         self.kv_norm = norm(spec.kv_rank, spec.norm)
+        self.rope_norm = norm(spec.rope_dim, spec.rope_norm) if spec.rope_norm else None
         self.kv_b = Linear(spec.kv_rank, spec.heads * (spec.nope_dim + spec.value_dim), bias=False)
         self.o = Linear(spec.heads * spec.value_dim, width, bias="o" in spec.biases)
         self.gate = Gating(width, spec.heads, spec.value_dim, spec.gate) if spec.gate else None
@@ -69,7 +70,7 @@ class LatentAttention(Attention):
 
     def queries(self, x_ND: Tensor, turn: Turn | None, batch: Batch) -> Tensor:
         spec = self.latent
-        q_NF = self.q(x_ND) if self.q_norm is None else self.q_b(self.small_queries(x_ND))
+        q_NF = self.q(x_ND) if self.q_norm is None else self.q_b(self.read_by_queries(x_ND))
         if spec.q_scale != 1:
             q_NF = q_NF * spec.q_scale
         q_NHK = q_NF.unflatten(-1, (spec.heads, -1))
@@ -80,6 +81,9 @@ class LatentAttention(Attention):
     def small_queries(self, x_ND: Tensor) -> Tensor:
         return x_ND if self.q_norm is None else self.q_norm(self.q_a(x_ND))
 
+    def read_by_queries(self, x_ND: Tensor) -> Tensor:
+        return self.small_queries(x_ND)
+
     def small(self, x_ND: Tensor, turn: Turn | None) -> Tensor:
         """What the cache keeps of each token, [N, 1, kv_rank + rope_dim]: normed, and rotated."""
         spec = self.latent
@@ -87,6 +91,8 @@ class LatentAttention(Attention):
         c_NR = self.kv_norm(c_NR)
         if spec.kv_scale != 1:
             c_NR = c_NR * spec.kv_scale
+        if self.rope_norm is not None:
+            k_NP = self.rope_norm(k_NP)
         if turn is not None:
             k_NP = rotate(k_NP[:, None], turn)[:, 0]
         return torch.cat((c_NR, k_NP), dim=-1)[:, None]

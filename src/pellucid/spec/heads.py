@@ -33,6 +33,7 @@ class LmHead:
     fixed_bias: bool = False  # a stored row that is added and not trained: BART's final_logits_bias
     beside: int = 0  # last channels of what it reads, which go through a second matrix, not tied (MobileBERT)
     vocab: int | None = None  # tokens that can be said, where the embedding knows more (Moshi)
+    smoothing: float = 0.0  # of the labels, in the loss. arXiv 1512.00567, section 7
     labels_ahead: bool = False  # labels name each token's successor already: decoders without their encoder
 
 

@@ -99,6 +99,7 @@ class LatentAttention:
     scale: float
     rope: Rope | None
     norm: Norm  # of the small vectors
+    rope_norm: Norm | None = None  # of the rotated part of the key, before it is rotated (dots.3)
     biases: str = ""  # of the projections to the small vectors, and of o: any of "qko"
     causal: bool = True
     window: int | None = None

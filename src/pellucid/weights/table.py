@@ -420,6 +420,16 @@ def over(base: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, Entry
     return {name: e for name, e in _expanded(base).items() if taken.isdisjoint(_patterns(e))} | added
 
 
+def nested(entries: Mapping[str, Entry], *, name: str = "", slot: str = "") -> dict[str, Entry]:
+    """A table inside another: what stands before its names, and before its slots."""
+    return {name + inner: mapped(entry, lambda old: slot + old) for inner, entry in entries.items()}
+
+
+def slots_of(entry: Entry) -> tuple[str, ...]:
+    """The slots that an entry fills, with their indices open."""
+    return _patterns(entry)
+
+
 def _expanded(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """`{p}` written out; the later of two entries for one name counts."""
     found: dict[str, Entry] = {}

@@ -14,7 +14,7 @@ DEFAULTS = {
 }  # fmt: skip
 IGNORED = {
     "tie_word_embeddings": None,  # files always have both, and no table holds the other
-    "init_std": None, "mask_modules": (None,), "position_bias_cnt": None, "half": None,
+    "init_std": None, "position_bias_cnt": None, "half": None,
 }  # fmt: skip
 
 BASE = "cpmant."
@@ -44,6 +44,8 @@ def spec(c: Config) -> Spec:
         c.size("prompt_types"),
         c.share("dropout_p"),
     )
+    if any(map(any, c.get("mask_modules") or ())):
+        raise ConfigError("mask_modules leave parts out", where=c.where, next="give a file of the whole model")
     if types < 3 or kinds < 3:
         what = f"prompt_types={types}, segment_types={kinds}: a text has the third of each"
         raise ConfigError(what, where=c.where, next="correct config.json")

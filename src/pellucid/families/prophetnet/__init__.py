@@ -31,7 +31,7 @@ DEFAULTS = {
 }  # fmt: skip
 ALIASES = {"num_attention_heads": "num_encoder_attention_heads"}
 IGNORED = {
-    "eps": (0.0,), "is_decoder": None, "add_cross_attention": (True,), "decoder_max_position_embeddings": None,
+    "is_decoder": None, "add_cross_attention": (True,), "decoder_max_position_embeddings": None,
     "encoder_layerdrop": None, "decoder_layerdrop": None, "gradient_checkpointing": None,
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def spec(c: Config) -> Spec:
     embed = Embed(
         vocab=c.size("vocab_size"), positions=LearnedPositions(rows=rows, offset=offset), norm=norm, dropout=dropout
     )  # fmt: skip
-    lm = LmHead(tied=c.tie_word_embeddings, labels_ahead=True)
+    lm = LmHead(tied=c.tie_word_embeddings, labels_ahead=True, smoothing=c.share("eps"))
     return Spec(
         family="prophetnet",
         encoder=Stack(

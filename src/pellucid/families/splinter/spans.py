@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid.models.answers import Asked, spanned
+from pellucid.nn.asked import Asked, spanned
 from pellucid.nn.heads import Transforming
 from pellucid.nn.linear import Linear
 from pellucid.spec import Custom, LayerNorm, Transform

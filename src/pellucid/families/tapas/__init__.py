@@ -11,13 +11,13 @@ from pellucid.weights.table import Entry
 CLASSES = classes("Tapas", "masked-lm", "sequence-classification", pretraining="masked-lm") | {
     "table-question-answering": "TapasForQuestionAnswering",
 }  # fmt: skip
-DEFAULTS = shared.DEFAULTS | {
+DEFAULTS = {key: value for key, value in shared.DEFAULTS.items() if key != "type_vocab_size"} | {
     "max_position_embeddings": 1024, "type_vocab_sizes": [3, 256, 256, 2, 256, 256, 10],
     "reset_position_index_per_cell": True, "num_aggregation_labels": 0, "temperature": 1.0, "max_num_rows": 64,
     "max_num_columns": 32, "allow_empty_column_selection": False,
 }  # fmt: skip
 IGNORED = shared.IGNORED | {
-    "average_logits_per_cell": (False,), "select_one_column": (True,), "disable_per_token_loss": (False,),
+    "type_vocab_size": None, "average_logits_per_cell": (False,), "select_one_column": (True,), "disable_per_token_loss": (False,),
 } | dict.fromkeys((  # of training
     "positive_label_weight", "aggregation_loss_weight", "use_answer_as_supervision", "answer_loss_importance",
     "use_normalized_answer_loss", "huber_loss_delta", "aggregation_temperature", "use_gumbel_for_cells",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +10,12 @@ from torch import Tensor, nn
 
 from pellucid.errors import Unsupported
 from pellucid.families.tapas.tables import COLUMN, ROW
+from pellucid.nn.asked import Asked
 from pellucid.nn.heads import Pooler
 from pellucid.nn.linear import Linear
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.elementwise import upcast
 from pellucid.spec import Custom
-
-if TYPE_CHECKING:
-    from pellucid.models.answers import Asked
 
 NEVER = -10000.0  # the logit of what cannot be
 SPARE = 1e-10  # in place of a count of 0

@@ -22,7 +22,7 @@ from pellucid.spec import (
     Stack,
     TokenHead,
 )  # fmt: skip
-from pellucid.weights.table import Entry
+from pellucid.weights.table import OTHER_HEAD, Entry, Unused
 
 CLASSES = {
     None: "XLMModel", "masked-lm": "XLMWithLMHeadModel", "causal-lm": "XLMWithLMHeadModel",
@@ -51,6 +51,10 @@ IGNORED = {
 }  # fmt: skip
 
 BASE = "transformer."
+# Another class for questions, which searches for the best pairs of a beginning and an end.
+SEARCH: dict[str, Entry] = {
+    f"qa_outputs.{part}.*": Unused(OTHER_HEAD) for part in ("start_logits", "end_logits", "answer_class")
+}
 WEIGHTS: dict[str, Entry] = {
     "transformer.embeddings.weight": "embed.tokens.weight",
     "transformer.position_embeddings.weight": "embed.positions.weight",
@@ -67,6 +71,7 @@ WEIGHTS: dict[str, Entry] = {
     "pred_layer.proj.{p}": "lm_head.out.{p}",
     "classifier.{p}": "classifier.out.{p}",
     "qa_outputs.{p}": "span.out.{p}",
+    **SEARCH,
 }
 HEADS = {
     "sequence-classification": {"sequence_summary.summary.{p}": "classifier.out.{p}"},

@@ -3,6 +3,7 @@
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._read import activation
+from pellucid.families.xlm import SEARCH
 from pellucid.spec import (
     Block,
     ChoiceHead,
@@ -69,6 +70,7 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         "lm_loss.{p}": "lm_head.out.{p}",
         "classifier.{p}": "classifier.out.{p}",
         "qa_outputs.{p}": "span.out.{p}",
+        **SEARCH,
     }
 
 
