@@ -79,7 +79,7 @@ def both(case: ref.Case, folder: Path, dtype: torch.dtype) -> tuple[dict[str, Te
     asked = {
         **ref.call(case, ref.inputs(case)),
         "output_hidden_states": True,
-        "output_attentions": "attentions" not in case.fixture,
+        "output_attentions": True,
     }
     with torch.no_grad():
         theirs = dict(ref.tensors(ref.reference(case, folder, dtype)(**asked)))

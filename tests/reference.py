@@ -11,7 +11,6 @@ A family is one file, tests/families/<type>.json:
                          "attn_implementation", see below
     mutations            {key: a value that must change the numbers, or null: what must refuse to load, see test_parity}
     skip                 {part of a test's name: reason}
-    attentions           why the patterns that the reference returns are not compared
     without              names of outputs that are not compared, or {task: names}
     classes              {task: class of the reference}, where its Auto class means another one
     norm_offset          what norms add to their stored weight

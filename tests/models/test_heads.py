@@ -173,3 +173,32 @@ def test_routers_are_returned_where_there_are_any() -> None:
     assert torch.allclose(out.loss, loss + model.config.router_aux_loss_coef * out.aux_loss)
     with refused(ArgumentError, "output_router_logits"):
         call(tiny.make("llama"), ids, output_router_logits=True)
+
+
+def test_what_stands_for_a_text_in_clip() -> None:
+    """The first end token; in files that call 2 the end, the token with the largest id."""
+    ids = torch.tensor([[5, 9, 40, 9, 7], [9, 41, 3, 4, 41]])
+    for end, places in ((9, (1, 0)), (2, (2, 1))):
+        out = call(tiny.make("clip_text_model", None, eos_token_id=end), ids)
+        assert all(torch.equal(out.pooler_output[row], out.last_hidden_state[row, t]) for row, t in enumerate(places))
+    with refused(InputError, "end-of-sequence", "row 0"):
+        call(tiny.make("clip_text_model", None, eos_token_id=8), ids)
+
+
+def test_positions_on_several_axes() -> None:
+    model = tiny.make("qwen2_vl_text", None)
+    ids = IDS[:, 0]
+
+    def states(places: Any = None) -> torch.Tensor:
+        return call(model, ids, position_ids=places).last_hidden_state
+
+    flat = torch.arange(6).expand(3, 2, -1)
+    assert torch.allclose(states(flat), states(), atol=1e-6)
+    wide = flat.clone()
+    wide[2, :, 3:] += 3
+    assert not torch.allclose(states(wide), states(), atol=1e-3)
+    for wrong in (flat[:2], flat.float(), flat[:, :, :4]):
+        with refused(InputError, "position_ids"):
+            states(wrong)
+    with refused(InputError, "position_ids"):
+        call(tiny.make("llama"), ids, position_ids=flat)

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid.ops.scan import CHUNK, PIECE, causal_conv, linear_attention, selective_scan, sums_between, wkv
+from pellucid.ops.scan import (
+    CHUNK,
+    PIECE,
+    causal_conv,
+    channel_delta,
+    linear_attention,
+    selective_scan,
+    sums_between,
+    wkv,
+)
 
 LENGTHS = [1, 2, CHUNK, 2 * CHUNK + 5, PIECE * 3 + 1]
 Given = tuple[Tensor, ...]
@@ -59,6 +68,16 @@ def attention_by_definition(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta
     return torch.stack(found, 1)
 
 
+def channels_by_definition(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> Tensor:
+    s, found = torch.zeros(*q[:, 0].shape, v.shape[-1], dtype=v.dtype), []
+    for t in range(q.shape[1]):
+        s = s * decay[:, t, :, :, None].exp()
+        new = beta[:, t, :, None] * (v[:, t] - torch.einsum("bhk,bhku->bhu", k[:, t], s))
+        s = s + torch.einsum("bhk,bhu->bhku", k[:, t], new)
+        found.append(torch.einsum("bhk,bhku->bhu", q[:, t], s))
+    return torch.stack(found, 1)
+
+
 def wkv_by_definition(k: Tensor, v: Tensor, rate: Tensor, first: Tensor) -> Tensor:
     found = []
     for t in range(k.shape[1]):
@@ -89,6 +108,12 @@ def delta_case(T: int) -> tuple[Given, Given]:
     return linear_case(T, delta=True)
 
 
+def channel_case(T: int) -> tuple[Given, Given]:
+    q, k = randn(2, T, 3, 5), torch.nn.functional.normalize(randn(2, T, 3, 5), dim=-1)
+    decay = -torch.rand(2, T, 3, 5, dtype=torch.float64) * 3
+    return (q, k, randn(2, T, 3, 7), decay, torch.rand(2, T, 3, dtype=torch.float64)), ()
+
+
 def wkv_case(T: int) -> tuple[Given, Given]:
     return (4 * randn(2, T, 5), randn(2, T, 5)), (randn(5), randn(5))
 
@@ -115,6 +140,7 @@ CASES: dict[str, tuple[Callable[[int], tuple[Given, Given]], Callable[..., Any],
     "mamba": (mamba_case, run_mamba, mamba_by_definition),
     "linear": (linear_case, run_linear, linear_definition),
     "delta": (delta_case, run_linear, linear_definition),
+    "channels": (channel_case, channel_delta, channels_by_definition),
     "wkv": (wkv_case, wkv, wkv_by_definition),
 }
 FIXED = {"mamba": 2}  # the argument that has no time
@@ -160,7 +186,7 @@ def test_a_row_is_the_same_in_any_company(name: str) -> None:
     assert apart(alone, whole[1:]) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["mamba", "linear", "delta", "wkv"])
+@pytest.mark.parametrize("name", ["mamba", "linear", "delta", "channels", "wkv"])
 def test_sixteen_bits_keep_a_wide_state(name: str) -> None:
     case, run, _ = CASES[name]
     tokens, weights = case(7)
@@ -180,7 +206,7 @@ def test_gradients(name: str) -> None:
 def test_a_large_decay_hides_no_small_one() -> None:
     """Differences of one running sum would be off by 1e-3 here."""
     x = torch.tensor([-3e4, -0.25, -0.125, -0.5])
-    found = sums_between(x)
+    found = sums_between(x[:, None])[..., 0]
     assert found[3].tolist() == [-0.875, -0.625, -0.5, 0.0]
     assert found[0].tolist() == [0.0, -torch.inf, -torch.inf, -torch.inf]
 

@@ -27,11 +27,12 @@ def test_outputs_agree_in_float32(
 ) -> None:
     """Logits, hidden states of every block, patterns and loss, within 1e-4 of each value's scale."""
     mine, theirs = ref.pair(case, checkpoints)
-    patterns = "attentions" not in case.fixture
-    asked = {**ref.call(case, ref.inputs(case)), "output_hidden_states": True, "output_attentions": patterns}
+    asked = {**ref.call(case, ref.inputs(case)), "output_hidden_states": True, "output_attentions": True}
     with torch.no_grad():
         expected, found = theirs(**asked), mine(**asked)
-    record_property("parity", (case.family, case.task or "base", ref.distance(ref.first(found), ref.first(expected))))
+    record_property(
+        "parity", (case.config["model_type"], case.task or "base", ref.distance(ref.first(found), ref.first(expected)))
+    )
     agree(found, expected, limit=1e-4, without=ref.without(case))
 
 

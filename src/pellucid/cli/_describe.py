@@ -14,8 +14,15 @@ def rows(spec: s.Spec) -> list[tuple[str, str]]:
     """Label and text of each part, in the order in which a token meets them."""
     found = [*stack(spec.encoder, "encoder "), *stack(spec.stack, "decoder ")] if spec.encoder else stack(spec.stack)
     if spec.pooler:
-        found.append(("pooler", f"dense and {spec.pooler} on the first token"))
+        found.append(("pooler", pooler(spec.pooler)))
     return found + [("heads", f"{task}: {words(head)}") for task, head in spec.heads.items()]
+
+
+def pooler(part: s.Activation | s.Pooling) -> str:
+    """What stands for a text."""
+    if not isinstance(part, s.Pooling):
+        part = s.Pooling(act=part)
+    return f"dense and {part.act} on {POOLS[part.pool]}" if part.act else POOLS[part.pool]
 
 
 def stack(stack: s.Stack, side: str = "") -> list[tuple[str, str]]:
@@ -230,7 +237,8 @@ def _(part: s.SpanHead) -> str:
 
 POOLS: dict[s.Pool, str] = {
     "pooler": "the pooler", "first": "the first token", "last": "the last token", "mean": "the mean of the tokens",
-    "eos": "the last end token",
+    "eos": "the last end token", "end": "the first end token", "largest": "the token with the largest id",
+    "late": "the mean of the tokens' scores",
 }  # fmt: skip
 
 

@@ -82,20 +82,20 @@ def entries() -> list[Entry]:
 def entry(name: str) -> Entry:
     """One of them; the spec is that of a config that states nothing."""
     family = families.find(name)
+    spelt, parity = measured().get(family.name.replace("-", "_"), (name, {}))
     try:
-        spec, _ = family.spec(family.config({"model_type": name}, name))
-        parts, spelt = words(spec), spec.family if name == family.name else name
+        parts = words(family.spec(family.config({"model_type": name}, name))[0])
     except PellucidError:
-        parts, spelt = [], name
+        parts = []
     tasks: list[str] = sorted((task or "base" for task in family.classes), key=[*SHORT].index)
-    return Entry(spelt, tasks, parts, measured().get(family.name.replace("-", "_"), {}))
+    return Entry(spelt if name == family.name else name, tasks, parts, parity)
 
 
 @cache
-def measured() -> dict[str, dict[str, float]]:
-    """What `pytest --record-parity` wrote."""
+def measured() -> dict[str, tuple[str, dict[str, float]]]:
+    """What `pytest --record-parity` wrote: name of the module -> model type, distances."""
     found = json.loads(Path(families.__file__).with_name("parity.json").read_text())
-    return {name.replace("-", "_"): tasks for name, tasks in found.items()}
+    return {name.replace("-", "_"): (name, tasks) for name, tasks in found.items()}
 
 
 def text(found: Sequence[Entry]) -> str:

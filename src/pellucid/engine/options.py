@@ -250,7 +250,7 @@ def read_options(folder: Path) -> GenerationConfig:
 def _config_values(folder: Path) -> dict[str, Any]:
     """config.json with its family's defaults, which files leave out; of a text part, its own before the outer's."""
     values = read_json(folder / "config.json")
-    if values.get("model_type") in families.names():
+    if families.knows(values.get("model_type")):
         values = families.find(values["model_type"]).config(values, folder / "config.json").to_dict()
     inner = values.get("text_config")
     return {**inner, **{k: v for k, v in values.items() if v is not None}} if isinstance(inner, dict) else values

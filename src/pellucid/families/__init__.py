@@ -89,10 +89,15 @@ class Family:
 
 
 def names() -> list[str]:
-    """Every `model_type` there is a family for."""
+    """Every `model_type` there is a family for, with underscores for hyphens."""
     own = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
     outside = [point.name for point in entry_points(group="pellucid.families")]
     return sorted({*own, *SAME_AS, *outside})
+
+
+def knows(model_type: object) -> bool:
+    """Whether there is a family for a `model_type`, as files spell it."""
+    return isinstance(model_type, str) and bool({model_type, model_type.replace("-", "_")} & {*names()})
 
 
 def find(model_type: object, where: object = "config.json") -> Family:
@@ -101,9 +106,8 @@ def find(model_type: object, where: object = "config.json") -> Family:
     Raises:
         ConfigError: there is none; names the nearest.
     """
-    known = names()
-    name = SAME_AS.get(str(model_type), str(model_type)).replace("-", "_")
-    if not isinstance(model_type, str) or not {model_type, name} & {*known}:
+    if not isinstance(model_type, str) or not knows(model_type):
+        known = names()
         what = f"no family for model_type={model_type!r}" if model_type else "config.json names no model_type"
         near = nearest(str(model_type), known)
         raise ConfigError(
@@ -113,6 +117,7 @@ def find(model_type: object, where: object = "config.json") -> Family:
         )
     for point in entry_points(group="pellucid.families", name=model_type):
         return Family(model_type, point.load())
+    name = SAME_AS.get(model_type, model_type).replace("-", "_")
     return Family(name, import_module(f"pellucid.families.{name}"))
 
 

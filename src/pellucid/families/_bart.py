@@ -70,7 +70,7 @@ IGNORED: dict[str, tuple[Any, ...] | None] = {
     "forced_bos_token_id": None, "forced_eos_token_id": None, "classif_dropout": None, "add_bias_logits": None,
     "normalize_before": None, "normalize_embedding": None, "add_final_layer_norm": None,
     "static_position_embeddings": None, "extra_pos_embeddings": None, "gradient_checkpointing": None,
-    "add_cross_attention": None,
+    "add_cross_attention": None, "force_bos_token_to_be_generated": None, "extra_layer_norm": (False,),
 }  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ tables

@@ -1,4 +1,4 @@
-"""dots.3 Note, text: latent attention of two shapes, with an indexer or a window. Model card: rednote-hilab."""
+"""dots.3 Note, text: latent attention of two shapes, one with an indexer and one with a window."""
 
 from pellucid.config import Config
 from pellucid.families._decoder import decoder, gated, layer_types, rms

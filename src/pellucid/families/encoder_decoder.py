@@ -15,7 +15,8 @@ from pellucid.weights.table import TOWER, Entry, Fused, Transposed, Unused, nest
 
 CLASSES = {"seq2seq-lm": "EncoderDecoderModel"}
 DEFAULTS = {
-    "encoder": None, "decoder": None, "pad_token_id": None, "decoder_start_token_id": None, "is_encoder_decoder": True,
+    "encoder": {"model_type": "bert"}, "decoder": {"model_type": "bert", "is_decoder": True},
+    "pad_token_id": None, "decoder_start_token_id": None, "is_encoder_decoder": True,
 }  # fmt: skip
 IGNORED = {"tie_word_embeddings": None}  # the decoder's own counts
 

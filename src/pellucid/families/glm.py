@@ -4,7 +4,7 @@ from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, PreNorm, Spec
-from pellucid.weights.table import Fused
+from pellucid.weights.table import Fused, over
 
 CLASSES = classes("Glm", "causal-lm", "sequence-classification", "token-classification")
 DEFAULTS = {
@@ -17,9 +17,9 @@ DEFAULTS = {
 }  # fmt: skip
 
 BASE = "model."
-WEIGHTS = LLAMA | {
+WEIGHTS = over(LLAMA, {
     "model.layers.{i}.mlp.gate_up_proj.weight": Fused("blocks.{i}.mlp.{}.weight", ("gate", "up")),
-}  # fmt: skip
+})  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

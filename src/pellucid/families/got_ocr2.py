@@ -17,7 +17,6 @@ TEXT = {
     "num_attention_heads": 16, "num_key_value_heads": 16, "max_window_layers": 21, "rope_theta": 1000000.0,
 }  # fmt: skip
 
-BASE = "language_model."
 WEIGHTS = text_table(
     qwen2.WEIGHTS, "language_model.model.", "language_model.", ["vision_tower", "multi_modal_projector"]
 )

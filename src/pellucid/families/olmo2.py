@@ -3,6 +3,7 @@
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms
 from pellucid.spec import Block, OutNorm, QkNorm, Spec
+from pellucid.weights.table import over
 
 CLASSES = classes("Olmo2", "causal-lm", "sequence-classification")
 DEFAULTS = {
@@ -14,10 +15,10 @@ DEFAULTS = {
 }  # fmt: skip
 
 BASE = "model."
-WEIGHTS = {name: slot for name, slot in (LLAMA | QK_NORM).items() if "input_layernorm" not in name} | {
+WEIGHTS = over(LLAMA | QK_NORM, {
     "model.layers.{i}.post_attention_layernorm.weight": "blocks.{i}.attn_norm.weight",  # Llama: before the MLP
     "model.layers.{i}.post_feedforward_layernorm.weight": "blocks.{i}.mlp_norm.weight",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

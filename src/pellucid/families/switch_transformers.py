@@ -22,11 +22,11 @@ DEFAULTS = {key: value for key, value in t5.DEFAULTS.items() if key != "feed_for
 }  # fmt: skip
 ALIASES = t5.ALIASES
 IGNORED = t5.IGNORED | {
-    "expert_capacity": None, "router_ignore_padding_tokens": None, "router_dtype": None, "add_router_probs": None,
-    "router_z_loss_coef": None, "router_aux_loss_coef": None, "router_type": None, "batch_prioritized_routing": None,
+    "expert_capacity": None, "capacity_factor": None, "router_ignore_padding_tokens": None, "router_dtype": None,
+    "add_router_probs": None, "router_z_loss_coef": None, "router_aux_loss_coef": None, "router_type": None,
+    "batch_prioritized_routing": None, "classifier_dropout": None,
     "encoder_sparse_step": None, "decoder_sparse_step": None,  # they follow from how many layers are sparse
     "feed_forward_proj": ("relu",), "is_gated_act": (False,), "num_selected_experts": (1,),
-    "classifier_dropout": None,
 }  # fmt: skip
 
 BASE = t5.BASE

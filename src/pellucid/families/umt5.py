@@ -11,7 +11,7 @@ from pellucid.weights.table import Entry
 
 CLASSES = classes("UMT5", *t5.TASKS) | {"pretraining": "UMT5ForConditionalGeneration"}
 DEFAULTS = mt5.DEFAULTS
-ALIASES, IGNORED = t5.ALIASES, t5.IGNORED
+ALIASES, IGNORED = t5.ALIASES, t5.IGNORED | {"scalable_attention": None}  # how it was once trained
 
 BASE = t5.BASE
 

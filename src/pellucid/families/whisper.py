@@ -12,7 +12,7 @@ DEFAULTS = {
     "vocab_size": 51865, "d_model": 384, "decoder_layers": 4, "decoder_attention_heads": 6, "decoder_ffn_dim": 1536,
     "activation_function": "gelu", "max_target_positions": 448, "dropout": 0.0, "attention_dropout": 0.0,
     "activation_dropout": 0.0, "pad_token_id": 50256, "bos_token_id": 50256, "eos_token_id": 50256,
-    "decoder_start_token_id": 50257, "tie_word_embeddings": True,
+    "decoder_start_token_id": 50257, "tie_word_embeddings": True, "scale_embedding": False,
 }  # fmt: skip
 ALIASES = {"hidden_size": "d_model"}
 IGNORED = b.IGNORED | {
@@ -22,7 +22,6 @@ IGNORED = b.IGNORED | {
     "use_weighted_layer_sum": None, "classifier_proj_size": None, "apply_spec_augment": None, "mask_time_prob": None,
     "mask_time_length": None, "mask_time_min_masks": None, "mask_feature_prob": None, "mask_feature_length": None,
     "mask_feature_min_masks": None, "median_filter_width": None, "alignment_heads": None,
-    "scale_embedding": None,  # the decoder never reads it
     "forced_decoder_ids": None, "max_length": None,
 }  # fmt: skip
 
@@ -34,6 +33,7 @@ WEIGHTS: dict[str, Entry] = b.ALONE | {
 
 
 def spec(c: Config) -> Spec:
+    """The decoder never scales its embedding, whatever the config says."""
     block = b.block(c, "decoder", b.PRE)
     attn = replace(b.attention(c, "decoder"), biases="qvo")
     blocks = [replace(block, attn=attn)] * c.layers("decoder_layers")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from inspect import signature
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch, Memory
@@ -19,6 +17,7 @@ from pellucid.config import Config
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.models import checks
 from pellucid.models.answers import answer
+from pellucid.models.beside import as_encoder, following, memory_of
 from pellucid.models.holding import Holding
 from pellucid.models.inputs import Inputs, check_end
 from pellucid.models.output import Output
@@ -148,9 +147,9 @@ class Model(Holding):
             self._refuse_given(token_type_ids=token_type_ids, position_ids=position_ids)
             if encoder_outputs is None and not _length(past_key_values):
                 encoder_outputs = self._encode(given, hidden=wants_hidden, patterns=wants_patterns)
-            memory = self._memory(encoder_outputs, attention_mask)
-            result |= _as_encoder(encoder_outputs)
-            given = self._decoders(first, beside, labels)
+            memory = memory_of(self.encoder.stack, encoder_outputs, attention_mask)
+            result |= as_encoder(encoder_outputs)
+            given = following(self, first, beside, labels)
         B, T = given.check(self.stack, self.dtype)
         pair = self._pair(labels, next_sentence_label, sentence_order_label)
         self._check(labels, pair, logits_to_keep, B, T, choices)
@@ -261,51 +260,6 @@ class Model(Holding):
             attentions=tuple(found["attn"]) if patterns else None,
         )
 
-    def _memory(self, outputs: Output | tuple[Tensor, ...] | None, mask: Tensor | None) -> Memory | None:
-        if outputs is None or self.encoder is None:
-            return None
-        width = self.encoder.stack.out or self.encoder.stack.width
-        x_BTD: Any = outputs[0] if isinstance(outputs, (Output, tuple, list)) and len(outputs) else outputs
-        right = isinstance(x_BTD, Tensor) and x_BTD.dim() == 3 and x_BTD.shape[-1] == width
-        if not right or not x_BTD.numel():
-            what = f"encoder_outputs begin with {checks.describe(x_BTD)}, not [batch, time, {width}]"
-            raise InputError(what, where="encoder_outputs", next="pass what model.encode returned")
-        shape = packing(x_BTD.shape[0], x_BTD.shape[1], mask)
-        return Memory(shape.pack(x_BTD), shape.lengths)
-
-    def _decoders(self, first: Inputs, beside: Inputs, labels: Tensor | None) -> Inputs:
-        """What the decoder reads: what was given for it, or else the labels, or the text itself, moved one place."""
-        if beside.ids is not None or beside.vectors is not None:
-            return beside
-        if isinstance(self.head_spec, LmHead):
-            if labels is None:
-                return beside
-            B, T = labels.shape if isinstance(labels, Tensor) and labels.dim() == 2 else (1, 1)
-            checks.labels_of(self.head_spec, labels, B, T, self.spec.vocab, None)
-            return replace(beside, ids=self._moved(labels, None))
-        if self.head_spec is None or first.ids is None:
-            return beside
-        B, T = first.ids.shape
-        shape = packing(B, T, first.mask)
-        return replace(beside, ids=self._moved(first.ids, shape.places()), mask=first.mask)
-
-    def _moved(self, ids_BT: Tensor, places_BT: Tensor | None) -> Tensor:
-        """One place to the right, behind the start token, which stands before each row's first token."""
-        start, pad = self.spec.decoder_start, self.config.pad_token_id
-        if start is None:
-            raise InputError("the config names no decoder_start_token_id", where="labels", next="set it in the config")
-        moved_BT = F.pad(ids_BT[:, :-1], (1, 0), value=0)
-        begins_BT = torch.zeros_like(moved_BT, dtype=torch.bool)
-        rows = torch.arange(len(begins_BT), device=begins_BT.device)
-        begins_BT[rows, 0 if places_BT is None else places_BT.int().argmax(1).to(rows.device)] = True
-        if start == "last":
-            real_BT = ids_BT != pad if pad is not None else torch.ones_like(begins_BT)
-            last_B = (real_BT & (ids_BT != heads.IGNORE)).sum(1) - 1
-            moved_BT = torch.where(begins_BT, ids_BT.gather(1, last_B[:, None]), moved_BT)
-        else:
-            moved_BT = moved_BT.masked_fill(begins_BT, start)
-        return moved_BT.masked_fill(moved_BT == heads.IGNORE, pad if pad is not None else 0)
-
     def _cache(self, given: Cache | None, use: bool | None, rows: int) -> Cache | None:
         if given is not None:
             if not self._remembers:
@@ -415,16 +369,3 @@ def _turning(stack: Stack) -> bool:
 def _length(cache: object) -> int:
     """Tokens that a cache holds."""
     return cache.get_seq_length() if isinstance(cache, Cache) else 0
-
-
-def _as_encoder(outputs: Output | tuple[Tensor, ...] | None) -> dict[str, Any]:
-    """An encoder's results under the names that the whole model returns them by."""
-    if outputs is None:
-        return {}
-    if not isinstance(outputs, Output):
-        return {"encoder_last_hidden_state": outputs[0]}
-    return {
-        "encoder_last_hidden_state": outputs.last_hidden_state,
-        "encoder_hidden_states": outputs.hidden_states,
-        "encoder_attentions": outputs.attentions,
-    }

@@ -96,13 +96,13 @@ class Attention(Tapped):
     def keys_values(self, x_MD: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor]:
         spec = self.spec
         k_MF = self.k(x_MD)
-        v_MF = k_MF if spec.v_from_k else self.v(x_MD)
+        values = k_MF if spec.v_from_k else self.v(x_MD)
         k_MJK = self.heads(k_MF, spec.kv_heads, self.k_norm, turn)
         if spec.k_scale != 1:
             k_MJK = k_MJK * spec.k_scale
         if spec.clip is not None:
-            v_MF = v_MF.clamp(-spec.clip, spec.clip)
-        v_MJU = v_MF.unflatten(-1, (spec.kv_heads, -1))
+            values = values.clamp(-spec.clip, spec.clip)
+        v_MJU = values.unflatten(-1, (spec.kv_heads, -1))
         if self.v_norm is not None:
             v_MJU = self.v_norm(v_MJU)
         if spec.v_scale != 1:

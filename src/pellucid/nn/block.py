@@ -40,6 +40,10 @@ def mixer(width: int, spec: s.Mixer, layer: int) -> nn.Module:
             from pellucid.nn.deltanet import DeltaNet
 
             return DeltaNet(width, spec, layer)
+        case s.KimiDelta():
+            from pellucid.nn.deltanet import KimiDelta
+
+            return KimiDelta(width, spec, layer)
         case s.Mamba():
             from pellucid.nn.mamba import Mamba
 

@@ -16,7 +16,7 @@ from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored
 from pellucid.ops.elementwise import soft_cap, upcast
-from pellucid.ops.moe import route, sigmoid
+from pellucid.ops.moe import by_expert, route, sigmoid
 from pellucid.spec import Moe as Spec
 from pellucid.spec import Router as RouterSpec
 
@@ -60,6 +60,7 @@ class Moe(Tapped):
         self.leave = Linear(inner, width, bias=False) if spec.latent else None
         self.shared = Mlp(width, spec.shared.mlp) if spec.shared else None
         self.shared_gate = Linear(width, 1, bias=False) if spec.shared and spec.shared.gate else None
+        self.bias = nn.Parameter(torch.empty(width)) if spec.bias else None
         self.norm = norm(width, spec.norm) if spec.norm else None
 
     def forward(self, x_ND: Tensor, batch: Batch) -> Tensor:
@@ -79,7 +80,7 @@ class Moe(Tapped):
             out_ND = out_ND + (shared_ND if self.shared_gate is None else shared_ND * sigmoid(self.shared_gate(x_ND)))
         if self.spec.shared is not None and self.spec.shared.average:
             out_ND = out_ND / 2
-        out_ND = out_ND.to(x_ND.dtype)
+        out_ND = (out_ND if self.bias is None else out_ND + self.bias).to(x_ND.dtype)
         return self.tap("out", out_ND if self.norm is None else self.norm(out_ND))
 
     def routed(self, x_ND: Tensor, experts_NA: Tensor, weights_NA: Tensor) -> Tensor:
@@ -88,12 +89,10 @@ class Moe(Tapped):
         if N == 1 and not self.spec.scale_input:  # a token alone needs no sorting
             said = torch.cat([self.experts[i](x_ND) for i in experts_NA[0].tolist()])[None]
             return (said * weights_NA[..., None]).sum(1)
-        by_expert, pair = experts_NA.flatten().sort(stable=True)  # pair n A + a: the a-th choice of token n
-        chosen, counts = by_expert.unique_consecutive(return_counts=True)
+        chosen, counts, pair = by_expert(experts_NA)
         x = x_ND[pair // A]
         if self.spec.scale_input:
             x = (x * weights_NA.flatten()[pair, None]).to(x_ND.dtype)
-        pieces = x.split(counts.tolist())
-        said = torch.cat([self.experts[i](piece) for i, piece in zip(chosen.tolist(), pieces)])
+        said = torch.cat([self.experts[i](piece) for i, piece in zip(chosen, x.split(counts))])
         said = said[pair.argsort()].unflatten(0, (N, A))
         return said.sum(1) if self.spec.scale_input else (said * weights_NA[..., None]).sum(1)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pellucid.cache.batch import Batch
+
+
+def flatly(f: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
+    """What works on packed tokens, on a rectangle of them."""
+    return f(x_BTD.flatten(0, 1)).unflatten(0, x_BTD.shape[:2])
 
 
 def aligned(batch: Batch, pieces: Sequence[Tensor]) -> Tensor:

@@ -55,14 +55,24 @@ def sigmoid(x: Tensor) -> Tensor:
     return x.sigmoid() if torch.is_grad_enabled() else 1 / (1 + torch.exp(-x))
 
 
+def by_expert(experts_NA: Tensor) -> tuple[list[int], list[int], Tensor]:
+    """The experts that anybody chose, how many tokens each has, and the choices in that order.
+
+    Choice n A + a is the a-th of token n.
+    """
+    ordered, choice = experts_NA.flatten().sort(stable=True)
+    chosen, counts = ordered.unique_consecutive(return_counts=True)
+    return chosen.tolist(), counts.tolist(), choice
+
+
 def best_groups(wanted_NE: Tensor, router: Router) -> Tensor:
-    """The same scores, -inf for experts outside the token's best groups."""
+    """The same scores, `router.outside` for experts outside the token's best groups."""
     grouped = wanted_NE.unflatten(-1, (router.groups, -1))
     best = 2 if router.group_score == "top2" else 1
     group_NG = grouped.topk(best, dim=-1).values.sum(-1)
     chosen = group_NG.topk(router.top_groups, dim=-1).indices
     out_NG = torch.ones_like(group_NG, dtype=torch.bool).scatter(-1, chosen, False)
-    return grouped.masked_fill(out_NG[..., None], float("-inf")).flatten(-2)
+    return grouped.masked_fill(out_NG[..., None], router.outside).flatten(-2)
 
 
 def sparsemixer(logits_NE: Tensor, top_k: int, *, jitter: float, training: bool) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@
     scan               h_t = a_t h_(t-1) + b_t, element by element
     selective_scan     Mamba's use of it; wkv: RWKV's
     linear_attention   S_t = a_t S_(t-1) + k_t v_t, a matrix for each head: Mamba 2; with the delta rule, gated DeltaNet
+    channel_delta      the same with a decay for each channel of a key: Kimi Linear
 
 Each takes the state that an earlier call left, or None, and returns the next one, so that a sequence may come in
 pieces. Everything is computed in float32 at least. Letters here, beside those of `ops/`: W taps of a filter, U channels
@@ -19,6 +20,7 @@ from torch import Tensor
 from pellucid.ops.elementwise import upcast
 
 CHUNK = 32  # tokens that `linear_attention` serves with one matrix product (measured, as the next)
+CHANNEL_CHUNK = 16  # the same for `channel_delta`, whose cost grows with it times the channels
 PIECE = 16  # tokens whose states `selective_scan` holds at once: they fit into a processor's cache
 
 
@@ -167,7 +169,7 @@ def _chunk(
     q_BJLK: Tensor, k_BJLK: Tensor, v_BJRLU: Tensor, decay_BJRL: Tensor, beta_BJRL: Tensor | None, s_BJKRU: Tensor
 ) -> tuple[Tensor, Tensor]:
     """All tokens of a chunk at once: what the state says to them, and what they say to each other."""
-    between_BJRLL = sums_between(decay_BJRL).exp()
+    between_BJRLL = sums_between(decay_BJRL[..., None])[..., 0].exp()
     since_BJRL1 = decay_BJRL.cumsum(-1).exp()[..., None]
     new_BJRLU = v_BJRLU
     if beta_BJRL is not None:
@@ -206,11 +208,58 @@ def _read(q_BJLK: Tensor, s_BJKRU: Tensor) -> Tensor:
 
 
 def sums_between(x: Tensor) -> Tensor:
-    """Sum of x over (s, t] for each pair t, s along the last dimension; -inf where s comes after t; [..., L, L].
+    """Sum of x over (s, t] for each pair t, s of the last dimension but one, [..., L, K]; -inf where s comes after t.
 
     Differences of one running sum would be faster, and would lose small decays behind a large one.
+
+    Returns:
+        [..., t, s, K]
     """
-    L = x.shape[-1]
+    L = x.shape[-2]
     later_LL = torch.ones(L, L, dtype=torch.bool, device=x.device).tril(-1)
-    terms = x[..., None].masked_fill(~later_LL, 0.0)
-    return terms.cumsum(-2).masked_fill(later_LL.mT, float("-inf"))
+    terms = x[..., None, :].masked_fill(~later_LL[..., None], 0.0)
+    return terms.cumsum(-3).masked_fill(later_LL.mT[..., None], float("-inf"))
+
+
+# ---------------------------------------------------------------------------------------------- matrices, by channel
+
+
+def channel_delta(
+    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHU: Tensor, decay_BTHK: Tensor, beta_BTH: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`linear_attention` by the delta rule, with a decay for each channel of a key.
+
+    Source: arXiv 2510.26692, section 3 (Kimi Delta Attention).
+
+    Args:
+        state: [B, H, K, U].
+    """
+    q_BHTK, k_BHTK, v_BHTU, decay_BHTK, beta_BHT1 = (
+        upcast(t).transpose(1, 2) for t in (q_BTHK, k_BTHK, v_BTHU, decay_BTHK, beta_BTH[..., None])
+    )
+    if state is None:
+        state = v_BHTU.new_zeros(*k_BHTK.shape[:2], k_BHTK.shape[3], v_BHTU.shape[3])
+    found = []
+    for start in range(0, q_BHTK.shape[2], CHANNEL_CHUNK):
+        at = slice(start, start + CHANNEL_CHUNK)
+        y_BHLU, state = _channel_chunk(
+            q_BHTK[:, :, at], k_BHTK[:, :, at], v_BHTU[:, :, at], decay_BHTK[:, :, at], beta_BHT1[:, :, at], state
+        )
+        found.append(y_BHLU)
+    return torch.cat(found, dim=2).transpose(1, 2), state
+
+
+def _channel_chunk(
+    q_BHLK: Tensor, k_BHLK: Tensor, v_BHLU: Tensor, decay_BHLK: Tensor, beta_BHL1: Tensor, s_BHKU: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `_chunk`; what tokens say to each other is weighed channel by channel."""
+    since_BHLK = decay_BHLK.cumsum(2).exp()
+    between_BHLLK = sums_between(decay_BHLK).exp() * k_BHLK[:, :, None]  # t, s: what t finds of s's key
+    alike_BHLL = (between_BHLLK @ k_BHLK[..., None])[..., 0]
+    score_BHLL = (between_BHLLK @ q_BHLK[..., None])[..., 0]
+    rest_BHLU = v_BHLU - (k_BHLK * since_BHLK) @ s_BHKU
+    new_BHLU = torch.linalg.solve_triangular(
+        beta_BHL1 * alike_BHLL, beta_BHL1 * rest_BHLU, upper=False, unitriangular=True
+    )
+    y_BHLU = (q_BHLK * since_BHLK) @ s_BHKU + score_BHLL @ new_BHLU
+    return y_BHLU, torch.addcmul(between_BHLLK[:, :, -1].mT @ new_BHLU, s_BHKU, since_BHLK[:, :, -1, :, None])

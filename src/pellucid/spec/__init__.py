@@ -37,6 +37,7 @@ from pellucid.spec.mixers import (
     DeltaNet,
     Gate,
     Indexer,
+    KimiDelta,
     LatentAttention,
     Mamba,
     Mamba2,
@@ -69,7 +70,7 @@ from pellucid.spec.stack import Block, Embed, Order, OutNorm, Parallel, PostNorm
 
 __all__ = [
     "Activation", "Alibi", "Attention", "Block", "ChoiceHead", "ClampedGlu", "Custom", "DeltaNet", "Dense",
-    "DynamicScaling", "Embed", "Ffn", "Gate", "Head", "Indexer", "LatentAttention", "LayerNorm",
+    "DynamicScaling", "Embed", "Ffn", "Gate", "Head", "Indexer", "KimiDelta", "LatentAttention", "LayerNorm",
     "LearnedPositions",
     "LinearScaling", "Llama3Scaling", "LmHead", "LongRopeScaling", "Mamba", "Mamba2", "Mixer", "Mlp", "Moe", "Norm",
     "Order", "OutNorm", "PairHead", "Parallel", "Pool", "Pooling", "Positions", "PostNorm", "PreNorm",

@@ -51,6 +51,7 @@ class Router:
     groups: int = 1  # experts in so many groups, of which `top_groups` may be chosen from
     top_groups: int = 1
     group_score: Literal["top2", "max"] = "top2"
+    outside: float = float("-inf")  # what experts of other groups count as (A.X K2: 0, so that they may be chosen)
     renormalise: bool = False  # weights of the chosen sum to 1
     renormalise_eps: float = 0.0
     scale: float = 1.0  # multiplies the weights
@@ -78,6 +79,7 @@ class Moe:
     router: Router
     shared: SharedExpert | None = None
     scale_input: bool = False  # the weight multiplies what an expert reads, not what it says (Llama 4)
+    bias: bool = False  # added to the sum (JetMoe)
     norm: Norm | None = None  # on the sum (A.X K1)
     latent: int | None = None  # the width of the experts, between two projections (Nemotron H)
     jitter: float = 0.0  # in training, x times numbers from 1 - jitter to 1 + jitter

@@ -136,6 +136,19 @@ class DeltaNet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KimiDelta:
+    """Gated delta rule with a decay for each channel of a key. Kimi Linear, arXiv 2510.26692."""
+
+    heads: int
+    head_dim: int
+    kernel: int
+    norm: RmsNorm  # of each head, gated by sigmoid(z)
+    act: Activation = "silu"  # after the convolution
+    rank: int | None = None  # decay and gate come through a vector of this width
+    floor: float | None = None  # the decay is floor * sigmoid(exp(a) x), not -exp(a) softplus(x) (Ling 3)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mamba:
     """Selective state space with a step for each channel. arXiv 2312.00752."""
 
@@ -189,4 +202,4 @@ class Together:
     mamba_scales: tuple[float, float] = (1.0, 1.0)
 
 
-Mixer = Attention | LatentAttention | ShortConv | DeltaNet | Mamba | Mamba2 | Wkv | Together | Custom
+Mixer = Attention | LatentAttention | ShortConv | DeltaNet | KimiDelta | Mamba | Mamba2 | Wkv | Together | Custom

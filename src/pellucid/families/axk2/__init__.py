@@ -3,6 +3,8 @@
 `gates.py` has the gates, which no other family does in this way.
 """
 
+from dataclasses import replace
+
 from pellucid.config import Config
 from pellucid.families import deepseek_v32
 from pellucid.families._decoder import classes, decoder, gated, rms
@@ -49,7 +51,8 @@ def spec(c: Config) -> Spec:
     gate = Custom(path=f"{own}GatedNorm", options=(("norm", norm), ("rank", c.size("gated_norm_rank"))))
     inner = latent(c, interleaved=True, indexer=indexer(c, interleaved=False))
     attn = Custom(path=f"{own}GatedAttention", options=(("latent", inner),))
-    moe = experts(c, deepseek_router(c), count="n_routed_experts", shared=shared_experts(c))
+    router = replace(deepseek_router(c), outside=0.0)
+    moe = experts(c, router, count="n_routed_experts", shared=shared_experts(c))
     sparse = sparse_layers(c, c.number("first_k_dense_replace"))
     first = Block(attn=attn, mlp=dense, order=PreNorm(norm=gate))
     blocks = (

@@ -7,7 +7,7 @@ from pellucid.errors import ConfigError
 from pellucid.families._encoder import LABELS, LAYERS, attention, classes, encoder, heads, idle, layer_norm, mlp
 from pellucid.families._read import activation
 from pellucid.spec import Block, Custom, Embed, LearnedPositions, LmHead, PostNorm, Spec
-from pellucid.weights.table import Entry
+from pellucid.weights.table import Entry, Recomputed
 
 CLASSES = classes(
     "Canine", "sequence-classification", "token-classification", "question-answering", "multiple-choice"
@@ -42,6 +42,7 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         "canine.char_embeddings.char_position_embeddings.weight": "embed.positions.weight",
         "canine.char_embeddings.token_type_embeddings.weight": "embed.types.weight",
         "canine.char_embeddings.LayerNorm.{p}": "embed.norm.{p}",
+        "canine.char_embeddings.position_ids": Recomputed("position ids"),
         **layers("initial_char_encoder.layer.0", "initial"),
         **layers("encoder.layer.{i}", "deep.{i}"),
         **layers("final_char_encoder.layer.0", "final"),

@@ -20,7 +20,7 @@ from pellucid.nn.linear import Linear
 from pellucid.nn.mlp import Mlp
 from pellucid.nn.parts import norm
 from pellucid.nn.relative import Places, RelativeScores
-from pellucid.nn.stages import aligned
+from pellucid.nn.stages import aligned, flatly
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.attention import mix
 from pellucid.spec import Custom, Stack
@@ -84,9 +84,14 @@ class FunnelLayer(Tapped):
         self.mlp_norm = norm(width, spec["norm"])
 
     def forward(self, asks: Stage, seen: Stage) -> Stage:
-        x_BTD = self.attn_norm(asks.x_BTD + F.dropout(self.attn(asks, seen), self.dropout, self.training))
-        x_BTD = self.mlp_norm(x_BTD + F.dropout(self.mlp(x_BTD), self.dropout, self.training))
+        x_BTD = asks.x_BTD + F.dropout(self.attn(asks, seen), self.dropout, self.training)
+        x_BTD = flatly(self.read, x_BTD)
         return replace(asks, x_BTD=self.tap("resid_post", x_BTD))
+
+    def read(self, x_ND: Tensor) -> Tensor:
+        """What follows the attention."""
+        x_ND = self.attn_norm(x_ND)
+        return self.mlp_norm(x_ND + F.dropout(self.mlp(x_ND), self.dropout, self.training))
 
 
 class Funnel(nn.Module):

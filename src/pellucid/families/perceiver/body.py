@@ -14,7 +14,7 @@ from pellucid.nn.bias import Bias
 from pellucid.nn.linear import Linear
 from pellucid.nn.mlp import Mlp
 from pellucid.nn.parts import Table, norm
-from pellucid.nn.stages import aligned
+from pellucid.nn.stages import aligned, flatly
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.attention import mix, pattern
 from pellucid.spec import Custom, LayerNorm, Stack
@@ -61,14 +61,14 @@ class Reader(nn.Module):
         self.mlp = Mlp(width, spec["mlp"])
 
     def forward(self, x_BTD: Tensor, y_BSI: Tensor | None = None) -> Tensor:
-        h_BTD = self.norm(x_BTD)
+        h_BTD = flatly(self.norm, x_BTD)
         if self.cross is not None and self.source_norm is not None and y_BSI is not None:
-            read_BTD = self.cross(h_BTD, self.source_norm(y_BSI))
+            read_BTD = self.cross(h_BTD, flatly(self.source_norm, y_BSI))
         else:
             assert self.attn is not None
             read_BTD = self.attn(h_BTD, h_BTD)
         x_BTD = x_BTD + read_BTD if self.residual else read_BTD
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return x_BTD + flatly(lambda x_ND: self.mlp(self.mlp_norm(x_ND)), x_BTD)
 
 
 class Perceiver(nn.Module):

@@ -17,7 +17,8 @@ DEFAULTS = {key: value for key, value in shared.DEFAULTS.items() if key != "type
     "max_num_columns": 32, "allow_empty_column_selection": False,
 }  # fmt: skip
 IGNORED = shared.IGNORED | {
-    "type_vocab_size": None, "average_logits_per_cell": (False,), "select_one_column": (True,), "disable_per_token_loss": (False,),
+    "type_vocab_size": None,  # the same list under an older name
+    "average_logits_per_cell": (False,), "select_one_column": (True,), "disable_per_token_loss": (False,),
 } | dict.fromkeys((  # of training
     "positive_label_weight", "aggregation_loss_weight", "use_answer_as_supervision", "answer_loss_importance",
     "use_normalized_answer_loss", "huber_loss_delta", "aggregation_temperature", "use_gumbel_for_cells",

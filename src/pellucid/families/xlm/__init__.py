@@ -22,7 +22,7 @@ from pellucid.spec import (
     Stack,
     TokenHead,
 )  # fmt: skip
-from pellucid.weights.table import OTHER_HEAD, Entry, Unused
+from pellucid.weights.table import OTHER_HEAD, Entry, Recomputed, Unused
 
 CLASSES = {
     None: "XLMModel", "masked-lm": "XLMWithLMHeadModel", "causal-lm": "XLMWithLMHeadModel",
@@ -58,6 +58,7 @@ SEARCH: dict[str, Entry] = {
 WEIGHTS: dict[str, Entry] = {
     "transformer.embeddings.weight": "embed.tokens.weight",
     "transformer.position_embeddings.weight": "embed.positions.weight",
+    "transformer.position_ids": Recomputed("position ids"),
     "transformer.lang_embeddings.weight": "embed.features.weight",
     "transformer.layer_norm_emb.{p}": "embed.norm.{p}",
     "transformer.attentions.{i}.q_lin.{p}": "blocks.{i}.attn.q.{p}",
