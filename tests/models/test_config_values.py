@@ -107,7 +107,7 @@ def test_sizes_that_are_no_sizes_are_refused_by_name(family: str, value: Any) ->
         ("llama", {"sliding_window": 5}, "sliding_window=5"),  # architecture keys that nobody reads
         ("gpt2", {"rope_theta": 500.0}, "rope_theta=500.0"),
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
-        ("bert", {"is_decoder": True}, "is_decoder=True"),
+        ("bert", {"add_cross_attention": True}, "add_cross_attention=True"),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
     ],
     ids=str,

@@ -19,8 +19,8 @@ from pellucid import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
 )
 from pellucid.errors import ArgumentError, Unsupported, WeightsError
 
@@ -233,7 +233,7 @@ def test_heads_come_and_go(tmp_path: Path, family: str) -> None:
 
 def test_what_a_head_changes_of_another_family_is_refused(tmp_path: Path) -> None:
     tiny.make("gpt2").save_pretrained(tmp_path)
-    for auto in (AutoModelForMaskedLM, AutoModelForTokenClassification):
+    for auto in (AutoModelForMaskedLM, AutoModelForMultipleChoice):
         with refused(Unsupported, "gpt2"):
             auto.from_pretrained(tmp_path)
     import pellucid

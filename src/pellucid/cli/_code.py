@@ -24,7 +24,10 @@ HOMES = ("pellucid.nn.", "pellucid.ops.", "pellucid.cache.", "pellucid.families.
 PLUMBING = "pellucid.nn.tapped"
 # Sizes on which no other part of a spec depends: the same functions run. Three tokens go past a window of 2.
 SMALL = {"vocab": 16, "rows": 16, "hidden": 16, "window": 2}
-WIDTH = {"width": 16}  # likewise, but for code of a family's own, which may have options of that size
+WIDTH = {
+    "width": 16,
+    "memory_width": 16,
+}  # likewise, but for code of a family's own, which may have options of that size
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ def page(known: Known, found: list[Function]) -> str:
 def small(part: Any, sizes: Mapping[str, int]) -> Any:
     """A spec of the same parts that is cheap to run; equal blocks are kept once."""
     if is_dataclass(part) and not isinstance(part, type):
-        changed = {}
+        changed: dict[str, Any] = {}
         for f in fields(part):
             value = getattr(part, f.name)
-            if f.name in sizes:
-                changed[f.name] = value and sizes[f.name]
+            if f.name in sizes and type(value) is int:
+                changed[f.name] = sizes[f.name]
             elif f.name == "blocks":
                 changed[f.name] = tuple(small(block, sizes) for block in dict.fromkeys(value))
             else:

@@ -89,6 +89,8 @@ def ranges(places: Sequence[int]) -> str:
 @singledispatch
 def words(part: Any) -> str:
     """One part of a spec. For a kind that is not below: its name, and the fields that say something."""
+    if isinstance(part, (tuple, list)):
+        return f"[{', '.join(words(each) for each in part)}]"
     if not is_dataclass(part):
         return f"{part:g}" if isinstance(part, float) else str(part)
     said = [

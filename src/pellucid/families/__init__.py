@@ -29,6 +29,12 @@ from pellucid.errors import ConfigError, Unsupported, nearest
 from pellucid.spec import Spec, Task
 from pellucid.weights.table import Entry, Table
 
+# Model types with a hyphen, whose modules have an underscore.
+HYPHENS = (
+    "bert-generation", "blenderbot-small", "data2vec-text", "deberta-v2", "encoder-decoder", "megatron-bert",
+    "modernbert-decoder", "nllb-moe", "openai-gpt", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+)  # fmt: skip
+
 # Other model types that are these architectures, key for key.
 SAME_AS = {"gpt-sw3": "gpt2", "internlm3": "llama", "iquestcoder": "llama"}
 
@@ -89,15 +95,16 @@ class Family:
 
 
 def names() -> list[str]:
-    """Every `model_type` there is a family for, with underscores for hyphens."""
-    own = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    """Every `model_type` there is a family for."""
+    hyphens = {name.replace("-", "_"): name for name in HYPHENS}
+    own = [hyphens.get(module.name, module.name) for module in iter_modules(__path__) if module.name[0] != "_"]
     outside = [point.name for point in entry_points(group="pellucid.families")]
     return sorted({*own, *SAME_AS, *outside})
 
 
 def knows(model_type: object) -> bool:
     """Whether there is a family for a `model_type`, as files spell it."""
-    return isinstance(model_type, str) and bool({model_type, model_type.replace("-", "_")} & {*names()})
+    return isinstance(model_type, str) and model_type in names()
 
 
 def find(model_type: object, where: object = "config.json") -> Family:

@@ -22,7 +22,7 @@ DEFAULTS = {
     "tie_word_embeddings": False, "rope_parameters": None, "rope_theta": 6000000.0, "attention_bias": False,
     "attention_dropout": 0.0, "num_nextn_predict_layers": 1, "num_experts": 512, "linear_head_dim": None,
     "head_dim": 128, "short_conv_kernel_size": 4, "layer_group_size": 6, "kda_safe_gate": True,
-    "kda_lower_bound": -5.0, "layer_types": None, "mlp_layer_types": None,
+    "kda_lower_bound": None, "layer_types": None, "mlp_layer_types": None,
 }  # fmt: skip
 ALIASES = KIMI | {"num_mtp_layers": "num_nextn_predict_layers"}
 IGNORED = DERIVED | {
@@ -60,10 +60,11 @@ def types(c: Config) -> list[str]:
 
 
 def spec(c: Config) -> Spec:
+    floor = c.number("kda_lower_bound", float, least=-1e6, most=0, null=-5.0)
     delta = KimiDelta(
         heads=c.size("num_attention_heads"), head_dim=c.size("linear_head_dim", null=c.size("head_dim")),
         kernel=c.size("short_conv_kernel_size"), norm=rms(c, round_first=False), act=activation(c.hidden_act, c),
-        floor=c.number("kda_lower_bound", float, least=-1e6, most=0) if c.kda_safe_gate else None,
+        floor=floor if c.kda_safe_gate else None,
     )  # fmt: skip
     full = latent(c, interleaved=True, gate=Gate(per="head"))
     kinds: dict[str, Mixer] = {"full_attention": full, "linear_attention": delta}

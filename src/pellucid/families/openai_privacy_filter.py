@@ -39,9 +39,7 @@ def spec(c: Config) -> Spec:
     moe = experts(c, router, count="num_local_experts", expert=expert)
     rope = read_rope(c, grouped_heads(c)[2], interleaved=True)
     attn = replace(attention(c, sinks=True, rope=rope), causal=False, window=c.size("sliding_window"))
-    found = decoder(
-        c, "openai_privacy_filter", [Block(attn=attn, mlp=moe, order=PreNorm(norm=norm))] * c.layers("num_hidden_layers"),
-        norm=norm,
-    )  # fmt: skip
+    blocks = [Block(attn=attn, mlp=moe, order=PreNorm(norm=norm))] * c.layers("num_hidden_layers")
+    found = decoder(c, "openai_privacy_filter", blocks, norm=norm)
     head = TokenHead(labels=c.size("num_labels"), dropout=c.share("classifier_dropout"))
     return replace(found, heads={"token-classification": head})

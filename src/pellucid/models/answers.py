@@ -137,8 +137,10 @@ def pool_of(model: Model, pool: Pool, x_ND: Tensor, asked: Asked) -> Tensor:
             ends_BT = None if asked.ids is None or eos is None else torch.eq(asked.ids, eos)
             return x_ND[end_tokens(shape, ends_BT, eos, first=pool == "end")]
         case "largest":
-            ends_BT = None if asked.ids is None else asked.ids == asked.ids.amax(1, keepdim=True)
-            return x_ND[end_tokens(shape, ends_BT, None, first=True)]
+            if asked.ids is None:
+                return x_ND[end_tokens(shape, None, None)]
+            ids_BT = asked.ids.masked_fill(~shape.places().to(asked.ids.device), -1)
+            return x_ND[end_tokens(shape, ids_BT == ids_BT.amax(1, keepdim=True), None, first=True)]
 
 
 def means(x_ND: Tensor, shape: Packing) -> Tensor:

@@ -242,9 +242,9 @@ class Attention(Tapped):
         mixed, start = [], 0
         for group in groups:
             B, t = group.q_BTHK.shape[:2]
-            share_BHTS = whole_BHTS[start : start + B, :, :t, : group.k_BSJK.shape[1]]
-            share_BHTS = F.dropout(share_BHTS, self.spec.dropout, self.training)
-            mixed.append(mix(share_BHTS, group.v_BSJU).flatten(0, 1))
+            share = whole_BHTS[start : start + B, :, :t, : group.k_BSJK.shape[1]]
+            share = F.dropout(share, self.spec.dropout, self.training)
+            mixed.append(mix(share, group.v_BSJU).flatten(0, 1))
             start += B
         return mixed
 

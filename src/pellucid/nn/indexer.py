@@ -63,5 +63,5 @@ class Indexer(nn.Module):
         for h in range(self.spec.heads):  # one head at a time: all of them are too much memory for a long prompt
             score_TS += weight_TH[:, h, None] * ((upcast(q_THK[:, h]) @ k_KS) * self.spec.head_dim**-0.5).relu()
         allow_TS = visible(T, S, end=S, device=score_TS.device)
-        best_TS = score_TS.masked_fill_(~allow_TS, float("-inf")).topk(self.spec.top_k, dim=-1).indices
-        return torch.zeros_like(allow_TS).scatter(-1, best_TS, True) & allow_TS
+        best = score_TS.masked_fill_(~allow_TS, float("-inf")).topk(self.spec.top_k, dim=-1).indices
+        return torch.zeros_like(allow_TS).scatter(-1, best, True) & allow_TS

@@ -32,7 +32,7 @@ class LatentGroup(Group):
     """Sequences that one dense call serves."""
 
     absorbed: bool = False  # keys and values are the small vectors themselves, as of one head
-    allow_BTS: Tensor | None = None  # [B, 1, T, S], where an indexer has chosen
+    allow_TS: Tensor | None = None  # which keys each query sees, where an indexer has chosen; then B is 1
 
 
 class LatentAttention(Attention):
@@ -101,8 +101,9 @@ class LatentAttention(Attention):
         """Keys and values of all heads, [S, H, K] each."""
         spec = self.latent
         c_SR, k_SP = c_S1R[:, 0].split([spec.kv_rank, spec.rope_dim], dim=-1)
-        k_SHK, v_SHU = self.kv_b(c_SR).unflatten(-1, (spec.heads, -1)).split([spec.nope_dim, spec.value_dim], dim=-1)
-        return torch.cat((k_SHK, k_SP[:, None].expand(-1, spec.heads, -1)), dim=-1), v_SHU
+        both = self.kv_b(c_SR).unflatten(-1, (spec.heads, -1))
+        own, v_SHU = both.split([spec.nope_dim, spec.value_dim], dim=-1)
+        return torch.cat((own, k_SP[:, None].expand(-1, spec.heads, -1)), dim=-1), v_SHU
 
     # -------------------------------------------------------------------------- who attends to what
 
@@ -118,27 +119,25 @@ class LatentAttention(Attention):
         queries = q_NHK.split(lengths)
         if all(absorb):
             return [self.absorbed(*each) for each in zip(queries, small, chosen)]
-        k_NHK, v_NHK = self.grown(c_N1R)
-        k_NHK, v_NHK = self.tap("k", k_NHK), self.tap("v", v_NHK)
-        if batch.rectangular:
-            q_BTHK, k_BSHK, v_BSHK = (z.unflatten(0, (len(lengths), -1)) for z in (q_NHK, k_NHK, v_NHK))
-            allow = [each for each in chosen if each is not None]
-            allow_BTS = torch.stack(allow)[:, None] if allow else None
-            return [LatentGroup(q_BTHK, k_BSHK, v_BSHK, lengths[0], allow_BTS=allow_BTS)]
-        groups: list[Group] = []
-        for i, (q, k, v) in enumerate(zip(queries, k_NHK.split(lengths), v_NHK.split(lengths))):
-            if absorb[i]:
-                groups.append(self.absorbed(q, small[i], chosen[i]))
-                continue
-            if len(small[i]) > lengths[i]:
-                before = self.grown(small[i][: -lengths[i]])
-                k, v = torch.cat((before[0], k)), torch.cat((before[1], v))
-            end = lengths[i] + (rows[i].length if rows else 0)
-            allow_TS = chosen[i]
-            groups.append(
-                LatentGroup(q[None], k[None], v[None], end, False, None if allow_TS is None else allow_TS[None, None])
-            )
-        return groups
+        k_NHK, v_NHU = self.grown(c_N1R)
+        k_NHK, v_NHU = self.tap("k", k_NHK), self.tap("v", v_NHU)
+        if batch.rectangular and chosen[0] is None:
+            q_BTHK, k_BSHK, v_BSHU = (z.unflatten(0, (len(lengths), -1)) for z in (q_NHK, k_NHK, v_NHU))
+            return [LatentGroup(q_BTHK, k_BSHK, v_BSHU, lengths[0])]
+        new = zip(queries, k_NHK.split(lengths), v_NHU.split(lengths))
+        return [
+            self.absorbed(q, small[i], chosen[i]) if absorb[i] else self.joined(q, k, v, small[i], chosen[i])
+            for i, (q, k, v) in enumerate(new)
+        ]
+
+    def joined(self, q_THK: Tensor, k_THK: Tensor, v_THU: Tensor, c_S1R: Tensor, allow_TS: Tensor | None) -> Group:
+        """One row's new keys and values behind those that grow from earlier small vectors."""
+        earlier = len(c_S1R) - len(k_THK)
+        k_SHK, v_SHU = k_THK, v_THU
+        if earlier:
+            before_k, before_v = self.grown(c_S1R[:earlier])
+            k_SHK, v_SHU = torch.cat((before_k, k_THK)), torch.cat((before_v, v_THU))
+        return LatentGroup(q_THK[None], k_SHK[None], v_SHU[None], len(c_S1R), allow_TS=allow_TS)
 
     def chosen(self, x_ND: Tensor, index: list[Tensor], batch: Batch) -> list[Tensor | None]:
         """For each sequence, the keys [T, S] that its queries see; None for all."""
@@ -166,35 +165,33 @@ class LatentAttention(Attention):
     # -------------------------------------------------------------------------- the absorbed form
 
     def by_head(self) -> tuple[Tensor, Tensor]:
-        """W_k and W_v of each head, [H, K, kv_rank] views of the stored matrix."""
+        """W_k and W_v of each head, [H, K, R] and [H, U, R] views of the stored matrix."""
         spec = self.latent
-        matrix_HKR = stored(self.kv_b).unflatten(0, (spec.heads, -1))
-        return matrix_HKR[:, : spec.nope_dim], matrix_HKR[:, spec.nope_dim :]
+        both = stored(self.kv_b).unflatten(0, (spec.heads, -1))
+        return both[:, : spec.nope_dim], both[:, spec.nope_dim :]
 
     def absorbed(self, q_THK: Tensor, c_S1R: Tensor, allow_TS: Tensor | None) -> Group:
         """One row's queries for the small vectors themselves; a query alone reads only those that were chosen."""
         nope, rank = self.latent.nope_dim, self.latent.kv_rank
-        q_THR = torch.einsum("thk,hkr->thr", q_THK[..., :nope], self.by_head()[0])
-        end = len(c_S1R)
         if allow_TS is not None and len(q_THK) == 1:
-            c_S1R, allow_TS = c_S1R[allow_TS[0]], None
-        q_BTHR, c_BS1R = torch.cat((q_THR, q_THK[..., nope:]), dim=-1)[None], c_S1R[None]
-        return LatentGroup(
-            q_BTHR, c_BS1R, c_BS1R[..., :rank], end, True, None if allow_TS is None else allow_TS[None, None]
-        )
+            small, allow_TS = c_S1R[allow_TS[0]][None], None
+        else:
+            small = c_S1R[None]
+        wide = torch.einsum("thk,hkr->thr", q_THK[..., :nope], self.by_head()[0])
+        wide = torch.cat((wide, q_THK[..., nope:]), dim=-1)[None]
+        return LatentGroup(wide, small, small[..., :rank], small.shape[1], absorbed=True, allow_TS=allow_TS)
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
-        if not isinstance(group, LatentGroup) or group.allow_BTS is None:
-            mix_NHK = super().attend(group, batch, bias)
+        assert isinstance(group, LatentGroup)
+        if group.allow_TS is None:
+            mix_NHU = super().attend(group, batch, bias)
         else:
             dropout = self.spec.dropout if self.training else 0.0
-            q, k, v, allow = group.q_BTHK, group.k_BSJK, group.v_BSJU, group.allow_BTS
-            mix_NHK = attend(q, k, v, scale=self.spec.scale, allow_TS=allow, dropout=dropout).flatten(0, 1)
-        if isinstance(group, LatentGroup) and group.absorbed:
-            return torch.einsum("nhr,hkr->nhk", mix_NHK, self.by_head()[1])
-        return mix_NHK
+            q, k, v = group.q_BTHK, group.k_BSJK, group.v_BSJU
+            mix_NHU = attend(q, k, v, scale=self.spec.scale, allow_TS=group.allow_TS, dropout=dropout).flatten(0, 1)
+        return torch.einsum("nhr,hur->nhu", mix_NHU, self.by_head()[1]) if group.absorbed else mix_NHU
 
     def share(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
-        if isinstance(group, LatentGroup) and group.allow_BTS is not None:
-            return pattern(group.q_BTHK, group.k_BSJK, scale=self.spec.scale, allow_TS=group.allow_BTS)
+        if isinstance(group, LatentGroup) and group.allow_TS is not None:
+            return pattern(group.q_BTHK, group.k_BSJK, scale=self.spec.scale, allow_TS=group.allow_TS)
         return super().share(group, batch, bias)

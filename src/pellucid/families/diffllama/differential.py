@@ -31,11 +31,11 @@ class DifferentialAttention(Attention):
 
     def output(self, mix_NHU: Tensor, x_ND: Tensor) -> Tensor:
         signal, noise = mix_NHU.chunk(2, dim=1)
-        clean = rms_norm(signal - self.share() * noise, None, eps=self.eps, offset=0.0, round_first=True)
+        clean = rms_norm(signal - self.subtracted() * noise, None, eps=self.eps, offset=0.0, round_first=True)
         out_ND: Tensor = self.o(((1 - self.start) * clean).flatten(1))
         return out_ND
 
-    def share(self) -> Tensor:
+    def subtracted(self) -> Tensor:
         """lambda: how much of the second half is subtracted."""
         first = upcast(self.lambda_q1 * self.lambda_k1).sum().exp()
         second = upcast(self.lambda_q2 * self.lambda_k2).sum().exp()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -32,26 +32,41 @@ class DynamicMask(Attention):
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
         dropout = self.spec.dropout if self.training else 0.0
-        out_BTHK = attend(
-            group.q_BTHK, group.k_BSJK, group.v_BSJU, scale=self.spec.scale, bias_HTS=self.mask(group), dropout=dropout
-        )
-        return out_BTHK.flatten(0, 1)
+        mixed = [
+            attend(
+                q_THK[None], k_SJK[None], v_SJK[None], scale=self.spec.scale, dropout=dropout,
+                bias_HTS=self.mask(v_SJK, len(q_THK), group.end),
+            )
+            for q_THK, k_SJK, v_SJK in rows(group)
+        ]  # fmt: skip
+        return torch.cat(mixed).flatten(0, 1)
 
     def share(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
-        return pattern(group.q_BTHK, group.k_BSJK, scale=self.spec.scale, bias_HTS=self.mask(group))
+        shares = [
+            pattern(
+                q_THK[None], k_SJK[None], scale=self.spec.scale, bias_HTS=self.mask(v_SJK, len(q_THK), group.end)
+            )
+            for q_THK, k_SJK, v_SJK in rows(group)
+        ]  # fmt: skip
+        return torch.cat(shares)
 
-    def mask(self, group: Group) -> Tensor:
-        """What joins the scores, [B, H, T, S]; minus infinity for keys that are not seen."""
-        T, S = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
-        dt_BSJ = torch.exp(self.A * F.softplus(self.dt(group.v_BSJU.flatten(2).flatten(0, 1)))).unflatten(0, (-1, S))
-        allow_TS = visible(T, S, end=group.end, device=dt_BSJ.device)
-        mask_BJTS = dt_BSJ.transpose(1, 2)[:, :, None].expand(-1, -1, T, -1).masked_fill(~allow_TS, float("-inf"))
+    def mask(self, v_SJK: Tensor, T: int, end: int) -> Tensor:
+        """What joins the scores of one sequence, [H, T, S]; minus infinity for keys that are not seen."""
+        S = len(v_SJK)
+        dt_SJ = torch.exp(self.A * F.softplus(self.dt(v_SJK.flatten(1))))
+        allow_TS = visible(T, S, end=end, device=dt_SJ.device)
+        mask_JTS = dt_SJ.t()[:, None].expand(-1, T, -1).masked_fill(~allow_TS, float("-inf"))
         if self.keep < S:
             # of equal ones (a token said twice) the first, whatever else is in the call: topk promises no order
-            best = mask_BJTS.sort(dim=-1, descending=True, stable=True).indices[..., : self.keep]
-            dropped = torch.ones_like(mask_BJTS, dtype=torch.bool).scatter(-1, best, False)
-            mask_BJTS = mask_BJTS.masked_fill(dropped, float("-inf"))
-        return mask_BJTS.repeat_interleave(self.spec.heads // self.spec.kv_heads, dim=1)
+            best = mask_JTS.sort(dim=-1, descending=True, stable=True).indices[..., : self.keep]
+            dropped_JTS = torch.ones_like(mask_JTS, dtype=torch.bool).scatter(-1, best, False)
+            mask_JTS = mask_JTS.masked_fill(dropped_JTS, float("-inf"))
+        return mask_JTS.repeat_interleave(self.spec.heads // self.spec.kv_heads, dim=0)
+
+
+def rows(group: Group) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Each sequence by itself: its values decide what joins its scores."""
+    return zip(group.q_BTHK, group.k_BSJK, group.v_BSJU)
 
 
 class Weighed(Block):
