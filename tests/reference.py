@@ -387,7 +387,8 @@ def call(case: Case, given: dict[str, Tensor]) -> dict[str, Any]:
 def tensors(output: Any) -> Iterator[tuple[str, Tensor]]:
     """The values of an output that both libraries return, flattened."""
     for name in (
-        "loss", "logits", "logits_aggregation", "start_logits", "end_logits", "prediction_logits", "seq_relationship_logits", "sop_logits",
+        "loss", "logits", "logits_aggregation", "start_logits", "end_logits", "prediction_logits",
+        "seq_relationship_logits", "sop_logits",
         "last_hidden_state", "pooler_output", "hidden_states", "attentions", "encoder_last_hidden_state",
         "encoder_hidden_states", "decoder_hidden_states", "encoder_attentions", "decoder_attentions",
         "cross_attentions",

@@ -258,7 +258,7 @@ class Config:
             elif isinstance(usual, bool):
                 right, kind = value is None or isinstance(value, bool), "true or false"
             elif isinstance(usual, (int, float)):
-                right, kind = value is None or _is_number(value), "a number of at least 0"
+                right, kind = value is None or _is_number(value) or value == usual, "a number of at least 0"
             elif isinstance(usual, str):
                 right, kind = isinstance(value, str), "text"
             else:

@@ -14,7 +14,7 @@ from pellucid import spec as s
 from pellucid.cache.batch import Batch
 from pellucid.cache.extents import Cache
 from pellucid.nn.block import mixer
-from pellucid.weights.table import Entry, Fused, Table
+from pellucid.weights.table import Entry, Fused, Squeezed, Table
 
 WIDTH = 22
 RMS = s.RmsNorm(eps=0.013)
@@ -42,6 +42,13 @@ MAMBA: dict[str, Entry] = CONV | {
 MAMBA2: dict[str, Entry] = CONV | {
     "in_proj.{p}": Fused("{}.{p}", ("z", "x", "b", "c", "dt")), "dt_bias": "dt_bias", "D": "d",
     "norm.weight": "norm.weight", "out_proj.{p}": "out.{p}",
+}  # fmt: skip
+KIMI: dict[str, Entry] = {
+    "conv1d.weight": Fused("{}_conv.weight", "qkv"), "forget_gate.A_log": Squeezed("a_log", (0, 1, 3)),
+    "forget_gate.dt_bias": "dt_bias", "forget_gate.f_a_proj.weight": "a_in.weight",
+    "forget_gate.f_b_proj.weight": "a.weight", "g_a_proj.weight": "z_in.weight", "g_b_proj.weight": "z.weight",
+    "o_norm.weight": "norm.weight", "o_proj.weight": "out.weight",
+    **{f"{name}_proj.weight": f"{name}.weight" for name in "qkvb"},
 }  # fmt: skip
 WKV: dict[str, Entry] = {
     "time_decay": "decay", "time_first": "first", "time_mix_key": "k_blend.weight", "time_mix_value": "v_blend.weight",
@@ -72,6 +79,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Entry], s.Mixer]] = {
         s.DeltaNet(
             key_heads=2, value_heads=6, key_dim=5, value_dim=7, kernel=4, norm=s.RmsNorm(eps=1e-5), negative=True,
         ),
+    ),
+    "kimi delta": (
+        "kimi_linear", "KimiLinearDeltaAttention",
+        {"linear_head_dim": 5, "linear_num_heads": 6, "rms_norm_eps": 0.013, "num_hidden_layers": 4}, KIMI,
+        s.KimiDelta(heads=6, head_dim=5, kernel=4, norm=RMS, rank=5),
     ),
     "mamba": (
         "mamba", "MambaMixer", {"state_size": 5, "expand": 2, "time_step_rank": 3}, MAMBA,

@@ -259,7 +259,8 @@ def _scaling(kind: str, s: Config, c: Config, dim: int) -> RopeScaling | None:
                 original_positions=original(),
             )  # fmt: skip
         case "yarn":
-            factor = s.number("factor", float, least=1, null=positions / original())
+            reach = positions / original()  # what a file means that states both contexts and no factor
+            factor = s.number("factor", float, least=1, **({"null": reach} if reach > 1 else {}))
             truncate = s.get("truncate", True)
             if not isinstance(truncate, bool):
                 raise ConfigError(f"truncate={truncate!r} is not true or false", where=s.where, next="correct it")

@@ -108,14 +108,16 @@ def mamba2(c: Config, **options: Any) -> Mamba2:
 
 
 def delta_net(c: Config, **options: Any) -> DeltaNet:
-    """Gated DeltaNet by the keys that Qwen gives it."""
-    keys, values = c.size("linear_num_key_heads"), c.size("linear_num_value_heads")
+    """Gated DeltaNet by the keys that Qwen gives it; what is null has OLMo's proportions."""
+    heads = c.size("num_attention_heads")
+    keys, values = c.size("linear_num_key_heads", null=heads), c.size("linear_num_value_heads", null=heads)
+    key_dim = c.size("linear_key_head_dim", null=3 * c.size("hidden_size") // (4 * keys))
     if values % keys:
         what = f"linear_num_value_heads={values} is no multiple of linear_num_key_heads={keys}"
         raise ConfigError(what, where=c.where, next="correct config.json")
     return DeltaNet(
-        key_heads=keys, value_heads=values, key_dim=c.size("linear_key_head_dim"),
-        value_dim=c.size("linear_value_head_dim"), kernel=c.size("linear_conv_kernel_dim"),
+        key_heads=keys, value_heads=values, key_dim=key_dim,
+        value_dim=c.size("linear_value_head_dim", null=2 * key_dim), kernel=c.size("linear_conv_kernel_dim"),
         act=activation(c.hidden_act, c), **{"norm": rms(c)} | options,
     )  # fmt: skip
 

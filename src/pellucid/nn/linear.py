@@ -129,10 +129,11 @@ class Packed:
 
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
         flat = x if x.dim() == 2 else x.flatten(0, -2)
-        rows = flat.shape[0]
-        if rows < PACKED_ROWS:
-            flat = flat.expand(PACKED_ROWS, -1).contiguous()
-        y_NO = torch.ops.mkldnn._linear_pointwise(flat, self.matrix, bias_O, "none", [], "")[:rows]
+        product = torch.ops.mkldnn._linear_pointwise.default
+        if len(flat) < PACKED_ROWS:
+            y_NO = product(torch.cat([flat] * PACKED_ROWS), self.matrix, bias_O, "none", [], "")[:1]
+        else:
+            y_NO = product(flat, self.matrix, bias_O, "none", [], "")
         return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
 
 
@@ -149,7 +150,8 @@ def packable(weight_OI: Tensor, x: Tensor) -> bool:
     return (
         weight_OI.dtype in packed_dtypes()
         and x.dtype == weight_OI.dtype
-        and weight_OI.device.type == x.device.type == "cpu"
+        and weight_OI.is_cpu
+        and x.is_cpu
         and type(x) is Tensor
         and x.numel() > 0
     )

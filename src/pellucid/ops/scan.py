@@ -20,7 +20,7 @@ from torch import Tensor
 from pellucid.ops.elementwise import upcast
 
 CHUNK = 32  # tokens that `linear_attention` serves with one matrix product (measured, as the next)
-CHANNEL_CHUNK = 16  # the same for `channel_delta`, whose cost grows with it times the channels
+CHANNEL_CHUNK = 8  # the same for `channel_delta`, whose cost grows with it times the channels
 PIECE = 16  # tokens whose states `selective_scan` holds at once: they fit into a processor's cache
 
 
@@ -242,7 +242,7 @@ def channel_delta(
     found = []
     for start in range(0, q_BHTK.shape[2], CHANNEL_CHUNK):
         at = slice(start, start + CHANNEL_CHUNK)
-        y_BHLU, state = _channel_chunk(
+        y_BHLU, state = (_channel_step if q_BHTK.shape[2] == 1 else _channel_chunk)(
             q_BHTK[:, :, at], k_BHTK[:, :, at], v_BHTU[:, :, at], decay_BHTK[:, :, at], beta_BHT1[:, :, at], state
         )
         found.append(y_BHLU)
@@ -263,3 +263,14 @@ def _channel_chunk(
     )
     y_BHLU = (q_BHLK * since_BHLK) @ s_BHKU + score_BHLL @ new_BHLU
     return y_BHLU, torch.addcmul(between_BHLLK[:, :, -1].mT @ new_BHLU, s_BHKU, since_BHLK[:, :, -1, :, None])
+
+
+def _channel_step(
+    q_BHLK: Tensor, k_BHLK: Tensor, v_BHLU: Tensor, decay_BHLK: Tensor, beta_BHL1: Tensor, s_BHKU: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`_channel_chunk` for one token."""
+    keep_BHLK = decay_BHLK.exp()
+    said_BHLU, known_BHLU = (torch.cat((q_BHLK, k_BHLK), dim=2) * keep_BHLK @ s_BHKU).split(1, dim=2)
+    new_BHLU = beta_BHL1 * (v_BHLU - known_BHLU)
+    y_BHLU = said_BHLU + (q_BHLK * k_BHLK).sum(-1, keepdim=True) * new_BHLU
+    return y_BHLU, torch.addcmul(k_BHLK.mT * new_BHLU, s_BHKU, keep_BHLK.mT)
