@@ -130,7 +130,7 @@ class Packed:
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
         flat = x if x.dim() == 2 else x.flatten(0, -2)
         product = torch.ops.mkldnn._linear_pointwise.default
-        if len(flat) < PACKED_ROWS:
+        if flat.shape[0] < PACKED_ROWS:
             y_NO = product(torch.cat([flat] * PACKED_ROWS), self.matrix, bias_O, "none", [], "")[:1]
         else:
             y_NO = product(flat, self.matrix, bias_O, "none", [], "")

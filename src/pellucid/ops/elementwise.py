@@ -31,7 +31,8 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float, offset: float, rou
     if round_first:
         unit = unit.to(x.dtype)
         return unit * (weight + offset if offset else weight)
-    return (unit * (offset + upcast(weight))).to(x.dtype)
+    weight = upcast(weight)
+    return (unit * (offset + weight if offset else weight)).to(x.dtype)
 
 
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
