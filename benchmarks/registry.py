@@ -59,7 +59,7 @@ LARGE: dict[str, Any] = {
 # What some families ask of `generate` by default, and we compare the models at plain greedy search.
 PLAIN_SEARCH: dict[str, Any] = {
     "num_beams": 1, "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "repetition_penalty": 1.0,
-    "length_penalty": 1.0, "early_stopping": False, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "length_penalty": 1.0, "early_stopping": False,
 }  # fmt: skip
 
 

@@ -411,3 +411,8 @@ def distance(a: Tensor, b: Tensor) -> float:
     """Largest difference, as a share of b's largest value."""
     assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
     return float((a.detach() - b.detach()).abs().max() / b.detach().abs().max().clamp_min(1e-30))
+
+
+def median_distance(a: Tensor, b: Tensor) -> float:
+    """The median over tokens of the largest difference, as a share of b's largest value."""
+    return float((a - b).abs().amax(-1).median() / b.abs().max().clamp_min(1e-30))

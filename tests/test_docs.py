@@ -72,7 +72,7 @@ def test_family_files_stay_short() -> None:
     """A family is a page: half of them have at most 45 lines, and at most a quarter bring a module of their own."""
     folder = ROOT / "src/pellucid/families"
     own = {path.parent for path in folder.glob("[!_]*/__init__.py")}
-    files = [path for path in folder.glob("[!_]*.py")] + [path / "__init__.py" for path in own]
+    files = [*folder.glob("[!_]*.py"), *(path / "__init__.py" for path in own)]
     lines = sorted(len(path.read_text("utf-8").splitlines()) for path in files)
     assert lines[len(lines) // 2] <= 45
     assert len(own) <= len(files) / 4

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import reference as ref
+from pellucid.nn.moe import Router
 
 CASES = ref.cases()
 MODELS = ref.cases(tasks=False)  # every variant, with the family's main task
@@ -60,14 +61,19 @@ def agree(found: Any, expected: Any, limit: float, without: Sequence[str] = ()) 
 
 @pytest.mark.parametrize("case", MODELS, ids=ids)
 def test_bfloat16_rounds_no_worse_than_the_reference(case: ref.Case, checkpoints: Path) -> None:
-    """Both sides round; ours is at most twice as far from float32 as the reference's own bfloat16."""
+    """Both sides round; ours is at most twice as far from float32 as the reference's own bfloat16.
+
+    A rounded router may choose another expert, on either side and for any token: then the median token counts.
+    """
     folder, given = ref.checkpoint(case, checkpoints), ref.inputs(case) | ref.options(case)
     _, exactly = ref.pair(case, checkpoints)
     with torch.no_grad():
         exact = ref.first(exactly(**given))
         theirs = ref.first(ref.reference(case, folder, torch.bfloat16)(**given)).float()
-        mine = ref.first(ref.ours(case, folder, torch.bfloat16)(**given)).float()
-    assert ref.distance(mine, exact) < 2 * ref.distance(theirs, exact)
+        model = ref.ours(case, folder, torch.bfloat16)
+        mine = ref.first(model(**given)).float()
+    apart = ref.median_distance if any(isinstance(part, Router) for part in model.modules()) else ref.distance
+    assert apart(mine, exact) < 2 * apart(theirs, exact)
 
 
 @pytest.mark.parametrize("case", MODELS, ids=ids)

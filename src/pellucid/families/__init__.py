@@ -36,7 +36,7 @@ HYPHENS = (
 )  # fmt: skip
 
 # Other model types that are these architectures, key for key.
-SAME_AS = {"gpt-sw3": "gpt2", "internlm3": "llama", "iquestcoder": "llama"}
+SAME_AS = {"gpt-sw3": "gpt2"}
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,7 @@ DEFAULTS = {
     "attention_dropout": 0.0, "rope_parameters": None, "rope_scaling": None, "rope_theta": 10000.0,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None, "tie_word_embeddings": False,
 }  # fmt: skip
-IGNORED = {
-    "pretraining_tp": None,  # how a matrix was once split for training; the product is the same
-    "bias": (False,), "qkv_bias": (False,),  # InternLM 3 states them beside attention_bias
-}  # fmt: skip
+IGNORED = {"pretraining_tp": None}  # how a matrix was once split for training; the product is the same
 
 BASE = "model."
 WEIGHTS = LLAMA
