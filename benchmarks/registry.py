@@ -87,7 +87,7 @@ def measure(name: str, dtype: torch.dtype, rounds: int, folder: Path) -> dict[st
     stored = ref.checkpoint(case, folder)
     ours = ref.ours(case, stored, dtype)
     theirs = ref.reference_class(case.task, case).from_pretrained(stored, dtype=dtype).eval()  # its own best kernels
-    given = ref.inputs(case, batch=1, time=PROMPT)
+    given = {**ref.inputs(case, batch=1, time=PROMPT), **ref.options(case)}
     found: dict[str, Any] = {}
     with torch.inference_mode():
         found["forward"], mine, other = paired(lambda: ours(**given), lambda: theirs(**given), rounds)

@@ -12,6 +12,7 @@ from pellucid import families
 from pellucid.config import Config
 from pellucid.families import Family
 from pellucid.spec import LmHead, Spec, Task
+from pellucid.weights import mxfp4
 from pellucid.weights.source import NAMES, Weights, open_weights
 from pellucid.weights.table import Table
 
@@ -60,8 +61,9 @@ class Stored:
 
     @property
     def dtype(self) -> str:
-        """The dtype of most bytes."""
-        return max(self.bytes, key=lambda kind: self.bytes[kind], default="")
+        """The dtype of most bytes; what is in MXFP4 takes that of the others."""
+        kinds = [kind for kind in self.bytes if kind != mxfp4.DTYPE]
+        return max(kinds, key=lambda kind: self.bytes[kind], default="")
 
 
 def stored(folder: Path, known: Known) -> Stored | None:

@@ -91,7 +91,7 @@ class Family:
         fresh.check()
         spec = cast(Spec, self.module.spec(fresh))
         heads = {task: head for task, head in spec.heads.items() if task in self.classes}
-        return replace(spec, heads=heads), fresh.close(self.ignored)
+        return replace(spec, family=self.name, heads=heads), fresh.close(self.ignored)
 
 
 def names() -> list[str]:
@@ -125,7 +125,7 @@ def find(model_type: object, where: object = "config.json") -> Family:
     for point in entry_points(group="pellucid.families", name=model_type):
         return Family(model_type, point.load())
     name = SAME_AS.get(model_type, model_type).replace("-", "_")
-    return Family(name, import_module(f"pellucid.families.{name}"))
+    return Family(model_type, import_module(f"pellucid.families.{name}"))
 
 
 def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Family]:

@@ -65,7 +65,8 @@ BESIDE: dict[str, tuple[Any, ...] | None] = dict.fromkeys(
     (
         "use_mamba_kernels", "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "chunk_size",
         "mamba_chunk_size", "time_step_scale", "time_step_min", "time_step_max", "time_step_floor",
-        "time_step_init_scheme", "rescale_prenorm_residual", "residual_in_fp32",
+        "time_step_init_scheme", "rescale_prenorm_residual",
+        "residual_in_fp32",  # which only Mamba's own types read
     )
 )  # fmt: skip
 

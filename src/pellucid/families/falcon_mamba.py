@@ -17,5 +17,6 @@ BASE = "backbone."
 def spec(c: Config) -> Spec:
     norm = RmsNorm(eps=c.number("layer_norm_epsilon", float))
     attn = mixer(c, RmsNorm(eps=c.number("mixer_rms_eps", float), weight=False))
-    blocks = [Block(attn=attn, mlp=None, order=PreNorm(norm=norm))] * c.layers("num_hidden_layers")
+    order = PreNorm(norm=norm, float32=c.residual_in_fp32)
+    blocks = [Block(attn=attn, mlp=None, order=order)] * c.layers("num_hidden_layers")
     return decoder(c, "falcon_mamba", blocks, norm=norm, hidden_after=True)

@@ -11,7 +11,8 @@ CLASSES = classes("Mamba", "causal-lm")
 DEFAULTS = {
     "vocab_size": 50280, "hidden_size": 768, "state_size": 16, "num_hidden_layers": 32, "layer_norm_epsilon": 1e-5,
     "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "expand": 2, "conv_kernel": 4, "use_bias": False,
-    "use_conv_bias": True, "hidden_act": "silu", "time_step_rank": None, "tie_word_embeddings": True,
+    "use_conv_bias": True, "hidden_act": "silu", "time_step_rank": None, "residual_in_fp32": True,
+    "tie_word_embeddings": True,
 }  # fmt: skip
 IGNORED = BESIDE | {
     "intermediate_size": None, "d_inner": None, "d_model": None, "n_layer": None,  # said again
@@ -39,5 +40,6 @@ def mixer(c: Config, norm: RmsNorm | None = None) -> Mamba:
 
 def spec(c: Config) -> Spec:
     norm = RmsNorm(eps=c.number("layer_norm_epsilon", float))
-    blocks = [Block(attn=mixer(c), mlp=None, order=PreNorm(norm=norm))] * c.layers("num_hidden_layers")
+    order = PreNorm(norm=norm, float32=c.residual_in_fp32)
+    blocks = [Block(attn=mixer(c), mlp=None, order=order)] * c.layers("num_hidden_layers")
     return decoder(c, "mamba", blocks, norm=norm, hidden_after=True)

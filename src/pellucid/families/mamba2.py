@@ -14,7 +14,7 @@ DEFAULTS = {
     "num_heads": 128, "head_dim": 64, "vocab_size": 32768, "hidden_size": 4096, "state_size": 128,
     "num_hidden_layers": 64, "layer_norm_epsilon": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
     "expand": 2, "conv_kernel": 4, "n_groups": 8, "use_bias": False, "use_conv_bias": True, "hidden_act": "silu",
-    "time_step_limit": None, "tie_word_embeddings": False,
+    "time_step_limit": None, "residual_in_fp32": True, "tie_word_embeddings": False,
 }  # fmt: skip
 IGNORED = BESIDE | {
     "time_step_rank": None, "rms_norm": (True,), "norm_before_gate": None, "intermediate_size": None,
@@ -37,5 +37,6 @@ def spec(c: Config) -> Spec:
         norm=norm, norm_groups=groups, conv_bias=c.use_conv_bias, bias=c.use_bias, act=activation(c.hidden_act, c),
         step=step_limits(c),
     )  # fmt: skip
-    blocks = [Block(attn=attn, mlp=None, order=PreNorm(norm=norm))] * c.layers("num_hidden_layers")
+    order = PreNorm(norm=norm, float32=c.residual_in_fp32)
+    blocks = [Block(attn=attn, mlp=None, order=order)] * c.layers("num_hidden_layers")
     return decoder(c, "mamba2", blocks, norm=norm, hidden_after=True)

@@ -36,7 +36,7 @@ def whole_numbers(
     Raises:
         InputError: names the argument with what it is.
     """
-    wanted = " or ".join(str(list(shape)) for shape in shapes)
+    wanted = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
     if not isinstance(value, Tensor) or value.dtype not in WHOLE or tuple(value.shape) not in shapes:
         what = f"{name} is {describe(value)}, not whole numbers of shape {wanted}"
         raise InputError(what, where=name, next=f"give a tensor of shape {wanted}")

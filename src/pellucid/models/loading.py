@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from pellucid.nn.watched import reach
 from pellucid.ops.positions import sinusoids
 from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
+from pellucid.weights import mxfp4
 from pellucid.weights.source import Weights, open_weights
 from pellucid.weights.table import OTHER_HEAD, Place, Table
 
@@ -55,6 +57,7 @@ class Source:
         return type(None), ()  # a pickled parameter holds its own values
 
 
+@torch.inference_mode(False)  # parameters are ordinary tensors, wherever they are made
 def load(
     name: str | os.PathLike[str] | None = None,
     *,
@@ -103,6 +106,7 @@ def load(
     wanted = choose_dtype(dtype, weights, target, report)
     filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes)
     _complete(model, filled, wanted, seed)
+    _note_unpacked(model, weights, wanted)
     for parameter in nn.Module.parameters(model):
         if isinstance(source := getattr(parameter, "source", None), Source):
             source.tensors = reach({"weight": parameter})[1]
@@ -116,6 +120,7 @@ def load(
     return model if target.type == "cpu" else model.to(target)
 
 
+@torch.inference_mode(False)
 def create(
     config: Config, *, task: Task | None, dtype: torch.dtype | None = None, model_class: type[Model] = Model
 ) -> Model:
@@ -359,6 +364,15 @@ def _assign(
             filled.add(slot)
     model.tie_weights()
     return filled
+
+
+def _note_unpacked(model: Model, weights: Weights, dtype: torch.dtype) -> None:
+    packed = [entry for name in model.report.used if (entry := weights.entry(name)).dtype == mxfp4.DTYPE]
+    if packed:
+        stored, held = sum(e.nbytes for e in packed), sum(math.prod(e.shape) for e in packed) * dtype.itemsize
+        model.report.notes.append(
+            f"{len(packed)} tensors in MXFP4 ({stored / 1e9:.3g} GB) are unpacked: {held / 1e9:.3g} GB in {dtype}"
+        )
 
 
 def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:

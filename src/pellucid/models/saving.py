@@ -16,8 +16,12 @@ from pellucid.weights.save import replace_file, save_tensors
 
 
 def config_values(model: Model) -> dict[str, Any]:
-    """What config.json will say: what it said, with the dtype and the class of this model."""
+    """What config.json will say: what it said, with the dtype and the class of this model.
+
+    Weights that were unpacked while loading are saved so: nothing is said of how they were packed.
+    """
     values = model.config.given()
+    values.pop("quantization_config", None)
     key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
     values[key] = str(model.dtype).removeprefix("torch.")
     name = families.find(model.config.model_type).classes.get(model.task)

@@ -133,8 +133,8 @@ class Attention(Tapped):
         mix_NF = mix_NHU.flatten(1)
         if self.out_norm is not None:
             mix_NF = self.out_norm(mix_NF)
-        out_ND: Tensor = self.o(mix_NF)
-        return out_ND
+        out: Tensor = self.o(mix_NF)  # of another width than x in Zamba, which reads the embedding beside the residual
+        return out
 
     # -------------------------------------------------------------------------- who attends to what
 

@@ -21,6 +21,7 @@ from pellucid.nn.custom import custom
 from pellucid.nn.ffn import feed_forward
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
+from pellucid.ops.elementwise import upcast
 
 
 def mixer(width: int, spec: s.Mixer, layer: int) -> nn.Module:
@@ -117,6 +118,9 @@ class Block(Tapped):
         """One sublayer, its norms and the residual sum, as drawn above."""
         normed: Callable[[Tensor], Tensor] = self._modules.get(f"{part}_norm") or nn.Identity()
         match self.spec.order:
+            case s.PreNorm(float32=True):
+                dtype = next(self.get_submodule(f"{part}_norm").parameters()).dtype
+                return upcast(x_ND) + self.weighed(f(normed(x_ND.to(dtype))))
             case s.PreNorm():
                 return x_ND + self.weighed(f(normed(x_ND)))
             case s.PostNorm():

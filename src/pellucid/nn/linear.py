@@ -154,6 +154,7 @@ def packable(weight_OI: Tensor, x: Tensor) -> bool:
         and x.is_cpu
         and type(x) is Tensor
         and x.numel() > 0
+        and not weight_OI.is_inference()  # torch counts no changes of such a tensor
     )
 
 

@@ -37,6 +37,7 @@ class Tower(Tapped):
     def run(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None = None) -> Tensor:
         """Token vectors to the final hidden states, [N, D] both."""
         x_ND = self.embed(x_ND, batch, types_N)
+        dtype = x_ND.dtype
         for i in self.stack.depth or range(len(self.blocks)):
             if batch.hidden is not None and not self.stack.hidden_after:
                 batch.hidden.append(x_ND)
@@ -47,6 +48,7 @@ class Tower(Tapped):
             x_ND = self.body(x_ND, batch, self.relative_bias)
         if self.norm is not None:
             x_ND = self.norm(x_ND)
+        x_ND = x_ND.to(dtype)  # a residual stream in float32 ends here
         if self.out is not None:
             x_ND = self.out(x_ND)
         x_ND = self.tap("final", F.dropout(x_ND, self.stack.dropout, self.training))

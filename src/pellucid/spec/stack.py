@@ -18,6 +18,7 @@ class PreNorm:
 
     norm: Norm
     bare_attn: bool = False  # no norm before the attention (ModernBERT's first layer)
+    float32: bool = False  # the residual stream is kept in float32 at least (Mamba)
 
 
 @dataclass(frozen=True, kw_only=True)
