@@ -34,11 +34,12 @@ LARGE: dict[str, Any] = {
     **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "index_n_heads"), 8),
     **dict.fromkeys(("num_encoder_attention_heads", "num_decoder_attention_heads"), 8),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "kv_n_heads", "linear_num_key_heads"), 4),
-    **dict.fromkeys(("head_dim", "d_kv", "d_head", "dim_head", "attention_head_size", "v_head_dim", "mamba_d_head"), 64),
-    **dict.fromkeys(("qk_nope_head_dim", "index_head_dim", "linear_key_head_dim", "linear_value_head_dim"), 64),
-    **dict.fromkeys(("intermediate_size", "d_ff", "dim_ff", "dff", "n_inner", "hidden_dim", "ffn_dim", "d_inner"), 1536),
-    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "ffn_hidden_size", "intermediate_size_mlp"), 1536),
-    **dict.fromkeys(("prefix_dense_intermediate_size", "shared_intermediate_size"), 1536),
+    **dict.fromkeys(("head_dim", "d_kv", "d_head", "dim_head", "attention_head_size", "v_head_dim"), 64),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "qk_nope_head_dim", "index_head_dim"), 64),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 64),
+    **dict.fromkeys(("intermediate_size", "d_ff", "dim_ff", "dff", "n_inner", "hidden_dim", "ffn_dim"), 1536),
+    **dict.fromkeys(("d_inner", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_hidden_size"), 1536),
+    **dict.fromkeys(("intermediate_size_mlp", "prefix_dense_intermediate_size", "shared_intermediate_size"), 1536),
     **dict.fromkeys(("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size"), 512),
     **dict.fromkeys(("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"), 512),
     **dict.fromkeys(("shared_experts_intermediate_size", "attention_hidden_size"), 512),
@@ -51,10 +52,11 @@ LARGE: dict[str, Any] = {
     **dict.fromkeys(("sliding_window", "window_size", "local_attention", "attention_chunk_size"), 128),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "embedding_size", "index_topk"), 128),
     **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 128),
-    **dict.fromkeys(("state_size", "mamba_d_state", "time_step_rank", "mamba_dt_rank", "qk_rope_head_dim", "rotary_dim"), 32),
+    **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size", "time_step_rank", "mamba_dt_rank"), 32),
+    **dict.fromkeys(("qk_rope_head_dim", "rotary_dim"), 32),
     **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 16),
     **dict.fromkeys(("mamba_n_groups", "n_groups"), 1),
-    "linear_num_value_heads": 8, "ssm_state_size": 32, "mamba_head_dim": 64, "mrope_section": [16, 8, 8],
+    "linear_num_value_heads": 8, "mrope_section": [16, 8, 8],
 }  # fmt: skip
 # What some families ask of `generate` by default, and we compare the models at plain greedy search.
 PLAIN_SEARCH: dict[str, Any] = {
@@ -109,7 +111,7 @@ def plain_search(asks: Any) -> dict[str, Any]:
 
 
 def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[dict[str, float], Any, Any]:
-    """Median milliseconds of each, the median ratio and its range; and what both return, from the pair that warms up."""
+    """Median milliseconds of each, the median ratio and its range; and both results, from a pair that warms up."""
     results = ours(), theirs()
     times = []
     for _ in range(rounds):
@@ -134,7 +136,8 @@ def markdown(results: dict[str, dict[str, Any]], record: dict[str, Any]) -> str:
     lines = [
         "# Speed of every family",
         "",
-        f"Made by `{record['command']}` ({record['date']}, commit {record['commit']}, {on['cpu']}, {on['cores']} cores,",
+        f"Made by `{record['command']}` in {record['seconds']} s",
+        f"({record['date']}, commit {record['commit']}, {on['cpu']}, {on['cores']} cores,",
         f"torch {on['torch']}, transformers {on['transformers']}). Width {WIDTH}, {LAYERS} layers, {record['dtype']},",
         f"batch 1: one forward of {PROMPT} tokens, and {NEW} greedy tokens behind a prompt of {SHORT}. A ratio is our",
         "time over the reference's, median of the pairs (least to most); below 1 is faster.",

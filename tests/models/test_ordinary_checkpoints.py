@@ -231,6 +231,17 @@ def test_heads_come_and_go(tmp_path: Path, family: str) -> None:
             load(tmp_path / "half")
 
 
+def test_types_of_one_class_load_with_it(tmp_path: Path) -> None:
+    """InternLM 3 calls its class LlamaForCausalLM; the class of that name is Llama's, and loads both."""
+    import pellucid
+
+    tiny.make("llama").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "internlm3"}))
+    assert pellucid.LlamaForCausalLM.FAMILY == "llama"
+    assert pellucid.LlamaForCausalLM.from_pretrained(tmp_path).spec.family == "internlm3"
+
+
 def test_what_a_head_changes_of_another_family_is_refused(tmp_path: Path) -> None:
     tiny.make("gpt2").save_pretrained(tmp_path)
     for auto in (AutoModelForMaskedLM, AutoModelForMultipleChoice):

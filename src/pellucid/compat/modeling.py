@@ -129,7 +129,9 @@ class PreTrainedModel(Model):
 
     @classmethod
     def _check_family(cls, model: Model) -> None:
-        if cls.FAMILY is not None and model.spec.family != cls.FAMILY:
+        if cls.FAMILY is None or model.spec.family == cls.FAMILY:
+            return
+        if cls.__name__ not in families.find(model.spec.family).classes.values():  # InternLM 3 is a Llama by its class
             raise ArgumentError(
                 f"{cls.__name__} was asked for, and the checkpoint is a {model.spec.family}",
                 where=model.config.where,
@@ -352,12 +354,17 @@ def loading_info(model: Model) -> dict[str, Any]:
 
 
 def class_named(name: str) -> type[PreTrainedModel] | None:
-    """`LlamaForCausalLM` and its like: the class of a family and a task, made from the family's own list."""
-    for family_name in families.names():
-        if family_name in families.SAME_AS:
-            continue
-        family = families.find(family_name)
-        for task, class_name in family.classes.items():
+    """`LlamaForCausalLM` and its like: the class of a family and a task, made from the family's own list.
+
+    Several types may say that they are a Llama: the one that the class is called after goes first.
+    """
+
+    def called_after(family: str) -> int:
+        stem = family.replace("_", "").replace("-", "")
+        return len(stem) if name.lower().startswith(stem) else 0
+
+    for family_name in sorted(families.names(), key=called_after, reverse=True):
+        for task, class_name in families.find(family_name).classes.items():
             if class_name == name:
-                return type(name, (PreTrainedModel,), {"TASK": task, "FAMILY": family.name, "__module__": __name__})
+                return type(name, (PreTrainedModel,), {"TASK": task, "FAMILY": family_name, "__module__": __name__})
     return None
