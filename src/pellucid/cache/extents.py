@@ -160,12 +160,12 @@ class Cache:
 
     def fork(self, index: int) -> int:
         """A copy of a row, as a new row; returns its index."""
-        self.rows.append(self.rows[index].copy())
+        self.rows.append(self._row(index).copy())
         return len(self.rows) - 1
 
     def trim(self, index: int, tokens: int) -> None:
         """Forgets all but the first `tokens` of a row; see `Row.trim`."""
-        self.rows[index].trim(tokens)
+        self._row(index).trim(tokens)
 
     def crop(self, tokens: int) -> None:
         """Trims every row to at most `tokens` (the reference's name; negative counts from the end)."""
@@ -177,13 +177,19 @@ class Cache:
         taken: set[int] = set()
         chosen = []
         for index in indices:
-            chosen.append(self.rows[self.fork(index)] if index in taken else self.rows[index])
+            row = self._row(index)
+            chosen.append(row.copy() if index in taken else row)
             taken.add(index)
         self.rows = chosen
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """`select` under the reference's name."""
         self.select(beam_idx.tolist())
+
+    def _row(self, index: int) -> Row:
+        if not 0 <= index < len(self.rows):
+            raise ArgumentError(f"row {index} of a cache of {len(self.rows)}", where="Cache", next="count from 0")
+        return self.rows[index]
 
     @property
     def nbytes(self) -> int:

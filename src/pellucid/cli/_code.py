@@ -16,6 +16,7 @@ import torch
 
 from pellucid.cli._folder import Known
 from pellucid.cli._parts import walk
+from pellucid.cli._walk import needed
 from pellucid.models.loading import initialise
 from pellucid.models.model import Model
 from pellucid.spec import Custom
@@ -85,7 +86,7 @@ def exercise(model: Model) -> None:
         cache = model(ids_BT, decoder_input_ids=ids_BT, use_cache=True, **plain).past_key_values
         model(decoder_input_ids=ids_BT[:, :1], past_key_values=cache, **plain)
         return
-    cache = model(ids_BT, use_cache=True, **plain).past_key_values
+    cache = model(ids_BT, use_cache=True, **plain, **needed(model, ids_BT)).past_key_values
     if cache is not None:
         model(ids_BT[:, :1], past_key_values=cache, **plain)
 

@@ -68,6 +68,11 @@ def walk(model: Model, given: Mapping[str, Tensor]) -> Iterator[Value]:
             thread.join(0.001)
 
 
+def needed(model: Model, ids_BT: Tensor) -> dict[str, Tensor]:
+    """What some families cannot read ids without: boxes, here without size."""
+    return {"bbox": ids_BT.new_zeros(*ids_BT.shape, 4)} if "bbox" in model.stack.inputs else {}
+
+
 def listening(model: Model, put: Callable[[str, Tensor], None]) -> ExitStack:
     """Calls `put` with every tap of a model, until it is closed."""
     stack, passed = ExitStack(), Counter[str]()
@@ -148,7 +153,10 @@ class Dump(Mapping[str, Tensor]):
         if name not in self._names:
             raise KeyError(name)
         if self.path.suffix == ".npz":
-            return torch.from_numpy(self._file[name])
+            try:
+                return torch.from_numpy(self._file[name])
+            except (TypeError, ValueError) as error:  # texts or objects
+                raise InputError(f"{name} holds no numbers: {error}", where=self.path, next="leave it out") from None
         value: Tensor = self._file.get_tensor(name)
         return value
 

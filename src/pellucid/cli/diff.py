@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,6 +89,7 @@ def command(
     exact = first.dtype in EXACT and (second is None or second.dtype in EXACT)
     limit = tolerance if tolerance is not None else TOLERANCE if exact else COARSE
     found = list(compared)
+    deque(values, maxlen=0)  # what is left, to be kept
     if save_dump is not None:
         save(Path(save_dump), kept)
     report = Report(first.label, other, given["input_ids"].flatten().tolist(), limit, found)
@@ -155,14 +158,17 @@ def inputs(side: Side, text: str | None, ids: str | None, dump: Dump | None) -> 
     """What both sides read: one sequence, and for an encoder-decoder the beginning of its output."""
     import torch
 
+    from pellucid.cli._walk import needed
+
     model = side.model
     if text is not None and ids is not None:
         raise click.UsageError("--text and --ids: give one of them")
     if text is None and ids is None and dump is not None and "input_ids" in dump:
-        given = {name: dump[name] for name in ("input_ids", "decoder_input_ids", "token_type_ids") if name in dump}
-        given = {name: value.long().reshape(1, -1) for name, value in given.items()}
+        names = {"input_ids", "decoder_input_ids", "token_type_ids", *model.stack.inputs}
+        given = {name: read_input(dump, name) for name in names if name in dump}
     else:
         given = {"input_ids": torch.tensor([read_ids(side, text, ids)])}
+    given = needed(model, given["input_ids"]) | given
     if model.encoder is not None and "decoder_input_ids" not in given:
         start, read = model.spec.decoder_start, given["input_ids"]
         opening = read[:, -1:] if not isinstance(start, int) else torch.full_like(read[:, :1], start)
@@ -170,6 +176,19 @@ def inputs(side: Side, text: str | None, ids: str | None, dump: Dump | None) -> 
     if isinstance(model.head_spec, ChoiceHead):
         given = {name: value[:, None] for name, value in given.items()}
     return given
+
+
+def read_input(dump: Dump, name: str) -> Tensor:
+    """An input of one sequence, as a batch of one.
+
+    Raises:
+        InputError: several sequences, or no numbers.
+    """
+    value = dump[name].long()
+    one = value[None] if value.dim() == 1 else value
+    if one.dim() < 2 or one.shape[0] != 1:
+        raise InputError(f"{name} is {list(value.shape)}", where=dump.path, next="give one sequence, [tokens]")
+    return one
 
 
 def read_ids(side: Side, text: str | None, ids: str | None) -> list[int]:
@@ -209,10 +228,13 @@ class Apart:
 
 
 def side_by_side(mine: Iterator[Value], theirs: Iterator[Value]) -> Iterator[Apart]:
-    """Two models of one architecture: the same values in the same order."""
+    """Two models of one architecture: the same values in the same order, until tokens go to other experts."""
     from pellucid.cli._walk import error
 
-    for (name, a), (_, b) in zip(mine, theirs, strict=True):
+    for (name, a), (other, b) in zip(mine, theirs):
+        if name != other or a.shape != b.shape:  # routers chose other experts
+            yield Apart(name, math.inf)
+            return
         yield Apart(name, error(a, b))
 
 
