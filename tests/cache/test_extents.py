@@ -89,3 +89,12 @@ def test_a_recurrent_row_cannot_go_back() -> None:
     cache.trim(0, 0)
     assert cache.rows[0].state(0) is None
     assert cache.nbytes == fork.nbytes
+
+
+@pytest.mark.parametrize("index", [2, -1])
+def test_rows_that_there_are_not(index: int) -> None:
+    cache = Cache(2)
+    for ask in (cache.fork, lambda i: cache.trim(i, 0), lambda i: cache.select([0, i])):
+        with pytest.raises(ArgumentError, match="of a cache of 2"):
+            ask(index)
+    assert len(cache) == 2

@@ -126,6 +126,36 @@ def test_names_and_shapes_of_a_dump_are_checked(call, tmp_path):
     assert result.exit_code == 2 and "[4, 512]" in result.stderr and "[3, 512]" in result.stderr
 
 
+def test_tokens_that_go_to_other_experts(call, tiny, tmp_path):
+    """Values of another number of tokens cannot be compared: the first difference is told, not a crash."""
+    folder = shutil.copytree(tiny("mixtral", "AutoModelForCausalLM"), tmp_path / "changed")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.block_sparse_moe.gate.weight"] *= -1
+    save_file(tensors, folder / "model.safetensors")
+    result = call("diff", tiny("mixtral", "AutoModelForCausalLM"), folder, "--save-dump", tmp_path / "all.npz")
+    assert result.exit_code == 1 and "they part at blocks.1.mlp.scores" in result.stdout
+    assert "logits" not in result.stdout and "logits" in numpy.load(tmp_path / "all.npz")
+
+
+def test_boxes_are_given_where_a_family_needs_them(call, tiny, tmp_path):
+    """Without a dump they have no size; a dump's own are read."""
+    folder = tiny("bros", "AutoModelForTokenClassification")
+    assert call("diff", folder, folder).exit_code == 0
+    boxes = {"input_ids": torch.tensor([[5, 6, 7]]), "bbox": torch.tensor([[[1, 2, 3, 4], [2, 3, 9, 9], [5, 6, 7, 8]]])}
+    save_file(boxes, tmp_path / "boxes.safetensors")
+    written = tmp_path / "values.npz"
+    call("diff", folder, "--dump", tmp_path / "boxes.safetensors", "--save-dump", written)
+    assert call("diff", folder, "--dump", written).exit_code == 0
+    assert (numpy.load(written)["bbox"] == boxes["bbox"].numpy()).all()
+
+
+def test_dumps_without_numbers(call, tmp_path):
+    for value in (numpy.array(["a", "b"]), numpy.array([{}], dtype=object)):
+        numpy.savez(tmp_path / "odd.npz", logits=value)
+        result = call("diff", hub.default_model(), "--dump", tmp_path / "odd.npz")
+        assert result.exit_code == 2 and "logits holds no numbers" in result.stderr
+
+
 def test_help_needs_no_torch():
     import subprocess
     import sys

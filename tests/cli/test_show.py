@@ -77,6 +77,18 @@ def test_code_is_what_this_model_runs(call, tiny):
     compile(llama, "page", "exec")  # the page is Python
 
 
+@pytest.mark.parametrize(
+    "family, variant", [("bros", ""), ("gemma4_unified_text", "shared keys, wide mlp"), ("opt", "350m")]
+)
+def test_code_of_models_with_needs_of_their_own(call, tmp_path, family, variant):
+    """Boxes beside the ids; keys of an earlier layer; a vocabulary narrower than the stack."""
+    data = json.loads((FAMILIES / f"{family}.json").read_text())
+    changes = data["variants"][variant] if variant else {}
+    (tmp_path / "config.json").write_text(json.dumps(data["config"] | changes))
+    result = call("show", "--code", tmp_path)
+    assert result.exit_code == 0 and "Tower.run" in result.stdout
+
+
 def test_code_follows_the_class_that_wrote_the_file(call, tiny):
     assert ": Pooler.forward\n" in call("show", "--code", tiny("bert", "AutoModelForSequenceClassification")).stdout
     assert ": Vocabulary.forward\n" not in call("show", "--code", tiny("bert", "AutoModel")).stdout

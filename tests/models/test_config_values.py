@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import pellucid
+import reference as ref
 from models import tiny
 from models.tiny import refused
 from pellucid import families
@@ -53,6 +55,34 @@ def test_no_value_of_any_key_breaks_more_than_the_config(family: str) -> None:
             except Exception as error:
                 pytest.fail(f"{key}={str(value)[:50]}: {type(error).__name__}: {error}")
     assert time.monotonic() - started < 20
+
+
+def unchecked(family: str) -> list[str]:
+    """Keys whose default says nothing of their kind: a family looks at them by itself."""
+    module = families.find(family).module
+    usual = {key: module.DEFAULTS.get(key) for key in {*module.DEFAULTS, *ref.fixture(family)["config"]}}
+    return sorted(key for key, value in usual.items() if value is None or isinstance(value, (list, dict)))
+
+
+@pytest.mark.parametrize("family", ref.families())
+def test_no_value_breaks_more_than_the_config_of_any_family(family: str) -> None:
+    """As above for the whole registry: some values of each key, drawn by the family's name."""
+    base, chance = ref.fixture(family)["config"], random.Random(family)
+    kind, loose = families.find(base["model_type"]), unchecked(family)
+    task = kind.task(ref.fixture(family)["tasks"][0])
+    for key in sorted({*kind.module.DEFAULTS, *base} - {"model_type"}):
+        wrong = WRONG + [["x"], [None], [{}]]
+        if isinstance(base.get(key), list):
+            wrong += [base[key][:-1], *([each] * len(base[key]) for each in (None, "x", -1, math.nan, [1], {}))]
+        for value in chance.sample(wrong, 8 if key in loose else 2):
+            try:
+                config = kind.config({**base, key: value}, "config.json")
+                spec, _ = kind.spec(config)
+                loading._outline(loading.Model, spec, config, kind.table(config, task), task)
+            except PellucidError as error:
+                assert error.what and error.where and error.next, (key, value)
+            except Exception as error:
+                pytest.fail(f"{key}={str(value)[:50]}: {type(error).__name__}: {error}")
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import pellucid
 from pellucid.nn import linear
 from pellucid.nn.linear import Linear
 
@@ -156,3 +157,15 @@ def test_float64_and_leading_dimensions() -> None:
         assert made(torch.randn(2, 4, 3, dtype=torch.float64)).shape == (2, 4, 5)
         assert layer(5, 3, torch.float32)(torch.randn(2, 4, 3)).shape == (2, 4, 5)
         assert layer(5, 3, torch.float32)(torch.randn(0, 3)).shape == (0, 5)
+
+
+def test_models_made_and_changed_in_inference_mode() -> None:
+    """Torch counts no changes of tensors that are made there: they are multiplied as they are stored."""
+    ids_BT = torch.tensor([[3, 4, 5]])
+    expected = pellucid.AutoModelForCausalLM.from_pretrained()(ids_BT).logits
+    with torch.inference_mode():
+        model = pellucid.AutoModelForCausalLM.from_pretrained()
+        assert torch.allclose(model(ids_BT).logits, expected, atol=1e-4)
+        assert torch.allclose(copy.deepcopy(model)(ids_BT).logits, expected, atol=1e-4)
+        assert torch.allclose(model.double()(ids_BT).logits, expected.double(), atol=1e-4)
+    assert not any(parameter.is_inference() for parameter in pellucid.AutoModel.from_pretrained().parameters())

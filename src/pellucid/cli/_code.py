@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -28,7 +28,10 @@ SMALL = {"vocab": 16, "rows": 16, "hidden": 16, "window": 2}
 WIDTH = {
     "width": 16,
     "memory_width": 16,
+    "out": 16,
 }  # likewise, but for code of a family's own, which may have options of that size
+
+LENDERS = ("kv_from", "source")  # fields that hold the number of an earlier layer
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,28 @@ def small(part: Any, sizes: Mapping[str, int]) -> Any:
             if f.name in sizes and type(value) is int:
                 changed[f.name] = sizes[f.name]
             elif f.name == "blocks":
-                changed[f.name] = tuple(small(block, sizes) for block in dict.fromkeys(value))
+                changed[f.name] = distinct(value, sizes)
             else:
                 changed[f.name] = None if f.name == "depth" else small(value, sizes)
         return replace(part, **changed)
     if isinstance(part, Mapping):
         return {key: small(value, sizes) for key, value in part.items()}
     return part
+
+
+def distinct(blocks: Sequence[Any], sizes: Mapping[str, int]) -> tuple[Any, ...]:
+    """Equal blocks once, and those whose keys or choice they take, at their new places."""
+    lenders = {block: lender(block) for block in blocks}
+    kept = sorted({*(blocks.index(block) for block in lenders), *(i for i in lenders.values() if i is not None)})
+    places = [lenders[blocks[i]] for i in kept]
+    moved = [{} if place is None else dict.fromkeys(LENDERS, kept.index(place)) for place in places]
+    return tuple(small(blocks[i], {**sizes, **change}) for i, change in zip(kept, moved))
+
+
+def lender(block: Any) -> int | None:
+    """The earlier layer that a block reads from."""
+    found = (getattr(part, name, None) for part in walk(block) for name in LENDERS)
+    return next((i for i in found if type(i) is int), None)
 
 
 def exercise(model: Model) -> None:

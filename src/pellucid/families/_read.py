@@ -59,6 +59,14 @@ def grouped_heads(c: Config) -> tuple[int, int, int]:
     return heads, kv_heads, head_dim
 
 
+def numbered(c: Config, key: str) -> list[int] | None:
+    """A key that lists layers by their numbers; None where it is absent."""
+    found = c.get(key)
+    if found is not None and not (isinstance(found, list) and all(type(i) is int for i in found)):
+        raise ConfigError(f"{key}={found!r} is no list of layers", where=c.where, next="correct config.json")
+    return found
+
+
 # ------------------------------------------------------------------------------------------------ rotary positions
 
 # Other names of a kind; "mrope" says only that positions have several axes.

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._read import numbered
 from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA2, mamba2
 from pellucid.spec import Block, PreNorm, Spec
 from pellucid.weights.table import Entry
@@ -25,7 +26,7 @@ WEIGHTS: dict[str, Entry] = JAMBA | {
 
 
 def spec(c: Config) -> Spec:
-    attn, mamba, full = attention(c), mamba2(c), c.get("attn_layer_indices") or []
+    attn, mamba, full = attention(c), mamba2(c), numbered(c, "attn_layer_indices") or []
     mlp, order = gated(c, bias=c.mlp_bias), PreNorm(norm=rms(c))
     layers = range(c.layers("num_hidden_layers"))
     return decoder(c, "bamba", [Block(attn=attn if i in full else mamba, mlp=mlp, order=order) for i in layers])

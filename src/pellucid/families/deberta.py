@@ -63,7 +63,7 @@ def disentangled(c: Config, *, biases: str, pos_k_bias: bool, shared: bool) -> C
     """The attention of every layer."""
     (heads, head_dim), kinds = head_size(c), c.pos_att_type or []
     kinds = [kind.strip() for kind in kinds.lower().split("|")] if isinstance(kinds, str) else kinds
-    if {*kinds} - {"c2p", "p2c"}:
+    if not isinstance(kinds, list) or not all(kind in ("c2p", "p2c") for kind in kinds):
         raise ConfigError(f"pos_att_type={kinds!r}", where=c.where, next="known are c2p and p2c")
     options = (
         ("heads", heads), ("head_dim", head_dim), ("parts", 1 + len(kinds)), ("biases", biases), ("shared", shared),

@@ -39,11 +39,14 @@ def sources(c: Config, layers: int) -> list[int | None]:
     """The layer whose choice each layer takes; None where it makes its own."""
     kinds, pattern = c.indexer_types, c.index_topk_pattern
     every, first = max(c.number("index_topk_freq"), 1), c.number("index_skip_topk_offset")
-    if kinds is None and pattern is not None:  # "FSSF" or a list
-        kinds = [{"F": "full", "S": "shared"}.get(kind, kind) for kind in pattern]
+    if kinds is None and isinstance(pattern, (str, list)):  # "FSSF" or a list
+        kinds = [{"F": "full", "S": "shared"}.get(str(kind), kind) for kind in pattern]
+    elif kinds is None:
+        kinds = pattern
     if kinds is None:
         kinds = ["shared" if max(i - first + 1, 0) % every else "full" for i in range(layers)]
-    if len(kinds) != layers or kinds[0] != "full" or not all(kind in ("full", "shared") for kind in kinds):
+    right = isinstance(kinds, list) and all(kind in ("full", "shared") for kind in kinds)
+    if not right or len(kinds) != layers or kinds[0] != "full":
         what = f"indexer_types={kinds} for {layers} layers"
         raise ConfigError(what, where=c.where, next="give 'full' or 'shared' for each, 'full' for the first")
     full = [i for i, kind in enumerate(kinds) if kind == "full"]

@@ -38,7 +38,11 @@ def spec(c: Config) -> Spec:
     attn = attention(c, rope=None, qk_norm=QkNorm(norm=norm), gate=gate)
     layers = windows(c, attn, ropes=ropes)
     heads = c.num_attention_heads_per_layer or [attn.heads] * len(layers)
-    if not isinstance(heads, list) or len(heads) != len(layers) or any(h % attn.kv_heads for h in heads):
+    if (
+        not isinstance(heads, list)
+        or len(heads) != len(layers)
+        or any(type(h) is not int or h < 1 or h % attn.kv_heads for h in heads)
+    ):
         what = f"num_attention_heads_per_layer={heads} for {len(layers)} layers, {attn.kv_heads} key heads"
         raise ConfigError(what, where=c.where, next="give a multiple of num_key_value_heads for each")
     router = Router(

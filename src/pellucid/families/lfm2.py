@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import HEAD_WEIGHTS, attention, classes, decoder, layer_types
+from pellucid.families._read import numbered
 from pellucid.families._recurrent import SHORTCONV
 from pellucid.spec import Block, Mixer, Mlp, PreNorm, QkNorm, RmsNorm, ShortConv, Spec
 from pellucid.weights.table import Entry
@@ -38,7 +39,7 @@ WEIGHTS: dict[str, Entry] = HEAD_WEIGHTS | {
 
 
 def spec(c: Config) -> Spec:
-    norm, full = RmsNorm(eps=c.number("norm_eps", float)), c.get("full_attn_idxs")
+    norm, full = RmsNorm(eps=c.number("norm_eps", float)), numbered(c, "full_attn_idxs")
     kinds: dict[str, Mixer] = {
         "full_attention": attention(c, qk_norm=QkNorm(norm=norm)),
         "conv": ShortConv(kernel=c.size("conv_L_cache"), bias=c.conv_bias),
@@ -50,7 +51,11 @@ def spec(c: Config) -> Spec:
 
 def hidden(c: Config) -> int:
     """The MLP's width: two thirds of what the file says, rounded up, unless it says that this has been done."""
-    size, times, multiple = c.size("intermediate_size"), c.block_ffn_dim_multiplier, c.size("block_multiple_of")
+    size, times, multiple = (
+        c.size("intermediate_size"),
+        c.number("block_ffn_dim_multiplier", float, null=None, most=1e3),
+        c.size("block_multiple_of"),
+    )
     if not c.block_auto_adjust_ff_dim:
         return int(size)
     size = 2 * size // 3

@@ -43,6 +43,8 @@ def kinds(c: Config) -> list[str]:
     given, letters = c.get("layers_block_type"), c.get("hybrid_override_pattern")
     if given is None:
         given = [LETTERS.get(letter, letter) for letter in str(letters or "".join(LETTERS))]
+    if not isinstance(given, list):
+        raise ConfigError(f"layers_block_type={given!r} is no list", where=c.where, next="correct config.json")
     named = [OLD_TYPES.get(str(kind), str(kind)) for kind in given]
     if not set(named) <= {*LETTERS.values()}:
         raise ConfigError(f"blocks {named}", where=c.where, next=f"known: {', '.join(LETTERS.values())}")

@@ -68,7 +68,7 @@ def spec(c: Config) -> Spec:
         ("hidden_dropout", c.share("hidden_dropout_prob")),
     )  # fmt: skip
     block = Custom(path="pellucid.families.mobilebert.bottleneck:Bottleneck", options=options)
-    embed = embedding(c, width=size, norm=plain, projection=Projection(first=True, neighbours=int(c.trigram_input)))
+    embed = embedding(c, width=size, norm=plain, projection=Projection(first=True, neighbours=int(bool(c.trigram_input))))
     lm = replace(lm_head(c), beside=width - size)
     pooler = Pooling(act="tanh" if c.classifier_activation else None)
     blocks = [block] * c.layers("num_hidden_layers")
