@@ -49,6 +49,7 @@ GENERATION = frozenset(
 # Nobody has published more; a file that asks for more is broken or hostile, and is refused before it costs memory.
 MOST_SIZE = 10**8
 MOST_LAYERS = 4096
+MOST_EXPERTS = 2**16  # of all layers together; Switch-C has 2**15
 MOST_NUMBER = 1e30
 PROBLEMS = (None, "regression", "single_label_classification", "multi_label_classification")
 _NEEDED = object()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pellucid import hub
 
@@ -104,3 +106,11 @@ def test_buffers_are_set_aside_and_further_heads_are_found(call, tiny, tmp_path)
     code, report = found(call, tmp_path)
     assert code == 0 and sum("1 set aside" in one["what"] for one in report["findings"]) == 1
     assert {*report["trained"]} >= {"AutoModelForMaskedLM", "AutoModelForPreTraining"}
+
+
+def test_whole_numbers_where_a_parameter_should_be(call, folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"] = tensors["model.layers.2.mlp.up_proj.weight"].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors")
+    result = call("check", folder)
+    assert result.exit_code == 1 and "model.layers.2.mlp.up_proj.weight holds whole numbers (I8)" in result.stdout

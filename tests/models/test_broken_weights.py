@@ -235,3 +235,13 @@ def test_a_file_and_an_empty_folder_are_no_model(tmp_path: Path) -> None:
             AutoModel.from_pretrained(tmp_path, subfolder=outside)
     tiny.make("llama").save_pretrained(tmp_path / "deeper")
     assert AutoModel.from_pretrained(tmp_path, subfolder="deeper").report.other_heads == ["lm_head.weight"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool], ids=str)
+def test_whole_numbers_are_no_parameters(tmp_path: Path, dtype: torch.dtype) -> None:
+    """One quantized matrix among ordinary ones, whose scales went missing, would be a wrong answer that looks right."""
+    model = tiny.make("llama")
+    tensors = tiny.tensors_of(model)
+    tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"].to(dtype)
+    with refused(WeightsError, "model.layers.1.mlp.up_proj.weight holds whole numbers"):
+        AutoModelForCausalLM.from_pretrained(tiny.folder_of(tmp_path, tensors, tiny.keys("llama")))

@@ -85,6 +85,19 @@ def test_no_value_breaks_more_than_the_config_of_any_family(family: str) -> None
                 pytest.fail(f"{key}={str(value)[:50]}: {type(error).__name__}: {error}")
 
 
+@pytest.mark.parametrize(
+    "family, key",
+    [("mixtral", "num_local_experts"), ("beam", "num_experts"), ("minimax", "num_local_experts"),
+     ("funnel", "num_decoder_layers"), ("mobilebert", "num_feedforward_networks"), ("gpt_bigcode", "n_head")],
+)  # fmt: skip
+def test_modules_that_nobody_could_make(family: str, key: str) -> None:
+    """Each expert is a module: so many are refused before the first is made."""
+    started = time.monotonic()
+    with refused(ConfigError):
+        outline(family, {**ref.fixture(family)["config"], key: 10**7})
+    assert time.monotonic() - started < 2
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("value", ["7", -3, 1.5, 10**30, math.nan, None, True, {}, [3]], ids=str)
 def test_sizes_that_are_no_sizes_are_refused_by_name(family: str, value: Any) -> None:

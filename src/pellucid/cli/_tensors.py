@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pellucid.cli._folder import Known, parameters, size_text
-from pellucid.models.loading import DTYPES, HEADS, choose_dtype
+from pellucid.models.loading import DTYPES, HEADS, choose_dtype, whole
 from pellucid.models.model import Model, Report
 from pellucid.spec import Attention, Block, LatentAttention, Task
 from pellucid.weights.source import Weights
@@ -99,6 +99,8 @@ def place_all(weights: Weights, table: Table, model: Expected) -> Placed:
             placed.filled.update(place.slots)
             if (there := weights.entry(name).shape) != (wanted := place.shape(shapes)):
                 placed.misfits.append(f"{name} is {list(there)}, the config wants {list(wanted)}")
+            elif whole(kind := weights.entry(name).dtype):
+                placed.misfits.append(f"{name} holds whole numbers ({kind})")
     for tied, owner in model.ties.items():
         if {tied, owner} & placed.filled:
             placed.filled |= {tied, owner}
@@ -113,7 +115,7 @@ def look_at_tensors(found: Findings, known: Known, weights: Weights) -> None:
     table = known.family.table(known.config, known.task)
     troubles = {
         "without a place in this model": own.homeless,
-        "of another shape": own.misfits,
+        "of another shape or kind": own.misfits,
         "not in the files": file_names([slot for slot in models[None].body() if slot not in own.filled], table),
     }
     for trouble, names in troubles.items():

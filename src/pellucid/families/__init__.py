@@ -15,8 +15,9 @@ ALIASES, IGNORED, BASE and HEADS may be left out. The directory is the registry:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,9 +25,9 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any, cast
 
-from pellucid.config import Config, read_json
+from pellucid.config import MOST_EXPERTS, Config, read_json
 from pellucid.errors import ConfigError, Unsupported, nearest
-from pellucid.spec import Spec, Task
+from pellucid.spec import Moe, Spec, Task
 from pellucid.weights.table import Entry, Table
 
 # Model types with a hyphen, whose modules have an underscore.
@@ -90,8 +91,22 @@ class Family:
         fresh = config.copy()
         fresh.check()
         spec = cast(Spec, self.module.spec(fresh))
+        if (experts := experts_in((spec.encoder, spec.stack))) > MOST_EXPERTS:  # each is a module of its own
+            what = f"{experts} experts in all layers, more than {MOST_EXPERTS}"
+            raise ConfigError(what, where=config.where, next="correct config.json")
         heads = {task: head for task, head in spec.heads.items() if task in self.classes}
         return replace(spec, family=self.name, heads=heads), fresh.close(self.ignored)
+
+
+def experts_in(part: object) -> int:
+    """How many experts there are in all layers of a spec."""
+    if isinstance(part, Moe):
+        return part.experts
+    if isinstance(part, tuple):
+        return sum(times * experts_in(each) for each, times in Counter(part).items())  # equal blocks once
+    if is_dataclass(part):
+        return sum(experts_in(getattr(part, f.name)) for f in fields(part))
+    return 0
 
 
 def names() -> list[str]:

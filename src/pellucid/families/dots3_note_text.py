@@ -55,8 +55,11 @@ def spec(c: Config) -> Spec:
     if by_layer is None:  # released files call the layers with an indexer full
         types = ["indexed_attention" if kind == "full_attention" else kind for kind in types]
     shapes = [shape(c, by_layer, i, kind) for i, kind in enumerate(types)]
-    sections = (c.rope_parameters or {}).values()  # newer files say which share of a head turns
-    wide = any(isinstance(one, dict) and "partial_rotary_factor" in one for one in sections)
+    sections = c.section("rope_parameters")  # newer files say which share of a head turns
+    wide = any(
+        isinstance(one, dict) and "partial_rotary_factor" in one
+        for one in (sections.given().values() if sections else ())
+    )
     dims = {kind: own["head_dim"] if wide else own["qk_rope_head_dim"] for kind, own in zip(types, shapes)}
     ropes = read_ropes(c, dims, types=sorted({*types}), interleaved=True)
     order, dense = PreNorm(norm=rms(c)), gated(c)

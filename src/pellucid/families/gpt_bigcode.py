@@ -51,7 +51,7 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
 
 def spec(c: Config) -> Spec:
     width, heads, norm = c.size("n_embd"), c.size("n_head"), layer_norm(c, "layer_norm_epsilon")
-    scale = (width // heads) ** -0.5 if c.scale_attn_weights else 1.0
+    scale = max(width // heads, 1) ** -0.5 if c.scale_attn_weights else 1.0
     attn = replace(attention(c, rope=None, scale=scale, biases="qkvo"), kv_heads=1 if c.multi_query else heads)
     hidden = c.size("n_inner", null=4 * width)
     mlp = Mlp(hidden=hidden, act=activation(c.activation_function, c), gated=False, bias=True)

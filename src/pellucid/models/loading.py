@@ -276,7 +276,10 @@ def _shape_fits(
 ) -> bool:
     """Whether a file tensor has the shape that its slots add up to."""
     expected = place.shape({slot: slots[slot].shape for slot in place.slots})
-    found = tuple(weights.entry(place.name).shape)
+    found, kind = tuple(weights.entry(place.name).shape), weights.entry(place.name).dtype
+    if found == expected and whole(kind):
+        what = f"{place.name} holds whole numbers ({kind}), and a parameter none"
+        raise WeightsError(what, where=weights.file_of(place.name), next="load the unquantized checkpoint")
     if found == expected:
         return True
     if ignore_mismatched and place.slots[0].split(".")[0] in HEADS:
@@ -287,6 +290,11 @@ def _shape_fits(
         where=weights.file_of(place.name),
         next="correct config.json; for a new head of another size pass ignore_mismatched_sizes=True",
     )
+
+
+def whole(kind: str) -> bool:
+    """Whether a file's dtype is one of whole numbers: parts of a quantized matrix, but no parameter."""
+    return kind[0] in "IU" or kind == "BOOL"
 
 
 def _refuse_homeless(names: list[str], model: Model, weights: Weights) -> None:

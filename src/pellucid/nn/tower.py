@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn import attention
 from pellucid.nn.bias import score_bias
 from pellucid.nn.block import Block
 from pellucid.nn.custom import custom
@@ -32,7 +33,9 @@ class Tower(Tapped):
         self.out = Linear(stack.width, stack.out, bias=False) if stack.out else None
         for spec in stack.blocks:
             if isinstance(spec, BlockSpec) and isinstance(spec.attn, Attention) and spec.attn.kv_from is not None:
-                setattr(self.get_submodule(f"blocks.{spec.attn.kv_from}.attn"), "lends", True)
+                lender = self.get_submodule(f"blocks.{spec.attn.kv_from}.attn")
+                assert isinstance(lender, attention.Attention)
+                lender.lends = True
 
     def run(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None = None) -> Tensor:
         """Token vectors to the final hidden states, [N, D] both."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pellucid.config import Config
+from pellucid.config import MOST_LAYERS, Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import classes
 from pellucid.families._read import activation
@@ -110,7 +110,7 @@ def spec(c: Config) -> Spec:
     embed = Embed(vocab=c.size("vocab_size"), norm=norm, dropout=dropout)
     stack = Stack(
         width=width, embed=embed, blocks=(), norm=None, inputs=("token_type_ids",),
-        body=body(c.number("num_decoder_layers")),
+        body=body(c.number("num_decoder_layers", most=MOST_LAYERS)),
     )  # fmt: skip
     short = replace(stack, body=body(None))
     hidden = Dense(act="tanh", drop_first=False)

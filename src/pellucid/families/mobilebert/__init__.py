@@ -28,7 +28,7 @@ BASE = "mobilebert."
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     layer, block = "mobilebert.encoder.layer.{i}", "blocks.{i}"
-    last = c.size("num_feedforward_networks") - 1
+    last = c.layers("num_feedforward_networks") - 1
     found: dict[str, Entry] = {
         "mobilebert.embeddings.embedding_transformation.{p}": "embed.project.{p}",
         "cls.predictions.dense.weight": Transposed("lm_head.beside.weight"),
@@ -68,7 +68,8 @@ def spec(c: Config) -> Spec:
         ("hidden_dropout", c.share("hidden_dropout_prob")),
     )  # fmt: skip
     block = Custom(path="pellucid.families.mobilebert.bottleneck:Bottleneck", options=options)
-    embed = embedding(c, width=size, norm=plain, projection=Projection(first=True, neighbours=int(bool(c.trigram_input))))
+    joins = Projection(first=True, neighbours=int(bool(c.trigram_input)))
+    embed = embedding(c, width=size, norm=plain, projection=joins)
     lm = replace(lm_head(c), beside=width - size)
     pooler = Pooling(act="tanh" if c.classifier_activation else None)
     blocks = [block] * c.layers("num_hidden_layers")

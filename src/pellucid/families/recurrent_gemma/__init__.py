@@ -57,7 +57,12 @@ def spec(c: Config) -> Spec:
         biases="qkvo" if c.attention_bias else "o",
     )  # fmt: skip
     kinds: dict[str, Mixer] = {"recurrent": lru, "attention": attn}
-    if not isinstance(types, (list, tuple)) or not types or not {*types} <= {*kinds} or inner % heads:
+    if (
+        not isinstance(types, (list, tuple))
+        or not types
+        or not all(kind in [*kinds] for kind in types)
+        or inner % heads
+    ):
         what = f"block_types={types} and {heads} heads for {inner} channels"
         raise ConfigError(what, where=c.where, next=f"known types: {', '.join(kinds)}")
     blocks = [Block(attn=kinds[types[i % len(types)]], mlp=mlp, order=PreNorm(norm=norm)) for i in range(layers)]
