@@ -27,6 +27,7 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE)]
 import reference as ref  # noqa: E402  # of the tests
 from compare import RECORDS, commit, machine  # noqa: E402
 
+WHAT = "registry, width 512, 4 layers"
 WIDTH, LAYERS, PROMPT, SHORT, NEW = 512, 4, 256, 16, 32
 LARGE: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim", "word_embed_proj_dim"), WIDTH),
@@ -130,28 +131,41 @@ def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> t
     return figures, *results
 
 
-def markdown(results: dict[str, dict[str, Any]], record: dict[str, Any]) -> str:
-    """The table of docs/speed.md."""
-    on = record["machine"]
+def markdown(records: list[dict[str, Any]]) -> str:
+    """The table of docs/speed.md: the newest figures of each type in these records."""
+    newest = {name: (record, found) for record in records for name, found in record["figures"].items()}
+    on, commits = records[-1]["machine"], sorted({record["commit"] for record, _ in newest.values()})
     lines = [
         "# Speed of every family",
         "",
-        f"Made by `{record['command']}` in {record['seconds']} s",
-        f"({record['date']}, commit {record['commit']}, {on['cpu']}, {on['cores']} cores,",
-        f"torch {on['torch']}, transformers {on['transformers']}). Width {WIDTH}, {LAYERS} layers, {record['dtype']},",
-        f"batch 1: one forward of {PROMPT} tokens, and {NEW} greedy tokens behind a prompt of {SHORT}. A ratio is our",
-        "time over the reference's, median of the pairs (least to most); below 1 is faster.",
+        "Made by `python benchmarks/registry.py --record --markdown docs/speed.md`",
+        f"({records[-1]['date']}, commit {', '.join(commits)}; {on['cpu']}, {on['cores']} cores,",
+        f"torch {on['torch']}, transformers {on['transformers']}).",
+        f"Width {WIDTH}, {LAYERS} layers, {records[-1]['dtype']}, batch 1: one forward of {PROMPT} tokens, and {NEW}",
+        f"greedy tokens behind a prompt of {SHORT}. A ratio is our time over the reference's, median of the pairs",
+        "(least to most); below 1 is faster. benchmarks/records.jsonl has command, threads and rounds of each run.",
         "",
         "| type | forward, ms | ratio | decode, ms | ratio | logits apart |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, found in results.items():
+    for name, (_, found) in sorted(newest.items()):
         cells = []
         for part in ("forward", "decode"):
             one = found.get(part)
             cells += [f"{one['ours_ms']}", f"{one['ratio']} ({one['min']} to {one['max']})"] if one else ["", ""]
         lines.append(f"| {name} | {' | '.join(cells)} | {found['apart']:.0e} |")
+    for part in ("forward", "decode"):
+        ratios = sorted(found[part]["ratio"] for _, found in newest.values() if part in found)
+        slower = sum(ratio > 1 for ratio in ratios)
+        middle = statistics.median(ratios)
+        lines.append(f"\n{part}: median ratio {middle:.2f} over {len(ratios)} types; above 1 in {slower}.")
     return "\n".join(lines) + "\n"
+
+
+def recorded(dtype: str) -> list[dict[str, Any]]:
+    """Earlier runs of this benchmark, oldest first."""
+    found = [json.loads(line) for line in RECORDS.read_text().splitlines()]
+    return [one for one in found if one["what"] == WHAT and one["dtype"] == dtype]
 
 
 def main() -> None:
@@ -180,16 +194,17 @@ def main() -> None:
     elapsed = round(time.perf_counter() - start)
     print(f"{len(results)} families in {elapsed} s; failed: {', '.join(failed) or 'none'}")
     record = {
-        "date": time.strftime("%Y-%m-%d"), "what": "registry, width 512, 4 layers", "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"), "what": WHAT, "commit": commit(),
         "command": "python " + " ".join(["benchmarks/registry.py", *sys.argv[1:]]), "rounds": args.rounds,
-        "dtype": args.dtype, "machine": machine(), "seconds": elapsed, "figures": results, "failed": failed,
+        "dtype": args.dtype, "machine": machine(), "threads": torch.get_num_threads(), "seconds": elapsed,
+        "figures": results, "failed": failed,
         "checked": {"largest distance of logits": max((found["apart"] for found in results.values()), default=None)},
     }  # fmt: skip
     if args.record:
         with RECORDS.open("a") as file:
             file.write(json.dumps(record) + "\n")
     if args.markdown:
-        args.markdown.write_text(markdown(results, record))
+        args.markdown.write_text(markdown([*recorded(args.dtype), record]))
 
 
 def quiet_reference() -> None:
