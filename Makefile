@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m
 PIP    := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test contract check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready                 ## a story, streaming, and the same story as it must come out
@@ -14,6 +14,9 @@ demo: $(VENV)/.ready                 ## a story, streaming, and the same story a
 
 test: check                          ## lint, layers, types and tests: what CI runs
 	@$(RUN) pytest -n 2 --dist loadgroup
+
+contract: $(VENV)/.tested            ## every check of every variant of every family; CI takes the plain configs
+	@PELLUCID_CONTRACT=full $(RUN) pytest -n 2 --dist loadgroup tests/parity tests/contracts
 
 check: $(VENV)/.tested               ## lint, layers and types
 	@$(RUN) ruff check src tests benchmarks

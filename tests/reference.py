@@ -28,6 +28,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -104,6 +105,11 @@ def cases(*, variants: bool = True, tasks: bool = True) -> list[Case]:
             if tasks or "task" not in changes:
                 found.append(case(family, name, changes.get("task", data["tasks"][0])))
     return found
+
+
+def sampled(found: list[Case]) -> list[Case]:
+    """The plain configs among some cases, for checks that cost much; all of them in `make contract`."""
+    return found if os.environ.get("PELLUCID_CONTRACT") == "full" else [one for one in found if not one.variant]
 
 
 def case(family: str, variant: str, task: str | None) -> Case:

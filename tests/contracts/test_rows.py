@@ -57,7 +57,7 @@ def test_a_prompt_in_pieces_is_one_pass(case: ref.Case, checkpoints: Path) -> No
     assert ref.distance(torch.cat(pieces, 1), whole) < 2e-6
 
 
-@pytest.mark.parametrize("case", DECODERS, ids=ids)
+@pytest.mark.parametrize("case", ref.sampled(DECODERS), ids=ids)
 def test_a_ragged_cache_goes_on(case: ref.Case, checkpoints: Path) -> None:
     """Rows of different length, then more tokens for both: each is its own one pass."""
     model, _ = ref.pair(case, checkpoints)
@@ -74,7 +74,7 @@ def test_a_ragged_cache_goes_on(case: ref.Case, checkpoints: Path) -> None:
             assert ref.distance(last[row], alone) < 2e-6
 
 
-@pytest.mark.parametrize("case", DECODERS, ids=ids)
+@pytest.mark.parametrize("case", ref.sampled(DECODERS), ids=ids)
 def test_forks_trims_and_choices_of_rows(case: ref.Case, checkpoints: Path) -> None:
     """A row goes on from where it was cut, and its copy with it; a recurrence cannot be cut, and says so."""
     model, _ = ref.pair(case, checkpoints)
@@ -93,7 +93,7 @@ def test_forks_trims_and_choices_of_rows(case: ref.Case, checkpoints: Path) -> N
     assert ref.distance(again, whole) < 2e-6
 
 
-@pytest.mark.parametrize("case", DECODERS + SEQ2SEQ, ids=ids)
+@pytest.mark.parametrize("case", ref.sampled(DECODERS + SEQ2SEQ), ids=ids)
 def test_generation_does_not_depend_on_company(case: ref.Case, checkpoints: Path) -> None:
     """Lists of different lengths, left- and right-padded tensors, and each prompt alone: the same ids."""
     model, _ = ref.pair(case, checkpoints)
