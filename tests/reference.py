@@ -107,9 +107,14 @@ def cases(*, variants: bool = True, tasks: bool = True) -> list[Case]:
     return found
 
 
+def full() -> bool:
+    """Whether every check of every variant runs: `make contract`."""
+    return os.environ.get("PELLUCID_CONTRACT") == "full"
+
+
 def sampled(found: list[Case]) -> list[Case]:
-    """The plain configs among some cases, for checks that cost much; all of them in `make contract`."""
-    return found if os.environ.get("PELLUCID_CONTRACT") == "full" else [one for one in found if not one.variant]
+    """The plain configs among some cases, for checks that cost much; all of them in the full contract."""
+    return found if full() else [one for one in found if not one.variant]
 
 
 def case(family: str, variant: str, task: str | None) -> Case:

@@ -142,11 +142,13 @@ def test_saving_gives_the_same_file_back(case: ref.Case, checkpoints: Path, tmp_
 
 
 def mutations() -> list[Any]:
+    """Every key in the full contract; otherwise every third, and which changes from family to family."""
+    every = 1 if ref.full() else 3
     return [
         pytest.param(case, key, id=f"{case.family} · {key}")
         for case in MODELS
         if not case.variant
-        for key in case.fixture.get("mutations", ())
+        for key in sorted(case.fixture.get("mutations", ()))[len(case.family) % every :: every]
     ]
 
 
