@@ -112,12 +112,14 @@ class Batch:
 
     def scatter(self, pieces: Sequence[Tensor]) -> Tensor:
         """The inverse: one [B, T, ...] for each of `groups()`, packed in the batch's order."""
-        if len(pieces) == 1:
-            return pieces[0].flatten(0, 1)
+        return pieces[0].flatten(0, 1) if len(pieces) == 1 else torch.cat(self.in_order(pieces))
+
+    def in_order(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """One [B, ...] for each of `groups()`, by sequence in the batch's order."""
         rows: dict[int, Tensor] = {}
         for group, piece in zip(self.groups(), pieces):
             rows.update(zip(group, piece))
-        return torch.cat([rows[i] for i in range(len(rows))])
+        return [rows[i] for i in range(len(rows))]
 
     def finish(self) -> None:
         """Moves the cache on, when every layer has run."""

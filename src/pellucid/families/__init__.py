@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -109,17 +110,22 @@ def experts_in(part: object) -> int:
     return 0
 
 
-def names() -> list[str]:
-    """Every `model_type` there is a family for."""
+@cache
+def built_in() -> frozenset[str]:
+    """Every `model_type` of this package."""
     hyphens = {name.replace("-", "_"): name for name in HYPHENS}
     own = [hyphens.get(module.name, module.name) for module in iter_modules(__path__) if module.name[0] != "_"]
-    outside = [point.name for point in entry_points(group="pellucid.families")]
-    return sorted({*own, *SAME_AS, *outside})
+    return frozenset({*own, *SAME_AS})
+
+
+def names() -> list[str]:
+    """Every `model_type` there is a family for."""
+    return sorted(built_in().union(point.name for point in entry_points(group="pellucid.families")))
 
 
 def knows(model_type: object) -> bool:
     """Whether there is a family for a `model_type`, as files spell it."""
-    return isinstance(model_type, str) and model_type in names()
+    return isinstance(model_type, str) and (model_type in built_in() or model_type in names())
 
 
 def find(model_type: object, where: object = "config.json") -> Family:
@@ -128,19 +134,18 @@ def find(model_type: object, where: object = "config.json") -> Family:
     Raises:
         ConfigError: there is none; names the nearest.
     """
-    if not isinstance(model_type, str) or not knows(model_type):
-        known = names()
-        what = f"no family for model_type={model_type!r}" if model_type else "config.json names no model_type"
-        near = nearest(str(model_type), known)
-        raise ConfigError(
-            what,
-            where=where,
-            next=near or f"this version knows {', '.join(known)}; see docs/adding-a-family.md",
-        )
-    for point in entry_points(group="pellucid.families", name=model_type):
-        return Family(model_type, point.load())
-    name = SAME_AS.get(model_type, model_type).replace("-", "_")
-    return Family(model_type, import_module(f"pellucid.families.{name}"))
+    if isinstance(model_type, str) and model_type:
+        for point in entry_points(group="pellucid.families", name=model_type):
+            return Family(model_type, point.load())
+        if model_type in built_in():
+            module = SAME_AS.get(model_type, model_type).replace("-", "_")
+            return Family(model_type, import_module(f"pellucid.families.{module}"))
+    known = names()
+    raise ConfigError(
+        f"no family for model_type={model_type!r}" if model_type else "config.json names no model_type",
+        where=where,
+        next=nearest(str(model_type), known) or f"this version knows {', '.join(known)}; see docs/adding-a-family.md",
+    )
 
 
 def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Family]:

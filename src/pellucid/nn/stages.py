@@ -17,9 +17,4 @@ def flatly(f: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
 
 def aligned(batch: Batch, pieces: Sequence[Tensor]) -> Tensor:
     """One [B, T, ...] for each of the batch's groups, to [B, T, ...] in the batch's order, with zeros behind."""
-    if len(pieces) == 1:
-        return pieces[0]
-    rows: dict[int, Tensor] = {}
-    for group, piece in zip(batch.groups(), pieces):
-        rows.update(zip(group, piece))
-    return pad_sequence([rows[i] for i in range(len(rows))], batch_first=True)
+    return pieces[0] if len(pieces) == 1 else pad_sequence(batch.in_order(pieces), batch_first=True)

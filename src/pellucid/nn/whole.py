@@ -98,12 +98,12 @@ class WholeAttention(Tapped):
     def through_pattern(self, wholes: list[Whole], batch: Batch, bias: nn.Module | None) -> list[Tensor]:
         """The mixtures by way of one pattern for all sequences, in the batch's order."""
         most = max(batch.lengths)
-        rows: dict[int, Tensor] = {}
+        shares = []
         for whole in wholes:
             share_BHTT = self.shares(whole, batch, bias)
             spare = most - share_BHTT.shape[-1]
-            rows.update(zip(whole.members, F.pad(share_BHTT, (0, spare, 0, spare))))
-        padded = torch.stack([rows[i] for i in range(len(rows))])
+            shares.append(F.pad(share_BHTT, (0, spare, 0, spare)))
+        padded = torch.stack(batch.in_order(shares))
         all_BHTT = self.tap("pattern", padded.to(wholes[0].v_BTHK.dtype))
         return [
             self.weighted(all_BHTT[whole.members, :, : whole.x_BTD.shape[1], : whole.x_BTD.shape[1]], whole, batch)
