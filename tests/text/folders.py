@@ -2,7 +2,7 @@
 
 `files` names vocabulary files below tests/data/tokenizers, or, where they are too large to copy, below the
 sibling folder shared/data of the repository. `spm` names the sentencepiece file whose ids are the truth;
-`reference_differs` says where the reference library departs from it (see pellucid/text/convert.py):
+`reference_differs` says where the reference library departs from it (see pellucid/text/formats/sentencepiece.py):
 "spaces" for a text that begins with a space or has two in a row, "everywhere" for every text.
 """
 

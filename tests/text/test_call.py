@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import ArgumentError, InputError, TokenizerError, Unsupported
-from pellucid.text import spm
+from pellucid.text.formats import spm
 from pellucid.text.tokenizer import Tokenizer
 
 
