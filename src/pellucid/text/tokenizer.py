@@ -24,7 +24,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, nearest, strict
-from pellucid.text import convert, loading
+from pellucid.text import convert, fingerprint, loading
 from pellucid.text.classes import ROLES
 from pellucid.text.encoding import BatchEncoding
 from pellucid.text.loading import CONFIG, UNLIMITED
@@ -170,23 +170,30 @@ class Tokenizer:
         truncation_side: str | None = None,
         clean_up_tokenization_spaces: bool | None = None,
         chat_template: str | None = None,
+        check_fingerprint: bool = True,
     ) -> Tokenizer:
         """The tokenizer in `folder`. Arguments that are not None win over tokenizer_config.json.
 
+        Args:
+            check_fingerprint: compare it with the fingerprint that was saved beside it, if there is one.
+
         Raises:
-            TokenizerError: files are missing, broken, or contradict each other.
+            TokenizerError: files are missing, broken, contradict each other, or are not those that were saved there.
         """
         asked = {name: value for name, value in locals().items() if name in OVERRIDES and value is not None}
         try:
-            return loading.load(cls, Path(folder), asked, OVERRIDES)
+            tokenizer = loading.load(cls, Path(folder), asked, OVERRIDES)
         except PellucidError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as e:
             raise TokenizerError(f"a value of the wrong kind: {e}", where=Path(folder) / CONFIG) from e
+        if check_fingerprint:
+            fingerprint.verify(tokenizer, Path(folder), asked)
+        return tokenizer
 
     @strict
     def save_pretrained(self, save_directory: Path | str) -> tuple[str, ...]:
-        """tokenizer.json, its two configuration files and the chat template; the paths written."""
+        """tokenizer.json, its two configuration files, the chat template and a fingerprint; the paths written."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         special: dict[str, Any] = dict(self.special_tokens_map)
@@ -213,7 +220,8 @@ class Tokenizer:
             files[CONFIG] = _json(config | {"chat_template": named})
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        return tuple(str(folder / name) for name in files)
+        fingerprint.write(fingerprint.take(self, folder), folder)
+        return tuple(str(folder / name) for name in (*files, fingerprint.FILE))
 
     # ---- text to ids --------------------------------------------------------------------------------------
 
@@ -616,7 +624,7 @@ class Tokenizer:
         return added
 
 
-OVERRIDES = frozenset(inspect.signature(Tokenizer.from_folder).parameters) - {"folder"}
+OVERRIDES = frozenset(inspect.signature(Tokenizer.from_folder).parameters) - {"folder", "check_fingerprint"}
 # What tokenizer.json holds once it is written; repeated in tokenizer_config.json it could only contradict it.
 BAKED_IN = {
     "add_bos_token",
