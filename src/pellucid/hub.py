@@ -16,11 +16,12 @@ from pellucid.errors import NotAModel
 
 Want = Literal["config", "tokenizer", "model"]
 
+FINGERPRINT = "tokenizer_fingerprint.json"
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json", "tokenizer_fingerprint.json",
+    "chat_template.jinja", "chat_template.json", FINGERPRINT,
 )  # fmt: skip
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
@@ -31,6 +32,11 @@ _ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 def default_model() -> Path:
     """The model inside the package, used when none is named: stories260K, 1 MB, MIT."""
     return Path(__file__).parent / "default_model"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds files of a tokenizer."""
+    return any((folder / name).exists() for name in TOKENIZER if name not in ("config.json", FINGERPRINT))
 
 
 def offline_by_environment() -> bool:

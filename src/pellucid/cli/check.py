@@ -134,7 +134,7 @@ def look_at_files(found: Findings, folder: Path) -> Weights:
 
 
 def look_at_tokenizer(found: Findings, folder: Path) -> Tokenizer | None:
-    if not any((folder / name).exists() for name in hub.TOKENIZER if name != "config.json"):
+    if not hub.has_tokenizer(folder):
         found.warn(
             "tokenizer",
             "the folder has none: the model takes ids, no text",

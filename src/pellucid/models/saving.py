@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pellucid import families
+from pellucid import families, hub
+from pellucid.errors import TokenizerError
 from pellucid.models.model import Model
+from pellucid.text import fingerprint
+from pellucid.text.tokenizer import Tokenizer
 from pellucid.weights.save import replace_file, save_tensors
+
+log = logging.getLogger("pellucid")
 
 
 def config_values(model: Model) -> dict[str, Any]:
@@ -51,7 +57,7 @@ class FileTensors(Mapping[str, Tensor]):
 
 
 def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> list[Path]:
-    """Writes config.json and safetensors; an interrupted save leaves what was there.
+    """Writes config.json, safetensors and the tokenizer's fingerprint; an interrupted save leaves what was there.
 
     Saving into the folder that the model is mapped from works: the old file lives on until the model lets go of it.
     """
@@ -59,4 +65,22 @@ def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | 
     target.mkdir(parents=True, exist_ok=True)
     files = save_tensors(FileTensors(model), target, max_shard_size=max_shard_size)
     replace_file(target / "config.json", json.dumps(config_values(model), indent=2, ensure_ascii=False) + "\n")
+    remember_tokenizer(model, target)
     return [target / "config.json", *files]
+
+
+def remember_tokenizer(model: Model, target: Path) -> None:
+    """Writes the fingerprint of the tokenizer in `target`, else of the one beside the weights that were loaded.
+
+    A tokenizer that is put beside these weights later is then compared with it. One that is written already stays.
+    """
+    source = Path(model.report.files[0]).parent if model.report.files else target
+    folder = next((each for each in (target, source) if hub.has_tokenizer(each)), None)
+    if folder is None or (target / fingerprint.FILE).exists():
+        return
+    try:
+        tokenizer = Tokenizer.from_folder(folder)
+    except TokenizerError as error:
+        log.warning("no fingerprint is saved, as the tokenizer beside the weights does not load: %s", error)
+    else:
+        fingerprint.write(fingerprint.take(tokenizer, folder), target)

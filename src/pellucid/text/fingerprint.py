@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from array import array
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pellucid import hub
 from pellucid.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
     from pellucid.text.tokenizer import Tokenizer
 
-FILE = "tokenizer_fingerprint.json"
+FILE = hub.FINGERPRINT
 VERSION = 1  # of the file and of its digests
 LARGEST = 1 << 20  # bytes of a fingerprint; ours have about 8000
 
@@ -176,7 +179,10 @@ def _vocabulary(rust: RustTokenizer) -> str:
     model = json.loads(rust.model.__getstate__())
     if isinstance(model["vocab"], list):
         texts = {i: text for i, (text, _) in enumerate(model["vocab"])}
-        order = [repr(score) for _, score in model["vocab"]]
+        scores = array("f", (score for _, score in model["vocab"]))  # float64 in the file may come back one bit apart
+        if sys.byteorder == "big":
+            scores.byteswap()
+        order = [scores.tobytes().hex()]
     else:
         texts = {i: text for text, i in model["vocab"].items()}
         order = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or []]
