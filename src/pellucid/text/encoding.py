@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 from tokenizers import Encoding
@@ -31,9 +32,18 @@ class BatchEncoding(dict[str, Any]):
     `(row, index)`. They need the encodings that the tokenizer made: not there after `pad` of plain lists.
     """
 
-    def __init__(self, data: dict[str, Any] | None = None, encodings: Sequence[Encoding] | None = None) -> None:
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        encoding: Encoding | Sequence[Encoding] | None = None,
+        tensor_type: Any = None,
+        prepend_batch_axis: bool = False,
+        n_sequences: int | None = None,
+    ) -> None:
         super().__init__(data or {})
-        self._encodings = list(encodings) if encodings is not None else None
+        self._encodings = [encoding] if isinstance(encoding, Encoding) else None if encoding is None else list(encoding)
+        self._n_sequences = n_sequences
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -49,7 +59,15 @@ class BatchEncoding(dict[str, Any]):
         return super().__getitem__(key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self), self._encodings)
+        return type(self), (dict(self), self._encodings, None, False, self._n_sequences)
+
+    def copy(self) -> BatchEncoding:
+        return BatchEncoding(self, self._encodings, n_sequences=self._n_sequences)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The ids and masks."""
+        return self
 
     @property
     def encodings(self) -> list[Encoding] | None:
@@ -62,7 +80,9 @@ class BatchEncoding(dict[str, Any]):
     @property
     def n_sequences(self) -> int | None:
         """1 for texts, 2 for pairs."""
-        return self._encodings[0].n_sequences if self._encodings else None
+        if self._n_sequences is None and self._encodings:
+            return self._encodings[0].n_sequences
+        return self._n_sequences
 
     def tokens(self, batch_index: int = 0) -> list[str]:
         return self._row(batch_index).tokens
@@ -70,6 +90,10 @@ class BatchEncoding(dict[str, Any]):
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """The word each token belongs to; None for special tokens."""
         return self._row(batch_index).word_ids
+
+    def words(self, batch_index: int = 0) -> list[int | None]:
+        """Version 4's name for `word_ids`."""
+        return self.word_ids(batch_index)
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """0 for tokens of the text, 1 for tokens of the pair; None for special tokens."""
@@ -124,8 +148,10 @@ class BatchEncoding(dict[str, Any]):
                 self[name] = value.to(device, non_blocking=non_blocking)
         return self
 
-    def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
+    def convert_to_tensors(self, tensor_type: Any = None, prepend_batch_axis: bool = False) -> BatchEncoding:
         """Every value as a tensor, in place. `tensor_type` is "pt" or "np"; None changes nothing."""
+        if isinstance(tensor_type, Enum):
+            tensor_type = tensor_type.value
         if tensor_type is not None:
             for name, value in self.items():
                 self[name] = as_tensor(name, [value] if prepend_batch_axis else value, tensor_type)

@@ -104,7 +104,7 @@ def take(tokenizer: Tokenizer, folder: Path | None = None) -> Fingerprint:
         roles,
         _added(tokenizer),
         len(tokenizer),
-        _vocabulary(tokenizer.backend_tokenizer),
+        _vocabulary(tokenizer.rust),
         _templates(tokenizer),
         _files(folder) if folder else {},
     )
@@ -149,7 +149,7 @@ def differences(stored: Fingerprint, tokenizer: Tokenizer, folder: Path, asked: 
 
 def _look(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[tuple[Probe, ...], tuple[int, ...]]:
     """What becomes of each text, and of a pair. Nothing where the vocabulary drops merges at random."""
-    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+    if getattr(tokenizer.rust.model, "dropout", None):
         return (), ()
     texts = list(texts)
     probes = []
@@ -275,7 +275,7 @@ def _different_vocabulary(stored: Fingerprint, tokenizer: Tokenizer, folder: Pat
         return []
     if stored.files and _files(folder) == stored.files:
         return []
-    same = _vocabulary(tokenizer.backend_tokenizer) == stored.vocabulary
+    same = _vocabulary(tokenizer.rust) == stored.vocabulary
     return [] if same else ["the vocabulary has as many tokens, but other texts, merges or scores"]
 
 
