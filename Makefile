@@ -27,7 +27,7 @@ check: $(VENV)/.tested               ## lint, layers and types
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml setup.py constraints.txt $(wildcard src/pellucid/ops/cpu/*.cpp src/pellucid/ops/cpu/*.h)
 	@echo "installing into $(VENV) …"
 	@$(PIP) torch numpy
 	@$(PIP) --editable .
