@@ -21,6 +21,8 @@ CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "sentencepiece.model", "spm.model", "spm_char.model", "source.spm", "target.spm", "target_vocab.json", "bpe.codes",
+    "prophetnet.tokenizer", "vocab-src.json", "vocab-tgt.json",
     "chat_template.jinja", "chat_template.json", FINGERPRINT,
 )  # fmt: skip
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
@@ -37,6 +39,21 @@ def default_model() -> Path:
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds files of a tokenizer."""
     return any((folder / name).exists() for name in TOKENIZER if name not in ("config.json", FINGERPRINT))
+
+
+def tokenizer_cache() -> Path | None:
+    """Where converted vocabularies are kept: below PELLUCID_CACHE, else below the user's cache folder.
+
+    None where PELLUCID_CACHE is empty, which switches it off, and where there is no home.
+    """
+    asked = os.environ.get("PELLUCID_CACHE")
+    if asked is not None:
+        return Path(asked) / "tokenizers" if asked else None
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return base / "pellucid" / "tokenizers"
 
 
 def offline_by_environment() -> bool:

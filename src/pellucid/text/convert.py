@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, processors
 
-from pellucid.errors import PellucidError, TokenizerError
-from pellucid.text.classes import CLASSES, VOCABULARIES, TokenizerClass
-from pellucid.text.formats import bytelevel, sentencepiece, wordpiece
+from pellucid.errors import PellucidError, TokenizerError, Unsupported
+from pellucid.text import cache
+from pellucid.text.classes import GENERIC, VOCABULARIES, TokenizerClass, row
+from pellucid.text.formats import bpe, fixed, sentencepiece, wordpiece
 
 
 @contextmanager
@@ -45,12 +47,42 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def vocabulary_files(folder: Path, row: TokenizerClass) -> list[Path]:
+def choose(folder: Path, name: str) -> tuple[str, TokenizerClass]:
+    """The class of a folder and its row. A class that says nothing is chosen by the files, and that is said."""
+    found = row(name)
+    if found is not GENERIC or (folder / "tokenizer.json").is_file():
+        return name, found
+    assumed = next((each for files, each in ASSUMED.items() if all((folder / file).is_file() for file in files)), None)
+    if assumed == "GPT2Tokenizer":
+        assumed = _kind_of_bpe(folder)
+    if assumed is None:
+        return name, found
+    known = f"{name!r} says" if name else "no file says"
+    said = f"{folder}: {known} not how to read its vocabulary; it is read as a {assumed}'s"
+    if assumed != "PreTrainedTokenizer":
+        warnings.warn(f"{said}. To be sure: tokenizer_class in tokenizer_config.json", UserWarning, stacklevel=4)
+    return assumed, row(assumed)
+
+
+# Which class reads a vocabulary that nobody's class is known for; a sentencepiece file brings its own rules.
+ASSUMED: dict[tuple[str, ...], str] = dict.fromkeys(VOCABULARIES["sentencepiece"], "PreTrainedTokenizer")
+ASSUMED |= {("vocab.json", "merges.txt"): "GPT2Tokenizer", ("vocab.txt",): "BertTokenizer"}
+
+
+def _kind_of_bpe(folder: Path) -> str | None:
+    """Words with an end, or bytes: by the pieces of vocab.json."""
+    vocab = bpe.read_vocabulary(folder / "vocab.json")
+    if any(text.endswith(bpe.END) for text in vocab):
+        return "CLIPTokenizer" if "<|startoftext|>" in vocab else "OpenAIGPTTokenizer"
+    return "GPT2Tokenizer"
+
+
+def vocabulary_files(folder: Path, row: TokenizerClass) -> list[Path] | None:
     """The files of the first vocabulary that `row` can read and `folder` has."""
     for names in VOCABULARIES.get(row.vocabulary, ()):
         if all((folder / name).is_file() for name in names):
             return [folder / name for name in names]
-    return []
+    return None
 
 
 def build(folder: Path, name: str, row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
@@ -59,24 +91,53 @@ def build(folder: Path, name: str, row: TokenizerClass, options: Mapping[str, An
     Args:
         name: the class, as the folder gives it; "" if it does not.
         options: the row's options and the folder's on top.
-        unk: the text of the unknown token, for WordPiece.
+        unk: the text of the unknown token, for vocabularies that do not mark it.
     """
     path = folder / "tokenizer.json"
     if path.is_file():
+        check_size(path)
         with rust_errors(path):
             return Tokenizer.from_file(str(path))
-    files = vocabulary_files(folder, row) if name.removesuffix("Fast") in CLASSES else []
-    if not files:
+    if row.needs:
+        raise Unsupported(
+            f"{name} without a tokenizer.json: it needs {row.needs}",
+            where=folder,
+            next="save_pretrained it with the reference library, which has those words, and load that folder",
+        )
+    files = vocabulary_files(folder, row) if folder.is_dir() else None
+    if files is None:
         raise _no_files(folder, name, row)
-    with rust_errors(files[0]):
-        return BUILDERS[row.vocabulary](files, row, options, unk)
+    for file in files:
+        check_size(file)
+    with rust_errors(files[0] if files else folder):
+        return _converted(files, row, options, unk)
+
+
+def _converted(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
+    """From the cache, or built and put there."""
+    make = BUILDERS[row.vocabulary]
+    if row.vocabulary in QUICK or not cache.worth_it(files):
+        return make(files, row, options, unk)
+    name = cache.key(files, {"row": repr(row), "options": dict(options), "unk": unk})
+    rust = cache.load(name)
+    if rust is None:
+        rust = make(files, row, options, unk)
+        cache.store(name, rust)
+    return rust
+
+
+def check_size(path: Path) -> None:
+    """Before anything reads it: the largest published tokenizer.json has 33 MB (Gemma 3)."""
+    size = path.stat().st_size
+    if not 0 < size <= MAX_BYTES:
+        what = "the file is empty" if size == 0 else f"{size:,} bytes are too many for a vocabulary ({MAX_BYTES:,})"
+        raise TokenizerError(what, where=path, next="fetch the file again")
 
 
 def _no_files(folder: Path, name: str, row: TokenizerClass) -> TokenizerError:
     has = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    accepted = ["tokenizer.json"]
-    if name.removesuffix("Fast") in CLASSES or not name:
-        accepted += [" + ".join(names) for names in VOCABULARIES.get(row.vocabulary, ())]
+    kinds = [row.vocabulary] if row is not GENERIC else ["sentencepiece", "bpe", "wordpiece"]
+    accepted = ["tokenizer.json"] + [" + ".join(names) for kind in kinds for names in VOCABULARIES.get(kind, ())]
     return TokenizerError(
         f"no tokenizer files for {name or 'an unnamed tokenizer class'}; accepted: {', '.join(accepted)}; "
         f"the folder has: {', '.join(has[:20]) or 'nothing'}",
@@ -89,9 +150,15 @@ def _no_files(folder: Path, name: str, row: TokenizerClass) -> TokenizerError:
 Builder = Callable[[list[Path], TokenizerClass, Mapping[str, Any], str | None], Tokenizer]
 BUILDERS: dict[str, Builder] = {
     "sentencepiece": sentencepiece.build,
+    "mapped": sentencepiece.build_mapped,
     "wordpiece": wordpiece.build,
-    "bytelevel": bytelevel.build,
+    "letters": wordpiece.build_letters,
+    "bpe": bpe.build,
+    "fastbpe": bpe.build,
+    "fixed": fixed.build,
 }
+QUICK = ("wordpiece", "letters", "fixed")  # built as fast as a tokenizer.json is read
+MAX_BYTES = 256 << 20
 
 
 # ---- what the configuration says on top ------------------------------------------------------------------
@@ -126,20 +193,32 @@ def patch(rust: Tokenizer, option: str, value: Any) -> bool:
 def post_processor(
     rust: Tokenizer, row: TokenizerClass, options: Mapping[str, Any], roles: Mapping[str, str | None]
 ) -> None:
-    """Which special tokens go around a text, and around a pair."""
-    bos = ["{bos}"] if options.get("add_bos_token") and roles["bos_token"] else []
-    eos = ["{eos}"] if options.get("add_eos_token") and roles["eos_token"] else []
+    """Which special tokens go around a text, and around a pair. `roles` may hold "lang", the language."""
+    texts = {role.removesuffix("_token"): text for role, text in roles.items() if text is not None}
     if row.single is None or row.pair is None:
-        single = [*bos, "$A", *eos]
-        pair = [*single, *(f"{token}:1" for token in bos), "$B:1", *(f"{token}:1" for token in eos)]
+        single, pair = _bos_and_eos(options, texts)
     else:
         single, pair = row.single.split(), row.pair.split()
-    texts = {role.removesuffix("_token"): text for role, text in roles.items() if text is not None}
+    if row.face == "translation" and "lang" not in texts:  # not yet known, and PLBart may have none
+        single, pair = ([part for part in parts if not part.startswith("{lang}")] for parts in (single, pair))
     used = {part[1:].split("}")[0] for part in pair if part.startswith("{")}
     if missing := sorted(used - texts.keys()):
         raise TokenizerError(f"no {missing[0]}_token, and the post-processor needs one")
-    rust.post_processor = processors.TemplateProcessing(
-        single=[part.format(**texts) for part in single],
-        pair=[part.format(**texts) for part in pair],
-        special_tokens=[(texts[role], rust.token_to_id(texts[role])) for role in sorted(used)],
+    single, pair = ([part.format(**texts) for part in parts] for parts in (single, pair))
+    plain = {part.split(":")[0] for part in row.pair.split() if part[0] not in "{$"} if row.pair else set()
+    special = sorted({texts[role] for role in used} | plain)
+    template = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(text, rust.token_to_id(text)) for text in special]
     )
+    if row.trim:
+        trim = processors.ByteLevel(trim_offsets=True, add_prefix_space=bool(options.get("add_prefix_space")))
+        rust.post_processor = processors.Sequence([trim, template])
+    else:
+        rust.post_processor = template
+
+
+def _bos_and_eos(options: Mapping[str, Any], texts: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    bos = ["{bos}"] if options.get("add_bos_token") and "bos" in texts else []
+    eos = ["{eos}"] if options.get("add_eos_token") and "eos" in texts else []
+    single = [*bos, "$A", *eos]
+    return single, [*single, *(f"{token}:1" for token in bos), "$B:1", *(f"{token}:1" for token in eos)]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, TokenizerError
 from pellucid.text import convert
-from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass, row
+from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass
 from pellucid.text.formats import sentencepiece
 
 if TYPE_CHECKING:
+    from pellucid.text.faces import Face
     from pellucid.text.tokenizer import Tokenizer
 
 UNLIMITED = int(1e30)  # model_max_length where nobody knows; transformers reads 1e20 and more so
 CONFIG = "tokenizer_config.json"
+ORIGINAL = "original_tokenizer_class"  # kept by `save_pretrained`, for the methods that a class has
 
 
 def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Iterable[str]) -> Tokenizer:
@@ -30,28 +32,31 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
     if "extra_special_tokens" not in asked and config.get("additional_special_tokens"):
         config["extra_special_tokens"] = config["additional_special_tokens"]
     model_type = convert.read_json(folder / "config.json").get("model_type")
-    name = config.get("tokenizer_class") or MODEL_TYPES.get(str(model_type), "")
-    defaults = row(name)
+    asked_name = config.get(ORIGINAL) or config.get("tokenizer_class") or MODEL_TYPES.get(str(model_type), "")
+    name, defaults = convert.choose(folder, asked_name)
     options = dict(defaults.options)
-    options |= {key: config[key] for key in known if key in config and config[key] is not None}
+    options |= {key: config[key] for key in {*known, *options} if config.get(key) is not None}
     from_json = (folder / "tokenizer.json").is_file()
-    roles = {role: config.get(role, defaults.tokens.get(role)) for role in ROLES}
+    roles = {role: config.get(role, defaults.tokens.get(role)) for role in (*ROLES, *defaults.tokens)}
     roles |= _own_roles(config)
     rust = convert.build(folder, name, defaults, options, text_of(roles["unk_token"]))
+    extra = _extra_tokens(config, options)
     if from_json:
-        for role in ROLES:  # a default that this vocabulary does not have is not a fact about it
+        for role in (*ROLES, *defaults.tokens):  # a default that this vocabulary does not have is not a fact about it
             if role not in config and rust.token_to_id(text_of(roles[role]) or "") is None:
                 roles[role] = None
         _use_json_settings(rust, config, roles)
         _patch(rust, folder, defaults, config, asked)
-    extra = _extra_tokens(config, options)
+    else:
+        extra += [text for text in _class_tokens(defaults, options) if text not in map(text_of, extra)]
+        roles |= {role: _swallowing(text) for role in defaults.swallows if isinstance(text := roles[role], str)}
     _add_tokens(rust, folder, config, roles, extra)
     texts = {role: text_of(token) for role, token in roles.items()}
     if not from_json or "add_bos_token" in asked or "add_eos_token" in asked or rust.post_processor is None:
         convert.post_processor(rust, defaults, options, texts)
     rust.encode_special_tokens = bool(config.get("split_special_tokens"))
-    limit = config.get("model_max_length", config.get("max_len"))
-    return cls(
+    limit = config.get("model_max_length", config.get("max_len", options.get("model_max_length")))
+    tokenizer = _face(cls, defaults.face)(
         rust,
         roles=texts,
         extra_special_tokens=[text_of(token) or "" for token in extra],
@@ -62,8 +67,30 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
         clean_up_tokenization_spaces=bool(config.get("clean_up_tokenization_spaces")),
         chat_template=_chat_template(folder, config, asked),
         name_or_path=str(folder),
-        config=config,
+        config=config | ({ORIGINAL: name} if defaults.face else {}),
     )
+    if defaults.face:
+        cast("Face", tokenizer).begin(folder, defaults, options)
+    return tokenizer
+
+
+def _face(cls: type[Tokenizer], name: str) -> type[Tokenizer]:
+    """`cls`, or the subclass that has the methods of a class, such as `src_lang`."""
+    if not name:
+        return cls
+    from pellucid.text.faces import FACES
+
+    return cls if issubclass(cls, FACES[name]) else FACES[name]
+
+
+def _class_tokens(defaults: TokenizerClass, options: Mapping[str, Any]) -> list[str]:
+    """Special tokens without a role that a class has by itself: languages, placeholders."""
+    return [*sentencepiece.language_tokens(defaults, options), *defaults.extra]
+
+
+def _swallowing(token: str) -> AddedToken:
+    """A special token that takes the space before it."""
+    return AddedToken(token, lstrip=True, special=True, normalized=False)
 
 
 def _use_json_settings(rust: RustTokenizer, config: dict[str, Any], roles: dict[str, Any]) -> None:
@@ -83,7 +110,7 @@ def _patch(
     asked: Mapping[str, Any],
 ) -> None:
     """Options on top of a tokenizer.json. One that was asked for and has nothing to act on is an error."""
-    own = {"wordpiece", "bytelevel"} & {defaults.vocabulary}
+    own = {"wordpiece", "bpe"} & {defaults.vocabulary}
     for option in convert.PATCHES:
         if option in asked or (own and option in config and config[option] is not None):
             done = convert.patch(rust, option, config[option])

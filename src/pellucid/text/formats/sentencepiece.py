@@ -25,40 +25,48 @@ puts a dummy space before every stretch of text, `false` only before the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from pellucid.errors import TokenizerError
+from pellucid.text import languages
 from pellucid.text.classes import TokenizerClass
 from pellucid.text.formats import spm
+from pellucid.text.formats.bpe import MISSING, check_ids, read_vocabulary
+from pellucid.text.recipes import BEFORE
 
 SPACE = "▁"  # how sentencepiece writes a space (U+2581)
 
 
-def plain_layout(model: spm.SentencePieceModel, options: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Ids as in the file."""
-    return [(piece.text, piece.score) for piece in model.pieces]
+Pieces = list[tuple[str, float]]
 
 
-def t5_layout(model: spm.SentencePieceModel, options: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Sentinels after the file's pieces, counted backwards: <extra_id_0> is the last id."""
-    sentinels = [(text, 0.0) for text in reversed(sentinel_tokens(options))]
-    return plain_layout(model, options) + sentinels
+def build(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
+    """A `.model` file. Its own unknown piece counts, where the class kept it."""
+    model = spm.read(files[0])
+    pieces = lay_out(model, row, options)
+    known = {text for text, _ in pieces}
+    unknown = next((text for text in (*model.texts(spm.UNKNOWN), unk) if text in known), None)
+    return _assemble(model, pieces, unknown, row, options)
 
 
-def fairseq_layout(model: spm.SentencePieceModel, options: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """fairseq's order of the first four, then the file's pieces without its first three, then <mask>."""
-    first = [(text, 0.0) for text in ("<s>", "<pad>", "</s>", "<unk>")]
-    return first + plain_layout(model, options)[3:] + [("<mask>", 0.0)]
+def lay_out(model: spm.SentencePieceModel, row: TokenizerClass, options: Mapping[str, Any]) -> Pieces:
+    """Pieces in the order of their ids, see `classes.Layout`; T5's sentinels count backwards from the last id."""
+    layout = row.layout
+    pieces = [(text, 0.0) for text in layout.first]
+    pieces += [(piece.text, piece.score) for piece in model.pieces[layout.drop :]]
+    if row.text == "albert":  # "2,000,": a comma behind a digit is a piece of its own
+        pieces = [(text, score - 100 if _digit_and_comma(text) else score) for text, score in pieces]
+    have = {text for text, _ in pieces}
+    behind = [*reversed(sentinel_tokens(options)), *language_tokens(row, options), *layout.last]
+    return pieces + [(text, 0.0) for text in behind if text not in have]
 
 
-LAYOUTS: dict[str, Callable[[spm.SentencePieceModel, Mapping[str, Any]], list[tuple[str, float]]]] = {
-    "plain": plain_layout,
-    "t5": t5_layout,
-    "fairseq": fairseq_layout,
-}
+def _digit_and_comma(text: str) -> bool:
+    return len(text) > 1 and text[-1] == "," and text[-2].isdigit()
 
 
 def sentinel_tokens(options: Mapping[str, Any]) -> list[str]:
@@ -66,32 +74,80 @@ def sentinel_tokens(options: Mapping[str, Any]) -> list[str]:
     return [f"<extra_id_{i}>" for i in range(options.get("extra_ids") or 0)]
 
 
-def build(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
-    """A `.model` file. `unk` is not used: the file marks its own unknown piece."""
-    model = spm.read(files[0])
-    pieces = LAYOUTS[row.layout](model, options)
+def language_codes(row: TokenizerClass, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The languages of a class, in the order of their ids: "en_XX", …"""
+    if row.layout.codes == "PLBART":
+        name = options.get("language_codes", "base")
+        if name not in languages.PLBART:
+            raise TokenizerError(f"language_codes={name!r}; known are {', '.join(languages.PLBART)}")
+        return languages.PLBART[name]
+    if row.layout.codes == "M2M100" and options.get("language_codes") == "wmt21":
+        return languages.WMT21
+    found: tuple[str, ...] = getattr(languages, row.layout.codes) if row.layout.codes else ()
+    return found
+
+
+def language_tokens(row: TokenizerClass, options: Mapping[str, Any]) -> list[str]:
+    """The tokens of these languages: "en_XX" is `__en_XX__` for some classes."""
+    return [row.layout.code.format(code) for code in language_codes(row, options)]
+
+
+def build_mapped(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
+    """A vocab.json numbers the pieces of a `.model` file (M2M100, Marian).
+
+    Pieces that only the numbers have (Marian's target side) must not be found in a text: they are written with a
+    space before them, which no normalised text holds. Pieces that only the file has get ids behind, see bpe.MISSING.
+    """
+    ids, model = read_vocabulary(files[0]), spm.read(files[1])
+    check_ids(ids, files[0])
+    if unk not in ids:
+        raise TokenizerError(f"the vocabulary lacks the unknown token {unk!r}", where=files[0])
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise TokenizerError(f"{len(ids)} tokens, and the highest id is {max(ids.values())}", where=files[0])
+    scores = {piece.text: piece.score for piece in model.pieces}
+    special = {*row.tokens.values(), *(text for text in ids if is_language(text))}
+    in_order = sorted(ids, key=ids.__getitem__)
+    pieces = [
+        (text, scores.get(text, 0.0)) if text in scores or text in special else (" " + text, 0.0) for text in in_order
+    ]
+    pieces += [(text, 0.0) for text in language_tokens(row, options) if text not in ids]
+    if missing := [piece for piece in model.pieces if piece.kind == spm.NORMAL and piece.text not in ids]:
+        pieces += [(MISSING, 0.0), *((piece.text, piece.score) for piece in missing)]
+    rust = _assemble(model, pieces, unk, row, options)
+    rust.decoder = decoders.Sequence([decoders.Replace(" ", ""), rust.decoder])
+    rust.add_tokens([AddedToken(text, normalized=False) for text in in_order if is_language(text)])
+    return rust
+
+
+def is_language(text: str) -> bool:
+    """Marian's way to ask for a target language: the text begins with `>>fra<<`."""
+    return text.startswith(">>") and text.endswith("<<")
+
+
+def _assemble(
+    model: spm.SentencePieceModel, pieces: Pieces, unknown: str | None, row: TokenizerClass, options: Mapping[str, Any]
+) -> Tokenizer:
     vocab = {text: i for i, (text, _) in enumerate(pieces)}
-    unknown = model.texts(spm.UNKNOWN)[0]
-    if model.algorithm == spm.BPE:
-        algorithm: models.Model = models.BPE(
-            vocab=vocab,
-            merges=merges(model),
-            unk_token=unknown,
-            fuse_unk=True,
-            byte_fallback=model.byte_fallback,
-        )
-    else:
+    if unknown is None:
+        raise TokenizerError(f"no unknown piece among {len(pieces)}")
+    algorithm: models.Model
+    if model.algorithm == spm.UNIGRAM:
         algorithm = models.Unigram(pieces, unk_id=vocab[unknown], byte_fallback=model.byte_fallback)
+    else:  # characters are BPE that never merges
+        pairs = merges(model) if model.algorithm == spm.BPE else []
+        algorithm = models.BPE(vocab, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback)
     rust = Tokenizer(algorithm)
     asked = options.get("add_prefix_space")
     prefix = model.add_dummy_prefix if asked is None else bool(asked)
+    before = BEFORE[row.text](options)
     if row.words:
-        _words(rust, model, prefix)
+        _words(rust, model, prefix, row, options, before)
     else:
         every_stretch = "legacy" not in row.options or bool(options["legacy"])
-        _sentence(rust, model, prefix, every_stretch)
+        _sentence(rust, model, prefix, every_stretch, before)
     for kind, special in ((spm.CONTROL, True), (spm.USER_DEFINED, False)):
-        rust.add_tokens([AddedToken(text, normalized=False, special=special) for text in model.texts(kind)])
+        texts = [text for text in model.texts(kind) if text in vocab]
+        rust.add_tokens([AddedToken(text, normalized=False, special=special) for text in texts])
     return rust
 
 
@@ -125,14 +181,20 @@ def _whitespace_rules(model: spm.SentencePieceModel) -> list[normalizers.Normali
     return rules
 
 
-def _sentence(rust: Tokenizer, model: spm.SentencePieceModel, prefix: bool, every_stretch: bool) -> None:
+def _sentence(
+    rust: Tokenizer,
+    model: spm.SentencePieceModel,
+    prefix: bool,
+    every_stretch: bool,
+    before: list[normalizers.Normalizer],
+) -> None:
     """Pieces may cross spaces: sentencepiece's own rule, the whole text is one unit.
 
     A normalizer runs on every stretch between special tokens; only Metaspace knows which is the first. It
     prepends its character unless the text begins with it; with a real space as the character, in a text where
     spaces are already written as ▁, it always prepends.
     """
-    rules = _whitespace_rules(model)
+    rules = [*before, *_whitespace_rules(model)]
     if prefix and every_stretch:
         rules.append(normalizers.Prepend(SPACE))
     rust.normalizer = normalizers.Sequence([*rules, normalizers.Replace(" ", SPACE)])
@@ -149,11 +211,29 @@ def _sentence(rust: Tokenizer, model: spm.SentencePieceModel, prefix: bool, ever
     rust.decoder = decoders.Sequence(steps)
 
 
-def _words(rust: Tokenizer, model: spm.SentencePieceModel, prefix: bool) -> None:
-    """Pieces stay within words, as in the tokenizer.json that T5 and XLM-RoBERTa publish."""
+def _words(
+    rust: Tokenizer,
+    model: spm.SentencePieceModel,
+    prefix: bool,
+    row: TokenizerClass,
+    options: Mapping[str, Any],
+    before: list[normalizers.Normalizer],
+) -> None:
+    """Pieces stay within words, as in the tokenizer.json files that these models publish."""
     scheme = "always" if prefix else "never"
-    if model.charsmap:
-        rust.normalizer = normalizers.Precompiled(model.charsmap)
-    split = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=True)
-    rust.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
-    rust.decoder = decoders.Metaspace(SPACE, prepend_scheme=scheme, split=True)
+    cut: list[pre_tokenizers.PreTokenizer] = []
+    rules: list[normalizers.Normalizer] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    if row.words == "whitespace":
+        cut.append(pre_tokenizers.WhitespaceSplit())
+    else:
+        rules = _whitespace_rules(model)
+    if options.get("split_by_punct"):
+        cut.append(pre_tokenizers.Punctuation("isolated"))
+    cut.append(pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=True))
+    steps = [*before, *rules]
+    rust.normalizer = normalizers.Sequence(steps) if len(steps) > 1 else steps[0] if steps else None
+    rust.pre_tokenizer = pre_tokenizers.Sequence(cut)
+    back: list[decoders.Decoder] = [decoders.Metaspace(SPACE, prepend_scheme=scheme, split=True)]
+    if model.byte_fallback:
+        back += [decoders.ByteFallback(), decoders.Fuse()]
+    rust.decoder = decoders.Sequence(back) if len(back) > 1 else back[0]

@@ -50,7 +50,7 @@ def read(path: Path) -> SentencePieceModel:
 
     Raises:
         TokenizerError: the file is not a sentencepiece model, is cut off, or contradicts itself.
-        Unsupported: a word or character model, or one that writes spaces as suffixes.
+        Unsupported: a model of words, or one that writes spaces as suffixes.
     """
     if path.stat().st_size > MAX_BYTES:
         raise TokenizerError(f"{path.stat().st_size} bytes are too many for a sentencepiece model", where=path)
@@ -84,9 +84,9 @@ def parse(data: bytes) -> SentencePieceModel:
         add_dummy_prefix=bool(_int(normalizer.get(3, 1))),
         remove_extra_whitespaces=bool(_int(normalizer.get(4, 1))),
     )
-    if model.algorithm in (WORD, CHAR) or _int(trainer.get(24, 0)) or not _int(normalizer.get(5, 1)):
+    if model.algorithm == WORD or _int(trainer.get(24, 0)) or not _int(normalizer.get(5, 1)):
         raise Unsupported(
-            "a sentencepiece model of words or characters, or with spaces as suffixes",
+            "a sentencepiece model of words, or with spaces as suffixes",
             next="convert it to tokenizer.json with the library that trained it",
         )
     _check(model)
@@ -157,7 +157,7 @@ def _int(value: Value) -> int:
 
 def _check(model: SentencePieceModel) -> None:
     """What the Rust side takes for granted."""
-    if model.algorithm not in (UNIGRAM, BPE):
+    if model.algorithm not in (UNIGRAM, BPE, CHAR):
         raise ValueError(f"model type {model.algorithm}")
     if len(model.texts(UNKNOWN)) != 1:
         raise ValueError(f"{len(model.pieces)} pieces, {len(model.texts(UNKNOWN))} of them the unknown piece")
