@@ -55,14 +55,21 @@ if TYPE_CHECKING:
     )
     from pellucid.compat.auto_text import AutoConfig as AutoConfig
     from pellucid.compat.auto_text import AutoTokenizer as AutoTokenizer
+    from pellucid.compat.auto_text import PreTrainedTokenizer as PreTrainedTokenizer
+    from pellucid.compat.auto_text import PreTrainedTokenizerBase as PreTrainedTokenizerBase
+    from pellucid.compat.auto_text import PreTrainedTokenizerFast as PreTrainedTokenizerFast
+    from pellucid.compat.auto_text import TokenizersBackend as TokenizersBackend
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
     from pellucid.compat.pipelines import pipeline as pipeline
     from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
     from pellucid.compat.streamers import TextStreamer as TextStreamer
     from pellucid.engine.options import GenerationConfig as GenerationConfig
     from pellucid.errors import PellucidError as PellucidError
+    from pellucid.text.encoding import BatchEncoding as BatchEncoding
+    from pellucid.text.vocabulary import AddedToken as AddedToken
 
 _HOMES = {
+    "AddedToken": "text.vocabulary",
     "AutoConfig": "compat.auto_text",
     "AutoTokenizer": "compat.auto_text",
     "AutoModel": "compat.auto",
@@ -78,9 +85,14 @@ _HOMES = {
     "AutoModelForTableQuestionAnswering": "compat.auto",
     "AutoModelForDocumentQuestionAnswering": "compat.auto",
     "AutoModelForTextEncoding": "compat.auto",
+    "BatchEncoding": "text.encoding",
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",
     "PreTrainedModel": "compat.modeling",
+    "PreTrainedTokenizer": "compat.auto_text",
+    "PreTrainedTokenizerBase": "compat.auto_text",
+    "PreTrainedTokenizerFast": "compat.auto_text",
+    "TokenizersBackend": "compat.auto_text",
     "TextIteratorStreamer": "compat.streamers",
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
@@ -102,6 +114,8 @@ def _load(module: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(_load(_HOMES[name]), name)
+    elif name.endswith(("Tokenizer", "TokenizerFast")):  # BertTokenizer, LlamaTokenizerFast …
+        value = _load("compat.auto_text").tokenizer_class(name)
     elif name[0].isupper() and ("For" in name or name.endswith("Model")):  # LlamaForCausalLM, BertModel …
         value = _load("compat.modeling").class_named(name)
     else:

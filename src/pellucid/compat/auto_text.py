@@ -1,4 +1,4 @@
-"""AutoConfig and AutoTokenizer: no torch."""
+"""AutoConfig, AutoTokenizer and the names of tokenizer classes: no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pellucid import families, hub
 from pellucid.config import Config
+from pellucid.text.classes import CLASSES
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -53,33 +54,29 @@ class AutoConfig:
 class AutoTokenizer:
     """`AutoTokenizer.from_pretrained(path)`."""
 
-    @staticmethod
-    def from_pretrained(
-        pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool | None = None,
-        subfolder: str = "",
-        use_fast: bool | None = None,
-        trust_remote_code: bool | None = None,
-        **options: Any,
-    ) -> Tokenizer:
-        """The tokenizer of a folder or hub id; `options` are those of `Tokenizer.from_folder`.
+    from_pretrained = Tokenizer.from_pretrained
 
-        `use_fast` and `trust_remote_code` are accepted: there is one implementation, and it runs no foreign code.
 
-        Raises:
-            NotAModel, TokenizerError, ArgumentError: see `errors.py`.
-        """
-        folder = hub.resolve(
-            pretrained_model_name_or_path,
-            want="tokenizer",
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            offline=local_files_only or None,
-            subfolder=subfolder,
-        )
-        return Tokenizer.from_folder(folder, **options)
+def tokenizer_class(name: str) -> type[Tokenizer] | None:
+    """`BertTokenizer` and its like: a Tokenizer whose folder needs not say which class it is of.
+
+    With or without "Fast" it is one class, as in version 5 of the reference. None for a name that no row has.
+    """
+    name = name.removesuffix("Fast")
+    if name not in CLASSES:
+        return None
+    if name not in globals():  # so that pickle finds it
+        globals()[name] = type(name, (Tokenizer,), {"TOKENIZER_CLASS": name, "__module__": __name__})
+    found: type[Tokenizer] = globals()[name]
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    found = tokenizer_class(name)
+    if found is None:
+        raise AttributeError(f"module {__name__} has no {name!r}")
+    return found
+
+
+# There is one class of tokenizer; these are its names in versions 4 and 5 of the reference.
+PreTrainedTokenizerBase = PreTrainedTokenizer = PreTrainedTokenizerFast = TokenizersBackend = Tokenizer

@@ -311,7 +311,7 @@ class Tokenizer(Vocabulary):
         inputs, batched = rows.inputs(text, text_pair, words=is_split_into_words)
         encodings = self._encode(inputs, settings, add_special_tokens, is_split_into_words)
         if verbose:
-            self._say_lengths(encodings, max_length, settings)
+            self._say_cut(encodings, max_length, settings)
         wanted = {
             "token_type_ids": self._default(return_token_type_ids, "token_type_ids"),
             "attention_mask": self._default(return_attention_mask, "attention_mask"),
@@ -373,7 +373,7 @@ class Tokenizer(Vocabulary):
         inputs, batched = rows.inputs(text, text_pair, words=is_split_into_words)
         encodings = self._encode(inputs, settings, add_special_tokens, is_split_into_words, ids_only=True)
         if verbose:
-            self._say_lengths(encodings, max_length, settings)
+            self._say_cut(encodings, max_length, settings)
         ids = [encoding.ids for encoding in encodings]
         if return_tensors is not None:
             return BatchEncoding({"input_ids": ids}, tensor_type=return_tensors)["input_ids"]
@@ -528,16 +528,12 @@ class Tokenizer(Vocabulary):
                 next="encode it in parts, line by line for example, or raise tok.longest_text (250 bytes a token)",
             )
 
-    def _say_lengths(self, encodings: list[RustEncoding], max_length: int | None, settings: Settings) -> None:
-        """Once each: what was cut where no length was given, and what is longer than the model takes."""
-        if max_length is not None or self.model_max_length >= 1e20:
+    def _say_cut(self, encodings: list[RustEncoding], max_length: int | None, settings: Settings) -> None:
+        """Once: what rows were cut to where no length was given. (A row that is too long is refused by the model.)"""
+        if settings.truncation is None or max_length is not None or "cut" in self._said:
             return
-        limit = self.model_max_length
-        if settings.truncation is None:
-            longest = max(map(len, encodings), default=0)
-            if longest > limit:
-                self._say(f"a row of {longest} tokens is longer than this model takes ({limit})", key="too long")
-        elif "cut" not in self._said and any(len(each) >= limit and each.overflowing for each in encodings):
+        limit = settings.truncation.max_length
+        if any(len(each) >= limit and each.overflowing for each in encodings):
             self._say(f"truncation without max_length: rows were cut to {limit} tokens, model_max_length", key="cut")
 
     def _say(self, what: str, key: str = "") -> None:
