@@ -5,6 +5,7 @@
     ├── ConfigError     config.json: missing, broken, of an unknown family, or with a key nobody reads
     ├── WeightsError    a weight file that is broken, or tensors that do not fit the model
     ├── TokenizerError  tokenizer files that are missing, broken, or do not fit the model
+    ├── TemplateError   a chat template that is broken, hostile, or refuses the messages
     ├── ArgumentError   an argument that does not exist, or a value out of range   (also a ValueError)
     ├── InputError      ids, masks or texts a model cannot take                    (also a ValueError)
     └── Unsupported     something the field knows and Pellucid does not do
@@ -55,6 +56,10 @@ class WeightsError(PellucidError):
 
 class TokenizerError(PellucidError):
     """Tokenizer files are missing, broken, or do not fit the model."""
+
+
+class TemplateError(PellucidError):
+    """A chat template is broken, breaks a rule of the sandbox, or refuses the messages."""
 
 
 class ArgumentError(PellucidError, ValueError):
