@@ -82,11 +82,12 @@ folder = Path(sys.argv[1])
 print(fingerprint.take(Tokenizer.from_folder(folder)), "torch" in sys.modules)
 """
     for seed in ("1", "2"):
+        env = os.environ | {"PYTHONHASHSEED": seed}
         done = subprocess.run(
             [sys.executable, "-c", code, str(saved)],
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONHASHSEED": seed},
+            env=env,
         )
         assert done.stdout.split() == [str(fingerprint.read(saved)), "False"], done.stderr
 

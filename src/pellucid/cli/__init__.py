@@ -15,6 +15,7 @@ from pellucid.errors import nearest
 COMMANDS = {
     "generate": "Continue a text with a language model.",
     "show": "Say what a model is: its parts, or the code that it runs.",
+    "tokenize": "Show the tokens of a text, or the text of ids.",
     "check": "Look over a model folder: config, weights, tokenizer, memory.",
     "families": "List the model types that load, and how exact they are.",
     "diff": "Find the first value where two models part.",
@@ -55,6 +56,7 @@ def main() -> None:
     pellucid generate                        a story, from the small model inside the package
     pellucid generate -m DIR "Dear reader,"  a continuation
     pellucid show DIR                        what this model is
+    pellucid tokenize -m DIR "Dear reader,"  its tokens, their ids and places
     pellucid check DIR                       whether this folder holds together
     pellucid families                        which architectures there are
     pellucid diff A B                        where two models part

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
+import warnings
 from typing import Any
 
 import click
 
-from pellucid.errors import NotAModel, PellucidError
+from pellucid.errors import InputError, NotAModel, PellucidError
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 class Command(click.Command):
-    """A command that prints an error's three parts instead of a traceback, and exits with 2."""
+    """A command that prints an error's three parts instead of a traceback, and exits with 2; a warning is a line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("default", UserWarning)
+                warnings.showwarning = lambda message, *place: click.echo(f"pellucid {self.name}: {message}", err=True)
+                return super().invoke(ctx)
         except PellucidError as error:
             self.report(ctx, error)
         except BrokenPipeError:
@@ -41,3 +46,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 def print_json(value: Any) -> None:
     """One JSON object; what JSON has no form for is written as text."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def read_text(given: str | None, name: str, *, most: int | None = None) -> str:
+    """A text argument: what was given, standard input without its last newline for "-", nothing for None.
+
+    Args:
+        most: bytes of standard input that are accepted.
+
+    Raises:
+        InputError: the text is no UTF-8, or there is more of it.
+    """
+    try:
+        if given == "-":
+            data = sys.stdin.buffer.read(-1 if most is None else most + 1)
+            if most is not None and len(data) > most:
+                what = f"more than {most:,} bytes on standard input"
+                raise InputError(what, where=name, next="--lines takes one line at a time, however many there are")
+            return data.decode().removesuffix("\n")
+        (given or "").encode()  # the shell may pass bytes that are no text
+    except UnicodeError as error:
+        raise InputError(f"{name} is not UTF-8: {error}", where=name, next="convert it to UTF-8") from None
+    return given or ""

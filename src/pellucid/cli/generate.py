@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pellucid import families, hub
-from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json
-from pellucid.errors import InputError
+from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, read_text
 
 if TYPE_CHECKING:
     from pellucid.engine.runner import Request
@@ -51,7 +49,7 @@ def command(
     pellucid generate -m ./gemma "Rain fell on" --temperature 0.8 --seed 1
     """
     options = as_options(**wishes)
-    text = read_prompt(prompt)
+    text = read_text(prompt, "PROMPT")
     folder = hub.resolve(model, offline=offline or None)
 
     from pellucid.engine.options import read_options
@@ -88,18 +86,6 @@ def as_options(*, greedy: bool, **options: Any) -> dict[str, Any]:
         if options[name] is not None:
             raise click.UsageError(f"--greedy leaves nothing to --{name.replace('_', '-')}; give one of them")
     return {**options, "do_sample": False}
-
-
-def read_prompt(prompt: str | None) -> str:
-    """The text to continue; empty where there is none."""
-    try:
-        if prompt == "-":
-            return sys.stdin.buffer.read().decode().removesuffix("\n")
-        (prompt or "").encode()  # the shell may pass bytes that are no text
-    except UnicodeError as error:
-        what = f"the prompt is not UTF-8: {error}"
-        raise InputError(what, where="PROMPT", next="convert it to UTF-8") from None
-    return prompt or ""
 
 
 def open_model(folder: Path, dtype: str | None) -> Model:
