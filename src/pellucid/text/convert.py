@@ -18,6 +18,7 @@ from pellucid.errors import PellucidError, TokenizerError, Unsupported
 from pellucid.text import cache
 from pellucid.text.classes import GENERIC, VOCABULARIES, TokenizerClass, row
 from pellucid.text.formats import bpe, fixed, sentencepiece, wordpiece
+from pellucid.text.formats.described import Described
 
 
 @contextmanager
@@ -111,6 +112,12 @@ def build(folder: Path, name: str, row: TokenizerClass, options: Mapping[str, An
         check_size(file)
     with rust_errors(files[0] if files else folder):
         return _converted(files, row, options, unk)
+
+
+def build_described(folder: Path, described: Described, options: Mapping[str, Any]) -> Tokenizer:
+    """The same for a file that describes its own tokenizer, see `finding`."""
+    with rust_errors(folder):
+        return described.build(options)
 
 
 def _converted(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:

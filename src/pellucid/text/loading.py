@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, TokenizerError
-from pellucid.text import convert
+from pellucid.text import convert, finding
 from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass
 from pellucid.text.formats import sentencepiece
 
@@ -25,21 +25,31 @@ ORIGINAL = "original_tokenizer_class"  # kept by `save_pretrained`, for the meth
 
 def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Iterable[str]) -> Tokenizer:
     """`Tokenizer.from_folder`, with the arguments that were given; `known` are all that it takes."""
+    gguf_file = asked.pop("gguf_file", None)
     config = convert.read_json(folder / CONFIG)
     if "added_tokens_decoder" not in config:
         config |= convert.read_json(folder / "special_tokens_map.json")
     config |= asked
     if "extra_special_tokens" not in asked and config.get("additional_special_tokens"):
         config["extra_special_tokens"] = config["additional_special_tokens"]
-    model_type = convert.read_json(folder / "config.json").get("model_type")
-    asked_name = config.get(ORIGINAL) or config.get("tokenizer_class") or MODEL_TYPES.get(str(model_type), "")
-    name, defaults = convert.choose(folder, asked_name)
+    model = convert.read_json(folder / "config.json")
+    asked_name = (
+        config.get(ORIGINAL) or config.get("tokenizer_class") or MODEL_TYPES.get(str(model.get("model_type")), "")
+    )
+    described = finding.find(folder, gguf_file, asked_name, config, model.get("vocab_size"))
+    if described is not None:
+        name, defaults, config = "", described.row, described.config | config
+    else:
+        name, defaults = convert.choose(folder, asked_name)
     options = dict(defaults.options)
     options |= {key: config[key] for key in {*known, *options} if config.get(key) is not None}
-    from_json = (folder / "tokenizer.json").is_file()
+    from_json = described is None and (folder / "tokenizer.json").is_file()
     roles = {role: config.get(role, defaults.tokens.get(role)) for role in (*ROLES, *defaults.tokens)}
     roles |= _own_roles(config)
-    rust = convert.build(folder, name, defaults, options, text_of(roles["unk_token"]))
+    if described is not None:
+        rust = convert.build_described(folder, described, options)
+    else:
+        rust = convert.build(folder, name, defaults, options, text_of(roles["unk_token"]))
     extra = _extra_tokens(config, options)
     if from_json:
         for role in (*ROLES, *defaults.tokens):  # a default that this vocabulary does not have is not a fact about it

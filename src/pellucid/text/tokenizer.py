@@ -199,11 +199,14 @@ class Tokenizer(Vocabulary):
         truncation_side: str | None = None,
         clean_up_tokenization_spaces: bool | None = None,
         chat_template: str | None = None,
+        gguf_file: str | None = None,
         check_fingerprint: bool = True,
     ) -> Tokenizer:
         """The tokenizer in `folder`. Arguments that are not None win over tokenizer_config.json.
 
         Args:
+            folder: a folder, or the path of a GGUF file.
+            gguf_file: the name of a GGUF file in the folder, whose vocabulary it is then.
             check_fingerprint: compare it with the fingerprint that was saved beside it, if there is one.
 
         Raises:

@@ -23,6 +23,9 @@ O200K = (
     rf"{EDGE}[{UPPER}]*[{LOWER}]+{CONTRACTIONS}?|{EDGE}[{UPPER}]+[{LOWER}]*{CONTRACTIONS}?"
     rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{REST}"
 )
+TEKKEN = (  # Mistral: without contractions, digits one by one
+    rf"{EDGE}[{UPPER}]*[{LOWER}]+|{EDGE}[{UPPER}]+[{LOWER}]*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{REST}"
+)
 KIMI = (
     rf"[\p{{Han}}]+|{EDGE}[{UPPER}&&[^\p{{Han}}]]*[{LOWER}&&[^\p{{Han}}]]+{CONTRACTIONS}?"
     rf"|{EDGE}[{UPPER}&&[^\p{{Han}}]]+[{LOWER}&&[^\p{{Han}}]]*{CONTRACTIONS}?"

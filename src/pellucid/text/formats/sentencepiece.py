@@ -45,8 +45,14 @@ Pieces = list[tuple[str, float]]
 
 
 def build(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
-    """A `.model` file. Its own unknown piece counts, where the class kept it."""
-    model = spm.read(files[0])
+    """A `.model` file."""
+    return from_model(spm.read(files[0]), row, options, unk)
+
+
+def from_model(
+    model: spm.SentencePieceModel, row: TokenizerClass, options: Mapping[str, Any], unk: str | None
+) -> Tokenizer:
+    """The same from its parts. The model's own unknown piece counts, where the class kept it."""
     pieces = lay_out(model, row, options)
     known = {text for text, _ in pieces}
     unknown = next((text for text in (*model.texts(spm.UNKNOWN), unk) if text in known), None)

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from pellucid.errors import TokenizerError
 from pellucid.text.classes import TokenizerClass
 from pellucid.text.formats import tiktoken
+from pellucid.text.formats.described import Described
 
 MAX_BYTES = 128 << 20  # the largest published file is 19 MB
 MAX_SPECIAL = 1 << 16  # the published files have 1000
@@ -31,6 +32,11 @@ ROW = TokenizerClass(
     options={"add_bos_token": True},
     padding_side="left",
 )
+
+
+def describe(path: Path) -> Described:
+    """A tekken.json, for `loading`."""
+    return Described(ROW, {}, lambda options: build(path))
 
 
 def build(path: Path) -> Tokenizer:

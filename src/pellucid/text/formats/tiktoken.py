@@ -18,6 +18,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from pellucid.errors import TokenizerError
+from pellucid.text.classes import TokenizerClass
+from pellucid.text.formats.described import Described
 from pellucid.text.formats.encodings import ENCODINGS, Encoding
 
 MAX_BYTES = 64 << 20  # the largest published file is 3.6 MB (o200k)
@@ -153,8 +155,29 @@ def merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:
     return found
 
 
+def describe(path: Path, class_name: str, named: Mapping[int, str], vocab_size: int | None) -> Described:
+    """A rank file.
+
+    Args:
+        class_name, vocab_size: see `recognise`.
+        named: special tokens by id that the folder states; they win.
+
+    Raises:
+        TokenizerError: nothing says whose file it is; when it is built, all that `read` raises.
+    """
+    encoding = ENCODINGS[recognise(path, class_name, vocab_size)]
+    row = TokenizerClass(
+        tokens=encoding.tokens,
+        single=encoding.single,
+        pair=encoding.pair,
+        options=dict(encoding.options),
+        padding_side=encoding.padding_side,
+    )
+    return Described(row, {}, lambda options: build(path, encoding, named))
+
+
 def build(path: Path, encoding: Encoding, named: Mapping[int, str]) -> Tokenizer:
-    """A rank file of a known model; `named` are special tokens by id that the folder states, and win."""
+    """A rank file of a known model, without post-processor."""
     ranks = read(path, counted=encoding.counted)
     special = encoding.names(len(ranks)) | dict(named)
     return convert(ranks, encoding.pattern, special, where=path, nfc=encoding.nfc)

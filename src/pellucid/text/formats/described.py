@@ -1,0 +1,23 @@
+"""Vocabulary files that bring their own special tokens and rules: what `loading` needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
+
+from pellucid.text.classes import TokenizerClass
+
+
+class Described(NamedTuple):
+    """What such a file says.
+
+    row: takes the place of a class's row.
+    config: as in tokenizer_config.json, which wins over it.
+    build: the Rust tokenizer without post-processor, given the options of both.
+    """
+
+    row: TokenizerClass
+    config: dict[str, Any]
+    build: Callable[[Mapping[str, Any]], Tokenizer]
