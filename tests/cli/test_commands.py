@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import warnings
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from pellucid import hub
 from pellucid.cli import COMMANDS
+from pellucid.cli._command import Command
 
 # Runs a command line in a process of its own and says whether torch came along.
 WITHOUT_TORCH = """
@@ -57,6 +61,16 @@ def test_a_misspelt_command_or_option_is_suggested(call):
     assert command.exit_code == option.exit_code == 2
     assert "did you mean 'generate'?" in command.stderr
     assert "--code" in option.stderr
+
+
+def test_a_warning_is_a_line():
+    @click.command("warn", cls=Command)
+    def warn() -> None:
+        for _ in range(3):
+            warnings.warn("careful", stacklevel=1)
+
+    result = CliRunner().invoke(warn)
+    assert (result.exit_code, result.stderr) == (0, "pellucid warn: careful\n")
 
 
 def test_missing_arguments_are_usage_errors(call):

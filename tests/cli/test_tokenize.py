@@ -160,11 +160,6 @@ def test_one_text_has_a_limit(call, monkeypatch):
     assert result.exit_code == 2 and "more than 10 bytes" in result.stderr and "--lines" in result.stderr
 
 
-def test_a_warning_is_a_line(call):
-    first = call("generate", "a " * 600).stderr.splitlines()[0]
-    assert first.startswith("pellucid generate: a row of 602 tokens is longer")
-
-
 def test_no_torch():
     for args in (["tokenize", "hi"], ["tokenize", "--decode", "403"], ["tokenize", "--fingerprint"]):
         done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True)
