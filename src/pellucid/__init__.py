@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from pellucid.engine.options import GenerationConfig as GenerationConfig
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
+    from pellucid.text.train import train_tokenizer as train_tokenizer
     from pellucid.text.vocabulary import AddedToken as AddedToken
 
 _HOMES = {
@@ -96,6 +97,7 @@ _HOMES = {
     "TextIteratorStreamer": "compat.streamers",
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
+    "train_tokenizer": "text.train",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605  the names above
 
