@@ -183,12 +183,12 @@ class _Reader:
     def gguf(self) -> Gguf:
         tensors, entries = self.number(self.length), self.number(self.length)
         metadata: dict[str, Value] = {}
-        for _ in range(self.fits(entries, 13, "metadata entries")):
+        for _ in range(self.fits(entries, self.length.size + 5, "metadata entries")):
             key = self.string()
             if key in metadata:
                 raise ValueError(f"the key {key!r:.100} appears twice")
             metadata[key] = self.value(self.number(self.u32), 0)
-        infos = [self.info() for _ in range(self.fits(tensors, 24, "tensors"))]
+        infos = [self.info() for _ in range(self.fits(tensors, self.length.size + 16, "tensors"))]
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise ValueError(f"general.alignment is {alignment!r:.40}, not a power of two")
