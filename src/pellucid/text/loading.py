@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, TokenizerError
-from pellucid.text import convert, finding
+from pellucid.text import convert, finding, named
 from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass
 from pellucid.text.formats import sentencepiece
 
@@ -75,7 +75,7 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
         padding_side=config.get("padding_side") or defaults.padding_side,
         truncation_side=config.get("truncation_side") or "right",
         clean_up_tokenization_spaces=bool(config.get("clean_up_tokenization_spaces")),
-        chat_template=_chat_template(folder, config, asked),
+        chat_template=named.find(folder, config, asked),
         name_or_path=str(folder),
         config=config | ({ORIGINAL: name} if defaults.face else {}),
     )
@@ -180,17 +180,6 @@ def _add_tokens(
                 where=folder,
                 next="the vocabulary and the list of added tokens belong to different models",
             )
-
-
-def _chat_template(folder: Path, config: Mapping[str, Any], asked: Mapping[str, Any]) -> str | dict[str, str] | None:
-    """The text of chat_template.jinja, else the configuration's: one template, or several with names."""
-    file = folder / "chat_template.jinja"
-    if "chat_template" not in asked and file.is_file():
-        return file.read_text(encoding="utf-8")
-    found = config.get("chat_template")
-    if isinstance(found, list):
-        return {each["name"]: each["template"] for each in found}
-    return found
 
 
 def text_of(token: Any) -> str | None:

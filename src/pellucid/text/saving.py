@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InputError
-from pellucid.text import fingerprint
+from pellucid.text import fingerprint, named
 from pellucid.text.classes import ROLES
 from pellucid.text.loading import CONFIG
 
@@ -56,13 +56,10 @@ def save(tok: Tokenizer, folder: Path, prefix: str = "") -> tuple[str, ...]:
         CONFIG: _json(config),
         "special_tokens_map.json": _json(special),
     }
-    if isinstance(tok.chat_template, str):
-        files["chat_template.jinja"] = tok.chat_template
-    elif tok.chat_template:
-        named = [{"name": name, "template": text} for name, text in tok.chat_template.items()]
-        files[CONFIG] = _json(config | {"chat_template": named})
+    files |= named.files(tok.chat_template)
     files = {prefix + name: text for name, text in files.items()}
     for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     if not prefix:
         fingerprint.write(fingerprint.take(tok, folder), folder)

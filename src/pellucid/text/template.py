@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import jinja2
-from jinja2 import meta, pass_context
+from jinja2 import meta, nodes, pass_context
 
 from pellucid.errors import InputError, PellucidError, TemplateError
 from pellucid.text.sandbox import (
@@ -93,6 +93,15 @@ def compiled(source: str) -> jinja2.Template:
 def _names(source: str) -> frozenset[str]:
     own = compiled(source).environment
     return frozenset(meta.find_undeclared_variables(own.parse(source)) - own.globals.keys())
+
+
+@functools.lru_cache(maxsize=128)
+def literals(source: str) -> str:
+    """Every text that a template may write as it stands, with a null character between two."""
+    tree = compiled(source).environment.parse(source)
+    texts = {node.data for node in tree.find_all(nodes.TemplateData)}
+    texts |= {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return "\0".join(sorted(texts))
 
 
 @functools.cache
@@ -185,11 +194,17 @@ def _simple(value: Any) -> Any:
             return getattr(kind, f"__{kind.__name__}__")(value)
     if any((base.__module__, base.__name__) == ("numpy", "generic") for base in type(value).__mro__):
         return value.item()
+    made = as_dict(value)
+    return f"<{type(value).__name__}>" if made is None else made
+
+
+def as_dict(value: Any) -> Mapping[str, Any] | None:
+    """A dataclass's fields or what a pydantic model dumps; None for other values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if callable(dump := getattr(value, "model_dump", None)):
-        return dump()
-    return f"<{type(value).__name__}>"
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):
+        return found if isinstance(found := dump(), Mapping) else None
+    return None
 
 
 # ---- what comes out ----------------------------------------------------------------------------------------------

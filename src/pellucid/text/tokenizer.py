@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from pellucid import hub
 from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, Unsupported, strict
 from pellucid.text import convert, fingerprint, loading, rows, saving
+from pellucid.text.chat import Chats, holds_chats
 from pellucid.text.classes import GENERIC, ROLES
 from pellucid.text.encoding import BatchEncoding
 from pellucid.text.frame import Frame
@@ -45,7 +46,7 @@ LONGEST_TEXT = 1 << 24
 KEPT = 16  # tokenizers with other settings; scripts use a few
 
 
-class Tokenizer(Vocabulary):
+class Tokenizer(Vocabulary, Chats):
     """Made by `from_pretrained` or `from_folder`; see the module."""
 
     TOKENIZER_CLASS: str | None = None  # of a subclass: a row of `classes.CLASSES` that wins over the folder's
@@ -436,6 +437,7 @@ class Tokenizer(Vocabulary):
         for i, row in enumerate(inputs):
             if len(row) > self.longest_text or not isinstance(row, str):
                 self._check_longest(i, row)
+        special = special and not holds_chats(inputs)
         if settings.truncation is not None:
             pair = bool(inputs) and isinstance(inputs[0], tuple)
             rows.check_room(settings.truncation, self.num_special_tokens_to_add(pair) if special else 0)
@@ -712,6 +714,42 @@ class Tokenizer(Vocabulary):
                 raise TokenizerError(f"no {name}", next=f"add_special_tokens({{{name!r}: …}})")
         convert.post_processor(self.rust, GENERIC, {"add_bos_token": bos, "add_eos_token": eos}, self._roles)
         self._changed()
+
+    @strict
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str | Sequence[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        *,
+        min_frequency: int | None = None,
+        limit_alphabet: int | None = None,
+        initial_alphabet: Sequence[str] = (),
+        max_token_length: int | None = None,
+        show_progress: bool | Callable[[str, int, int | None], None] = False,
+    ) -> Tokenizer:
+        """A tokenizer with another vocabulary and the same rest: algorithm, normalisation, special tokens, template.
+
+        Args:
+            text_iterator: texts, or lists of texts.
+            length: how many texts there are, for the progress.
+            new_special_tokens: more of them, after the old ones.
+            special_tokens_map: old text -> new text of special tokens.
+            the others: see `train_tokenizer`.
+        """
+        from pellucid.text import learn, train
+
+        return train.train_like(
+            self,
+            text_iterator,
+            learn.Limits(vocab_size, min_frequency, limit_alphabet, initial_alphabet, max_token_length),
+            length=length,
+            new_special_tokens=new_special_tokens,
+            special_tokens_map=special_tokens_map,
+            show_progress=show_progress,
+        )
 
     # ---- ids to text --------------------------------------------------------------------------------------
 
