@@ -335,7 +335,7 @@ class Tokenizer(Vocabulary, Chats):
             data = {name: value[0] if isinstance(value[0], list) else value for name, value in data.items()}
         made = BatchEncoding(data, encodings, tensor_type=return_tensors)
         if text_target is not None:
-            made["labels"] = self.encode(
+            made["labels"] = self(
                 text_target,
                 text_pair_target,
                 add_special_tokens=add_special_tokens,
@@ -348,8 +348,9 @@ class Tokenizer(Vocabulary, Chats):
                 padding_side=padding_side,
                 split_special_tokens=split_special_tokens,
                 return_tensors=return_tensors,
+                return_overflowing_tokens=return_overflowing_tokens,
                 verbose=verbose,
-            )
+            )["input_ids"]
         return made
 
     @strict

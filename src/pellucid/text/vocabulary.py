@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken as AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, InputError, TokenizerError, nearest, strict
