@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from templates import CHAT
 
 from pellucid import hub
 from pellucid.cli import main
@@ -49,3 +50,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]
         return made[family, auto]
 
     return tiny
+
+
+@pytest.fixture
+def chat_folder(folder: Path) -> Path:
+    """The default model with a chat template; it answers with stories."""
+    (folder / "chat_template.jinja").write_text(CHAT)
+    return folder

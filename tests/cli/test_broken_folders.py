@@ -96,7 +96,9 @@ TABLE = {
     "no tokenizer": Broken(remove("tokenizer.model", "tokenizer_config.json"), 0, 0, 2, "has none"),
     "an end beyond the vocabulary": Broken(edit("generation_config.json", eos_token_id=512), 0, 1, 0, "is 512"),
     "an end that is text": Broken(edit("generation_config.json", eos_token_id="</s>"), 0, 1, 2, "'</s>'"),
-    "an end the tokenizer lacks": Broken(edit("generation_config.json", eos_token_id=9), 0, 0, 0, "token is 2"),
+    "an end the tokenizer lacks": Broken(
+        edit("generation_config.json", eos_token_id=9), 0, 0, 0, "and 2 in the tokenizer"
+    ),
     "beams": Broken(edit("generation_config.json", num_beams=4), 0, 0, 2, "num_beams=4"),
     "a temperature that is text": Broken(
         edit("generation_config.json", temperature="hot", do_sample=True), 0, 0, 2, "temperature='hot'"

@@ -190,10 +190,10 @@ def test_the_whole_of_another_tokenizer(saved):
 
 def test_long_lists_of_ids_are_cut_where_they_part():
     same, now, then = tuple(range(100)), (*range(60), 7, *range(39)), (*range(60), 8, *range(39))
-    shown = fingerprint._around(now, then)
+    shown = fingerprint.around(now, then)
     assert shown.startswith("[…, 56, 57, 58, 59, 7, 0") and shown.endswith(", …] (100 ids)")
-    assert fingerprint._around(same[:5], then) == "[0, 1, 2, 3, 4]"
-    assert fingerprint._around(same, same[:99]).endswith("99] (100 ids)")
+    assert fingerprint.around(same[:5], then) == "[0, 1, 2, 3, 4]"
+    assert fingerprint.around(same, same[:99]).endswith("99] (100 ids)")
 
 
 def test_arguments_that_the_caller_gives_are_no_surprise(saved):
@@ -257,7 +257,7 @@ def test_the_probes_separate():
                      "bert-uncased", "bert-cased", "bert-accents", "bert-cleans-up", "t5", "t5-five-sentinels",
                      "unigram")
     }  # fmt: skip
-    looks = {name: fingerprint._look(tokenizer, fingerprint.PROBES) for name, tokenizer in rows.items()}
+    looks = {name: fingerprint.look(tokenizer) for name, tokenizer in rows.items()}
     names = list(rows)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 import click
 
 from pellucid import hub
+from pellucid.cli import _text
 from pellucid.cli._command import Command, json_option, print_json
 from pellucid.cli._folder import Known, size_text, understand
 from pellucid.errors import PellucidError
-from pellucid.text.tokenizer import Tokenizer
 from pellucid.weights.source import Weights, open_weights
 
 T = TypeVar("T")
@@ -103,11 +103,12 @@ def look_over(folder: Path) -> Findings:
 
         found.attempt("weights", _tensors.look_at_tensors, known, weights)
         found.attempt("memory", _tensors.look_at_memory, known, weights)
-    tokenizer = found.attempt("tokenizer", look_at_tokenizer, folder)
+    tokenizer = found.attempt("tokenizer", _text.look_at_tokenizer, folder)
     if known:
         if tokenizer:
-            found.attempt("tokenizer", look_at_vocabulary, known, tokenizer)
-        found.attempt("special", look_at_special_ids, known, tokenizer, folder)
+            found.attempt("tokenizer", _text.look_at_vocabulary, known, tokenizer)
+            found.attempt("tokenizer", _text.look_at_limit, known, tokenizer)
+        found.attempt("special", _text.look_at_special_ids, known, tokenizer, folder)
     return found
 
 
@@ -131,72 +132,3 @@ def look_at_files(found: Findings, folder: Path) -> Weights:
     where = files[0].name + (f" and {len(files) - 1} more" if files[1:] else "")
     found.ok("weights", f"{len(weights.names)} tensors, {size_text(weights.nbytes)} in {where}")
     return weights
-
-
-def look_at_tokenizer(found: Findings, folder: Path) -> Tokenizer | None:
-    if not hub.has_tokenizer(folder):
-        found.warn(
-            "tokenizer",
-            "the folder has none: the model takes ids, no text",
-            "copy the tokenizer's files here",
-        )
-        return None
-    return Tokenizer.from_folder(folder)
-
-
-def look_at_vocabulary(found: Findings, known: Known, tokenizer: Tokenizer) -> None:
-    """Whether every id has a row in the embedding."""
-    rows = known.spec.vocab
-    beyond = {text: i for text, i in tokenizer.get_vocab().items() if i >= rows}
-    added = {text for text in beyond if beyond[text] in tokenizer.added_tokens_decoder}
-    if not beyond:
-        found.ok("tokenizer", f"{len(tokenizer)} tokens, the embedding has {rows} rows")
-        return
-    some = ", ".join(f"{text!r} = {beyond[text]}" for text in sorted(beyond, key=lambda text: beyond[text])[:3])
-    what = f"{len(beyond)} of {len(tokenizer)} ids are beyond the {rows} rows of the embedding: {some}"
-    if len(added) == len(beyond):
-        found.warn("tokenizer", f"{what} (added tokens: an error if they occur)", "resize the embedding to use them")
-    else:
-        found.fail("tokenizer", what, "use the tokenizer that belongs to this model")
-
-
-def look_at_special_ids(found: Findings, known: Known, tokenizer: Tokenizer | None, folder: Path) -> None:
-    """Ids of config.json, generation_config.json and the tokenizer: in range, and the same."""
-    from pellucid.engine.options import read_options
-
-    before = len(found.lines)
-    settings = read_options(folder)
-    roles = ["bos", "eos", "pad"] + ["decoder_start"] * (known.spec.encoder is not None)
-    for role in roles:
-        key = f"{role}_token_id"
-        sources = {"config.json": known.config.get(key), "generation": getattr(settings, key)}
-        for file, value in sources.items():
-            for i in value if isinstance(value, list) else [value]:
-                _look_at_id(found, f"{file}: {key}", i, known.spec.vocab, harmless=role == "pad")
-        own = getattr(tokenizer, key, None)
-        used = sources["generation"]
-        if own is not None and used is not None and own not in (used if isinstance(used, list) else [used]):
-            what = f"{key} is {used} for generation, and the tokenizer's {role} token is {own}"
-            found.warn("special", what, "correct the one that is wrong" if role == "eos" else "")
-    if {"causal-lm", "seq2seq-lm"} & known.spec.heads.keys():
-        _look_at_settings(found, settings)
-    if len(found.lines) == before:
-        found.ok("special", f"{', '.join(roles)} ids are in range and agree")
-
-
-def _look_at_id(found: Findings, name: str, value: object, rows: int, *, harmless: bool) -> None:
-    if value is None or (type(value) is int and 0 <= value < rows):
-        return
-    what = f"{name} is {value!r}, no row of the embedding ({rows})"
-    if harmless and type(value) is int:
-        found.warn("special", what)
-    else:
-        found.fail("special", what, "correct the id")
-
-
-def _look_at_settings(found: Findings, settings: Any) -> None:
-    try:
-        settings.check()
-        settings.sampling()
-    except PellucidError as error:
-        found.warn("special", f"generation_config.json: {error.what}", f"generate refuses; {error.next}")

@@ -21,13 +21,14 @@ import hashlib
 import json
 import sys
 from array import array
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid import hub
 from pellucid.errors import TokenizerError
+from pellucid.text.classes import VOCABULARIES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer
@@ -97,7 +98,7 @@ def take(tokenizer: Tokenizer, folder: Path | None = None) -> Fingerprint:
     """The fingerprint of a tokenizer; `folder` is where its vocabulary's files lie, if they are to be remembered."""
     roles = dict(tokenizer.special_tokens_map)
     written = "".join(f"a{text}b {text} c" for text in dict.fromkeys(roles.values()))
-    probes, pair = _look(tokenizer, dict.fromkeys((*PROBES, written)))
+    probes, pair = look(tokenizer, dict.fromkeys((*PROBES, written)))
     return Fingerprint(
         probes,
         pair,
@@ -135,7 +136,7 @@ def differences(stored: Fingerprint, tokenizer: Tokenizer, folder: Path, asked: 
     changed = set(asked) - HARMLESS
     found: list[str] = []
     if not changed - {"chat_template"}:
-        found += _different_probes(stored, *_look(tokenizer, [probe.text for probe in stored.probes]))
+        found += _different_probes(stored, *look(tokenizer, [probe.text for probe in stored.probes]))
         found += _different_special(stored, tokenizer)
     if "chat_template" not in changed:
         found += _different_templates(stored.templates, _templates(tokenizer))
@@ -147,7 +148,7 @@ def differences(stored: Fingerprint, tokenizer: Tokenizer, folder: Path, asked: 
 # ---- the parts -------------------------------------------------------------------------------------------
 
 
-def _look(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[tuple[Probe, ...], tuple[int, ...]]:
+def look(tokenizer: Tokenizer, texts: Iterable[str] = PROBES) -> tuple[tuple[Probe, ...], tuple[int, ...]]:
     """What becomes of each text, and of a pair. Nothing where the vocabulary drops merges at random."""
     if getattr(tokenizer.rust.model, "dropout", None):
         return (), ()
@@ -201,16 +202,11 @@ def _templates(tokenizer: Tokenizer) -> dict[str, str]:
 
 def _files(folder: Path) -> dict[str, str]:
     """Digests of the vocabulary's files, below 64 MB each: hashing is then faster than comparing."""
-    names = ["tokenizer.json"] if (folder / "tokenizer.json").is_file() else VOCABULARY_FILES
-    paths = [folder / name for name in names]
-    small = [path for path in paths if path.is_file() and path.stat().st_size < 1 << 26]
+    names = {name for kinds in VOCABULARIES.values() for names in kinds for name in names} | {"tekken.json"}
+    if (folder / "tokenizer.json").is_file():
+        names = {"tokenizer.json"}
+    small = [path for name in sorted(names) if (path := folder / name).is_file() and path.stat().st_size < 1 << 26]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:32] for path in small}
-
-
-VOCABULARY_FILES = (
-    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "vocab.json",
-    "merges.txt", "vocab.txt", "tekken.json",
-)  # fmt: skip
 
 
 def _digest(value: Any) -> str:
@@ -228,19 +224,19 @@ def _different_probes(stored: Fingerprint, probes: tuple[Probe, ...], pair: tupl
     if others:
         then, now = others[0]
         count = f"{len(others)} of {len(probes)} probes have other ids, first {then.text!r}"
-        found.append(f"{count}: {_around(now.ids, then.ids)} now, {_around(then.ids, now.ids)} then")
+        found.append(f"{count}: {around(now.ids, then.ids)} now, {around(then.ids, now.ids)} then")
     elif pair != stored.pair:
         found.append(f"the pair {PAIR} has ids {list(pair)} now, {list(stored.pair)} then")
     others = [(then, now) for then, now in zip(stored.probes, probes) if then.ids == now.ids and then.back != now.back]
     if others:
         then, now = others[0]
         texts = [probe.text if probe.back is None else probe.back for probe in (now, then)]
-        ids = _around(then.ids, then.ids)
+        ids = around(then.ids, then.ids)
         found.append(f"{len(others)} probes decode differently, first {ids}: {texts[0]!r} now, {texts[1]!r} then")
     return found
 
 
-def _around(ids: tuple[int, ...], other: tuple[int, ...], most: int = 24) -> str:
+def around(ids: Sequence[int], other: Sequence[int], most: int = 24) -> str:
     """A list of ids, shortened to where it parts from the other."""
     if len(ids) <= most:
         return str(list(ids))
