@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,19 +116,27 @@ def build(folder: Path, name: str, row: TokenizerClass, options: Mapping[str, An
 
 def build_described(folder: Path, described: Described, options: Mapping[str, Any]) -> Tokenizer:
     """The same for a file that describes its own tokenizer, see `finding`."""
+    facts = {"row": repr(described.row), "options": dict(options), **described.facts}
     with rust_errors(folder):
-        return described.build(options)
+        if described.files and not cache.worth_it(described.files):
+            return described.build(options)
+        return _cached(described.files, facts, lambda: described.build(options))
 
 
 def _converted(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
-    """From the cache, or built and put there."""
     make = BUILDERS[row.vocabulary]
     if row.vocabulary in QUICK or not cache.worth_it(files):
         return make(files, row, options, unk)
-    name = cache.key(files, {"row": repr(row), "options": dict(options), "unk": unk})
+    facts = {"row": repr(row), "options": dict(options), "unk": unk}
+    return _cached(files, facts, lambda: make(files, row, options, unk))
+
+
+def _cached(files: Iterable[Path], facts: Mapping[str, Any], make: Callable[[], Tokenizer]) -> Tokenizer:
+    """From the cache, or made and put there."""
+    name = cache.key(files, facts)
     rust = cache.load(name)
     if rust is None:
-        rust = make(files, row, options, unk)
+        rust = make()
         cache.store(name, rust)
     return rust
 

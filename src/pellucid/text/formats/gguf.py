@@ -12,6 +12,7 @@ sentencepiece has no rule, and llama.cpp's is kept: every stretch of text gets t
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Mapping
@@ -120,7 +121,21 @@ def _describe(metadata: Mapping[str, Any], path: Path) -> Described:
         rust.add_tokens(_added(metadata, vocabulary))
         return rust
 
-    return Described(row, _config(metadata, vocabulary, roles), build)
+    return Described(row, _config(metadata, vocabulary, roles), build, (), {"metadata": _digest(metadata)})
+
+
+def _digest(metadata: Mapping[str, Any]) -> str:
+    """Of all that decides about a tokenizer: a model's file is too large to hash."""
+    digest = hashlib.sha256()
+    for key, value in metadata.items():
+        if key.startswith("tokenizer.") or key in ("general.architecture", "general.name"):
+            digest.update(f"{key}\0{type(value).__name__}\0".encode("utf-8", gguf.ERRORS))
+            if isinstance(value, list) and value and isinstance(value[0], str):
+                digest.update(array("q", map(len, value)).tobytes())
+                digest.update("".join(value).encode("utf-8", gguf.ERRORS))
+            else:
+                digest.update(value.tobytes() if isinstance(value, array) else repr(value).encode())
+    return digest.hexdigest()
 
 
 # ---- what the file says ----------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ ROW = TokenizerClass(
 
 def describe(path: Path) -> Described:
     """A tekken.json, for `loading`."""
-    return Described(ROW, {}, lambda options: build(path))
+    return Described(ROW, {}, lambda options: build(path), (path,), {})
 
 
 def build(path: Path) -> Tokenizer:

@@ -165,7 +165,8 @@ def describe(path: Path, class_name: str, named: Mapping[int, str], vocab_size: 
     Raises:
         TokenizerError: nothing says whose file it is; when it is built, all that `read` raises.
     """
-    encoding = ENCODINGS[recognise(path, class_name, vocab_size)]
+    name = recognise(path, class_name, vocab_size)
+    encoding = ENCODINGS[name]
     row = TokenizerClass(
         tokens=encoding.tokens,
         single=encoding.single,
@@ -173,7 +174,8 @@ def describe(path: Path, class_name: str, named: Mapping[int, str], vocab_size: 
         options=dict(encoding.options),
         padding_side=encoding.padding_side,
     )
-    return Described(row, {}, lambda options: build(path, encoding, named))
+    facts = {"encoding": name, "named": sorted(named.items())}
+    return Described(row, {}, lambda options: build(path, encoding, named), (path,), facts)
 
 
 def build(path: Path, encoding: Encoding, named: Mapping[int, str]) -> Tokenizer:
