@@ -15,6 +15,7 @@ from pellucid.errors import nearest
 COMMANDS = {
     "generate": "Continue a text with a language model.",
     "show": "Say what a model is: its parts, or the code that it runs.",
+    "chat": "Talk with a model that has a chat template.",
     "tokenize": "Show the tokens of a text, or the text of ids.",
     "check": "Look over a model folder: config, weights, tokenizer, memory.",
     "families": "List the model types that load, and how exact they are.",
@@ -55,6 +56,7 @@ def main() -> None:
     \b
     pellucid generate                        a story, from the small model inside the package
     pellucid generate -m DIR "Dear reader,"  a continuation
+    pellucid chat -m DIR                     a talk
     pellucid show DIR                        what this model is
     pellucid tokenize -m DIR "Dear reader,"  its tokens, their ids and places
     pellucid check DIR                       whether this folder holds together

@@ -52,22 +52,30 @@ class Request:
             self.finish = "length"
 
 
-def run(model: Model, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
+def run(model: Model, requests: Sequence[Request], cache: Cache | None = None) -> Iterator[tuple[int, int]]:
     """Continues all requests together; yields (index of the request, token) as tokens are chosen.
 
     Rows leave the batch when they finish. The tokens of a request do not depend on its company.
+
+    Args:
+        cache: a row for each request, holding fewer tokens than its prompt, and those that the prompt begins with: only
+            the others are read. Afterwards it holds the prompt and the output without the last token.
 
     Raises:
         InputError: an empty prompt, an id outside the vocabulary, a prompt that fills the context.
     """
     live = [i for i, request in enumerate(requests) if _prepare(model, request)]
-    cache = Cache(len(live))
+    kept = [Row() for _ in requests] if cache is None else cache.rows
+    points = turning_points(model.stack)
+    cache = Cache(0)
+    cache.rows = [kept[i] for i in live]
     for i, row in zip(live, cache.rows):
         row.reserved = _tokens(requests[i])
+        if any(row.length <= point < len(requests[i].ids) for point in points):
+            row.trim(0)  # its keys were turned for shorter rows
     chance = {i: requests[i].sampling.generator() for i in live if not requests[i].sampling.greedy}
     memory = _encode(model, [requests[i] for i in live]) if model.encoder is not None else None
-    pending = [list(requests[i].begin or requests[i].ids) for i in live]
-    points = turning_points(model.stack)
+    pending = [list(requests[i].begin or requests[i].ids)[row.length :] for i, row in zip(live, cache.rows)]
     while live:
         logits_RV = _prefill(model, cache, pending, memory)
         memory = None
@@ -82,7 +90,7 @@ def run(model: Model, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
             live = [live[r] for r in stay]
         for r, i in enumerate(live):
             if cache.rows[r].position in points:  # its keys were turned for shorter rows: read it again, once
-                cache.rows[r] = Row(reserved=cache.rows[r].reserved)
+                cache.rows[r].trim(0)
                 pending[r] = [*(requests[i].begin or requests[i].ids), *requests[i].output]
 
 
