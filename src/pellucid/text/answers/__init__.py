@@ -28,6 +28,7 @@ from pellucid.text.answers.deltas import (
     Malformed,
     Reasoning,
     ToolCall,
+    joined,
 )
 from pellucid.text.answers.formats import FORMATS, PLAIN, STARTS, Format, format_named, format_of
 from pellucid.text.answers.machine import Machine
@@ -69,7 +70,7 @@ class AnswerStream:
         self._machine = Machine(self.format, tools, new_id)
         if begun := beginning(prompt_tail, self.format):
             self._machine.feed(begun)
-            self._machine.out = [each for each in self._machine.out if not isinstance(each, Content | Reasoning)]
+            self._machine.leave_out_text()
 
     def add(self, text: str) -> list[Delta]:
         """What is certain after this piece."""
@@ -83,7 +84,7 @@ class AnswerStream:
 
     def _take(self) -> list[Delta]:
         out, self._machine.out = self._machine.out, []
-        return out
+        return joined(out)
 
 
 def beginning(prompt: str, format: Format) -> str:

@@ -66,6 +66,22 @@ class CallEnd:
 Delta = Content | Reasoning | CallStart | Arguments | CallEnd | Malformed
 
 
+def joined(deltas: list[Delta]) -> list[Delta]:
+    """The same with neighbours of one kind as one."""
+    out: list[Delta] = []
+    for each in deltas:
+        last = out[-1] if out else None
+        if isinstance(each, Content) and isinstance(last, Content):
+            out[-1] = Content(last.text + each.text)
+        elif isinstance(each, Reasoning) and isinstance(last, Reasoning):
+            out[-1] = Reasoning(last.text + each.text)
+        elif isinstance(each, Arguments) and isinstance(last, Arguments) and each.index == last.index:
+            out[-1] = Arguments(each.index, last.text + each.text)
+        else:
+            out.append(each)
+    return out
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the model said, thought, and wants to be called."""

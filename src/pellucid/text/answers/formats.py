@@ -61,7 +61,7 @@ class ParamCalls:
     """`<function=f><parameter=a>1</parameter></function>`: every argument between markers of its own.
 
     `head` and `key` are what stands between `open` and `head_end`, `param` and `key_end`; `key` may tell a type.
-    `wrapped`: a value stands on lines of its own.
+    `wrapped`: a value stands on lines of its own; `quotes` may surround it.
     """
 
     open: str
@@ -74,6 +74,7 @@ class ParamCalls:
     key: str = r"\s*(?P<key>[^\"\s]+)\s*"
     section: tuple[str, str] = ("", "")
     wrapped: bool = False
+    quotes: tuple[str, str] = ("", "")
     head_stays: bool = False  # `head_end` is the beginning of the first parameter or the end of the call
 
 
@@ -135,6 +136,9 @@ class Channels:
     call: str = "(?!)"
 
 
+THINK = Tags("<think>", "</think>")
+
+
 @dataclass(frozen=True)
 class Format:
     """Everything that is to be known about the answers of a family.
@@ -146,7 +150,7 @@ class Format:
 
     name: str
     markers: tuple[tuple[str, ...], ...] = ()
-    reasoning: tuple[Tags, ...] = ()
+    reasoning: tuple[Tags, ...] = (THINK,)
     calls: tuple[Syntax, ...] = ()
     channels: Channels | None = None
     drops: tuple[str, ...] = ()
@@ -161,7 +165,6 @@ class Format:
         return dataclasses.replace(self, ends=self.ends + tuple(e for e in dict.fromkeys(ends) if e and e not in known))
 
 
-THINK = Tags("<think>", "</think>")
 # Looked for in every template by their closing marker, whatever the family.
 REASONING = (
     THINK,
@@ -181,7 +184,7 @@ ENDS = (
 STARTS = (
     "<|im_start|>assistant\n", "<|im_assistant|>assistant<|im_middle|>",
     "<|start_header_id|>assistant<|end_header_id|>", "<|header_start|>assistant<|header_end|>",
-    "<start_of_turn>model\n", "<|turn>model\n", "<|assistant|>", "[/INST]",
+    "<start_of_turn>model", "<start_of_turn>model\n", "<|turn>model\n", "<|assistant|>", "[/INST]",
     "<｜Assistant｜>", "<|CHATBOT_TOKEN|>", "<seed:bos>assistant\n", "]~b]ai\n", "<|assistant_start|>",
     "<|start_of_role|>assistant<|end_of_role|>", "<role>ASSISTANT</role>", "<|begin_assistant|>\n", "<assistant>",
     "<beginning_of_sentence>ai name=assistant\n", "<SPECIAL_11>Assistant\n", "<|start|>assistant", "<|Bot|>",
@@ -195,7 +198,7 @@ QWEN_CODER = ParamCalls(
     "<function=", ">", "<parameter=", ">", "</parameter>", "</function>",
     section=("<tool_call>", "</tool_call>"), wrapped=True,
 )  # fmt: skip
-SEED = dataclasses.replace(QWEN_CODER, section=("<seed:tool_call>", "</seed:tool_call>"))
+SEED = dataclasses.replace(QWEN_CODER, section=("<seed:tool_call>", "</seed:tool_call>"), wrapped=False)
 
 
 def invoke(prefix: str, wrapper: str, key: str = r"(?P<key>[^\"]+)") -> ParamCalls:
@@ -267,16 +270,20 @@ FAMILIES = (
     Format("minimax-m2", (("minimax:tool_call", "<invoke"),), calls=(invoke("", "minimax:tool_call"),), ends=("[e~[",)),
     Format("step-3", (("<steptml:invoke",),), calls=(invoke("steptml:", "steptml:toolcall"),)),
     Format(
-        "deepseek-v3.2", (("｜DSML｜",),), (THINK,),
-        (invoke("｜DSML｜", "｜DSML｜function_calls", DSML_KEY), invoke("｜DSML｜", "｜DSML｜tool_calls", DSML_KEY)),
+        "deepseek-v3.2", (("｜DSML｜",),),
+        calls=(
+            invoke("｜DSML｜", "｜DSML｜function_calls", DSML_KEY), invoke("｜DSML｜", "｜DSML｜tool_calls", DSML_KEY),
+        ),
     ),
-    Format("deepseek-v3", (("<｜tool▁calls▁begin｜>", "```json"),), (THINK,), (DEEPSEEK_V3,)),
-    Format("deepseek-v3.1", (("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>"),), (THINK,), (DEEPSEEK_V31,)),
+    Format("deepseek-v3", (("<｜tool▁calls▁begin｜>", "```json"),), calls=(DEEPSEEK_V3,)),
+    Format("deepseek-v3.1", (("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>"),), calls=(DEEPSEEK_V31,)),
     Format("minicpm-5", (('<function name="', '<param name="'),), calls=(
-        ParamCalls('<function name="', '">', '<param name="', '">', "</param>", "</function>"),
+        ParamCalls(
+            '<function name="', '">', '<param name="', '">', "</param>", "</function>", quotes=("<![CDATA[", "]]>")
+        ),
     )),
-    Format("muse", (("<atem:invoke",),), calls=(invoke("atem:", "atem:function_calls"),), channels=MUSE),
-    Format("gpt-oss", (("<|channel|>", "<|message|>", "<|start|>assistant"),), channels=HARMONY),
+    Format("muse", (("<atem:invoke",),), (), (invoke("atem:", "atem:function_calls"),), channels=MUSE),
+    Format("gpt-oss", (("<|channel|>", "<|message|>", "<|start|>assistant"),), (), channels=HARMONY),
     Format(
         "kimi-k2", (("<|tool_calls_section_begin|>",),),
         (Tags("<think>", "</think>", until=KIMI_SECTION[:1]),), (KIMI,),
@@ -311,8 +318,11 @@ FAMILIES = (
     ),
     # hunyuan, jamba, apriel 1.5, minimax m1
     Format("tool-calls", (("<tool_calls>", "</tool_calls>"),), calls=(JsonCalls("<tool_calls>", "</tool_calls>"),)),
-    Format("nemotron", (("<TOOLCALL>",),), (THINK,), (JsonCalls("<TOOLCALL>", "</TOOLCALL>"),)),
-    Format("mistral", (("[TOOL_CALLS]",),), calls=(MISTRAL_JSON, MISTRAL_NAMED)),
+    Format("nemotron", (("<TOOLCALL>",),), calls=(JsonCalls("<TOOLCALL>", "</TOOLCALL>"),)),
+    Format(
+        "mistral", (("[TOOL_CALLS]",),), (Tags("[THINK]", "[/THINK]", anywhere=True), THINK),
+        (MISTRAL_JSON, MISTRAL_NAMED),
+    ),
     Format("functools", (("functools[",),), calls=(JsonCalls("functools"),)),
     Format("phi-4-mini", (("<|tool_call|>", "<|/tool_call|>"), ("<|tool|>", "<|/tool|>")),
            calls=(JsonCalls("<|tool_call|>", "<|/tool_call|>"),)),
@@ -333,21 +343,21 @@ FAMILIES = (
            calls=(BraceCalls("<start_function_call>call:", "<end_function_call>", "<escape>"),),
            ends=("<start_function_response>",)),
     Format("gemma-3-tool-code", (("```tool_code",),), calls=(PythonCalls("```tool_code", "```"),)),
-    Format("smollm-3", (("<tool_call>", "<code>"), ("/no_think", "## Metadata")), (THINK,),
-           (QWEN_JSON, PythonCalls("<code>", "</code>"))),
+    Format("smollm-3", (("<tool_call>", "<code>"), ("/no_think", "## Metadata")),
+           calls=(QWEN_JSON, PythonCalls("<code>", "</code>"))),
     Format("qwen-coder", (XML_CALLS,), calls=(QWEN_CODER, QWEN_JSON)),
     Format("functionary-v3.1", (("<function=example_function_name>",),),
            calls=(NamedCalls("<function=", ">", "</function>"), *LLAMA_TAGGED)),
-    Format("functionary-v3.2", ((">>>all\n",), (">>>${recipient}",)), channels=FUNCTIONARY),
+    Format("functionary-v3.2", ((">>>all\n",), (">>>${recipient}",)), (), channels=FUNCTIONARY),
     Format("llama-3", (('{"name": function name, "parameters":',),), calls=(*LLAMA_TAGGED, JsonCalls())),
     Format("pythonic", PYTHONIC, calls=(*LLAMA_TAGGED, PythonCalls())),
     Format("xlam", (('[{"name": "tool_call_name"',),), calls=(JsonCalls(),)),
     Format(
-        "ernie-4.5", (("<tool_call>", "<response>"),), (THINK,), (QWEN_JSON,), drops=("<response>\n", "\n</response>")
+        "ernie-4.5", (("<tool_call>", "<response>"),), calls=(QWEN_JSON,), drops=("<response>\n", "\n</response>")
     ),
     Format("qwen", (("<tool_call>", "</tool_call>"),), calls=(QWEN_JSON, QWEN_CODER)),
 )  # fmt: skip
-PLAIN = Format("plain", strip=False, why="no known markers: everything is content")
+PLAIN = Format("plain", reasoning=(), strip=False, why="no known markers: everything is content")
 FORMATS = {each.name: each for each in (*FAMILIES, PLAIN)}
 
 

@@ -74,6 +74,10 @@ class Text:
         if len(text) > len(body):
             self._gap.append(text[len(body) :])
 
+    def forget(self) -> None:
+        """White space that waits is not ours."""
+        self._gap.clear()
+
     def part(self) -> None:
         """What follows is a part of its own, on a line of its own."""
         if not self.blank and self._strip:
@@ -124,7 +128,8 @@ class Call:
         assert self.index is not None
         self._machine.say(CallEnd(self.index, ToolCall(self.id, self.name, arguments, raw)))
         self._machine.begun = None
-        self._machine.r.record()
+        if not self._machine.tentative:
+            self._machine.r.record()
 
 
 class Machine:
@@ -136,7 +141,7 @@ class Machine:
         self.r, self.out = Reader(), list[Delta]()
         self.count = 0  # calls begun so far
         self.begun: int | None = None  # the call that is being given out
-        self._tentative = False  # nothing is given out before a call is complete: it may yet be text
+        self.tentative = False  # nothing is given out before a call is complete: it may yet be text
         self._waiting: list[Delta] = []
         self.content = Text(lambda text: self.say(Content(text)), format.strip)
         self.reasoning = Text(lambda text: self.say(Reasoning(text)), format.strip)
@@ -144,7 +149,8 @@ class Machine:
         self._openers = openers(format)
         self._tags = {tags.open: tags for tags in format.reasoning}
         self._ends = format.ends + ((*format.channels.ends, format.channels.start) if format.channels else ())
-        self._markers = stops(*self._ends, *format.drops, *self._tags, *self._openers)
+        self._closers = {tags.close for tags in format.reasoning} - {*self._ends}
+        self._markers = stops(*self._ends, *format.drops, *self._tags, *self._closers, *self._openers)
         self._task = self._messages() if format.channels else self._body()
         self._done = False
         self._advance()
@@ -159,6 +165,12 @@ class Machine:
         if not self._done:
             self._advance()
 
+    def leave_out_text(self) -> None:
+        """What was read so far stands in the prompt: its text is not the answer's. Calls are."""
+        self.out = [each for each in self.out if not isinstance(each, Content | Reasoning)]
+        self.content.forget()
+        self.reasoning.forget()
+
     def _advance(self) -> None:
         try:
             next(self._task)
@@ -166,11 +178,11 @@ class Machine:
             self._done = True
 
     def say(self, delta: Delta) -> None:
-        (self._waiting if self._tentative else self.out).append(delta)
+        (self._waiting if self.tentative else self.out).append(delta)
 
     def admit(self, name: str) -> None:
         """A call that nothing but its shape tells from text has to be of a tool that exists."""
-        if self._tentative and self.tools and name not in self.tools:
+        if self.tentative and self.tools and name not in self.tools:
             raise NotACall
 
     # Content and reasoning
@@ -189,11 +201,17 @@ class Machine:
                         return end
                 else:
                     self.content.add(marker)
+            elif marker in self._closers:
+                if not self.content.blank:  # else it closes reasoning that was not written
+                    self.content.add(marker)
             elif marker not in self.format.drops:
                 yield from self._calls(marker, self._openers[marker])
 
     def _thought(self, tags: Tags) -> Wait[str | None]:
         self.reasoning.part()
+        self.reasoning.add((yield from self.r.space()))
+        if (yield from self.r.starts(tags.open)):  # the prompt began it, and the model once more
+            self.r.take(len(tags.open))
         closers = stops(tags.close, *tags.until, *self._ends)
         marker = yield from self.r.scan(closers, self.reasoning.add)
         if marker is None or marker == tags.close:
@@ -257,18 +275,18 @@ class Machine:
         """The calls after `opener`, in the first syntax that fits; if none does, it was content."""
         for nth, syntax in enumerate(fits):
             self.r.record(opener)
-            self._tentative = not opener or (nth < len(fits) - 1 and isinstance(syntax, PythonCalls))
+            self.tentative = not opener or (nth < len(fits) - 1 and isinstance(syntax, PythonCalls))
             try:
                 yield from self._section(syntax, opener)
             except NotACall:
                 self._withdraw(opener)
                 continue
             except Broken as problem:
-                if self._tentative:
+                if self.tentative:
                     self._withdraw(opener)
                     continue
                 yield from self._broken(str(problem), closer(syntax, opener))
-            self._tentative = False
+            self.tentative = False
             white = "".join(self.r.raw[-1:])
             self.r.recorded()
             self.content.add(white if not white.strip(WHITE) else "")
@@ -280,7 +298,7 @@ class Machine:
 
     def _withdraw(self, opener: str) -> None:
         """It was no call: all of it but the opener is unread."""
-        self._tentative = False
+        self.tentative = False
         if self._waiting:
             self.count -= sum(isinstance(each, CallStart) for each in self._waiting)
             self._waiting.clear()
@@ -289,7 +307,9 @@ class Machine:
 
     def _commit(self) -> None:
         """A complete call: from here on it is one."""
-        self._tentative = False
+        if self.tentative:
+            self.r.record()
+        self.tentative = False
         self.out += self._waiting
         self._waiting.clear()
 
@@ -392,7 +412,7 @@ class Machine:
             call.named(value)
         elif key in ID_KEYS and isinstance(value, str | int) and call.index is None:
             call.id = str(value)[:SHORT]
-        elif self._tentative and key != "type":
+        elif self.tentative and key != "type":
             raise NotACall
 
     def _json_value(self) -> Wait[Any]:
@@ -403,7 +423,7 @@ class Machine:
     def _arguments(self, call: Call) -> Wait[None]:
         """The value of "arguments": an object, null, or an object written as a string."""
         if call.name:
-            if self._tentative:
+            if self.tentative:
                 self.admit(call.name)
                 self._commit()
             call.start()
@@ -453,7 +473,7 @@ class Machine:
         """Like `scan`, but gives up where what comes before a marker gets too long. Nothing is lost."""
         size = 0
         while True:
-            found = markers.find(self.r.text, self.r.at)
+            found = markers.find(self.r.text, self.r.at, self.r.at + 2 * SHORT)
             end = found.start() if found else len(self.r.text) - markers.held(self.r.text, self.r.at)
             piece = self.r.take(min(end - self.r.at, SHORT - size))
             size += len(piece)
@@ -557,10 +577,13 @@ class Machine:
 
     def _value(self, syntax: ParamCalls, emit: Callable[[str], object]) -> Wait[None]:
         """To the marker after which a parameter or the end of the call follows: elsewhere it is part of the value."""
-        lines = Lines(emit) if syntax.wrapped else None
-        write = lines.add if lines else emit
+        write = Lines(emit).add if syntax.wrapped else emit
+        end = syntax.value_end
+        if syntax.quotes[0] and (yield from self.r.starts(syntax.quotes[0])):
+            self.r.take(len(syntax.quotes[0]))
+            end = syntax.quotes[1] + end
         while True:
-            marker = yield from self.r.scan(stops(syntax.value_end), write)
+            marker = yield from self.r.scan(stops(end), write)
             if marker is None:
                 raise Broken("the text ends inside a parameter")
             white = yield from self.r.space()
@@ -590,13 +613,13 @@ class Machine:
             call.start()
             yield from self._pairs(call, PYTHON, "=", ")")
             call.finish()
-            self._commit()
             found = True
             yield from self.r.space()
             if (yield from self.r.starts(",", ";")):
                 self.r.take(1)
             elif bracket and not (yield from self.r.starts("]")):
                 raise Broken("neither a comma nor the end of the list")
+            self._commit()
         if syntax.close:
             yield from self.r.space()
             yield from self._close(syntax.close)

@@ -109,16 +109,19 @@ class Reader:
             yield
 
     def starts(self, *literals: str) -> Wait[str]:
-        """The one of `literals` that comes next, not read yet; or nothing."""
-        longest = max(map(len, literals))
-        while True:
+        """The first of `literals` that comes next, not read yet; or nothing. One may be the beginning of a later."""
+        waiting = True
+        while waiting:
+            waiting = False
             for each in literals:
                 if each and self.text.startswith(each, self.at):
                     return each
-            rest = self.text[self.at : self.at + longest]
-            if self.final or not any(each.startswith(rest) for each in literals):
-                return ""
-            yield
+                if not self.final and each.startswith(self.text[self.at : self.at + len(each)]):
+                    waiting = bool(each)
+                    break
+            if waiting:
+                yield
+        return ""
 
     def run(self, pattern: re.Pattern[str], limit: int | None = None) -> Wait[str]:
         """Reads characters as long as `pattern`, a class of characters with a star, takes them."""

@@ -16,10 +16,10 @@ from typing import Any
 
 from pellucid.text.answers.reader import DEPTH, Broken, Reader, Wait, stops
 
-STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)  # an open string ends with the text
 WORD = re.compile(r"[^\s,:=()\[\]{}\"'<]*")
 IDENTIFIER = re.compile(r"[\w.\-]*")
-NUMBER = re.compile(r"[+-]?(\d[\d_]*)?\.?\d*([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d[\d_]*+)?\.?\d*+([eE][+-]?\d+)?")
 WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
 PYTHON_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\n|.)", re.DOTALL)
 PYTHON_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "\n": "", "0": "\0"}
@@ -218,6 +218,8 @@ def typed(text: str, types: frozenset[str]) -> Any:
     bare = text.strip()
     if types == {"string"}:
         return text
+    if not bare and types:
+        return text if "string" in types else [] if "array" in types else {} if "object" in types else text
     try:
         value = loads(bare) if bare[:1] != '"' else text
     except Broken:
@@ -238,7 +240,7 @@ def _python(bare: str, text: str) -> Any:
 def _allowed(value: Any, types: frozenset[str]) -> bool:
     if isinstance(value, bool):
         return "boolean" in types
-    if isinstance(value, int):
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer() and "integer" in types):
         return bool({"integer", "number"} & types)
     kinds = {float: "number", str: "string", list: "array", dict: "object", type(None): "null"}
     return kinds[type(value)] in types
