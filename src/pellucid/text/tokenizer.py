@@ -457,11 +457,14 @@ class Tokenizer(Vocabulary, Chats):
 
     def _with(self, settings: Settings) -> RustTokenizer:
         """The Rust tokenizer with these settings: itself, or one that was made for them and never changes."""
-        if settings == (None, None, self.rust.encode_special_tokens):
+        split = settings.split_special_tokens
+        apart = split and type(self.rust.model).__name__ == "Unigram"
+        if settings == (None, None, self.rust.encode_special_tokens) and not apart:
             return self.rust
         found = self._settled.get(settings)
         if found is None:
-            found = rows.with_settings(self.rust, settings)
+            bare = Settings(None, None, True)
+            found = rows.with_settings(self._with(bare) if apart and settings != bare else self.rust, settings)
             if len(self._settled) >= KEPT:
                 self._settled = {}
             if not self._lent:
