@@ -287,7 +287,15 @@ def _sentencepiece(
         add_dummy_prefix=_flag(metadata, "add_space_prefix", bpe),
         remove_extra_whitespaces=_flag(metadata, "remove_extra_whitespaces", False),
     )
-    return sentencepiece.from_model(model, row, options, row.tokens.get("unk_token"))
+    return sentencepiece.from_model(model, row, options, _unknown(vocabulary, row))
+
+
+def _unknown(vocabulary: Vocabulary, row: TokenizerClass) -> str:
+    """Raises ValueError: these algorithms need the token."""
+    found = [*vocabulary.of(spm.UNKNOWN), *filter(None, [row.tokens.get("unk_token")])]
+    if not found:
+        raise ValueError("no unknown token")
+    return found[0]
 
 
 def _bpe(
@@ -335,15 +343,16 @@ def _wordpiece(
     metadata: Mapping[str, Any], vocabulary: Vocabulary, split: Split, row: TokenizerClass, options: Mapping[str, Any]
 ) -> Tokenizer:
     """bert: the file writes a word's start as ▁ and its continuation as nothing, where BERT has nothing and ##."""
-    ids = {}
-    for id, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.kinds)):
-        if text.startswith("[") and text.endswith("]") and len(text) > 1 or kind in (spm.CONTROL, spm.UNKNOWN):
+    unknown = _unknown(vocabulary, row)
+    ids, kept = {}, {*row.tokens.values(), *vocabulary.of(spm.CONTROL, spm.UNKNOWN)}
+    for id, text in enumerate(vocabulary.tokens):
+        if text in kept or (text.startswith("[") and text.endswith("]")):
             ids[text] = id
         else:
             ids[text[1:] if text.startswith(sentencepiece.SPACE) else "##" + text] = id
     if len(ids) < len(vocabulary.tokens):
         raise ValueError("two tokens are one in BERT's spelling")
-    rust = Tokenizer(models.WordPiece(ids, unk_token=row.tokens["unk_token"]))
+    rust = Tokenizer(models.WordPiece(ids, unk_token=unknown))
     lowercase = _flag(metadata, "normalizer.lowercase", True)
     rust.normalizer = normalizers.BertNormalizer(
         lowercase=lowercase, strip_accents=_flag(metadata, "normalizer.strip_accents", lowercase)
