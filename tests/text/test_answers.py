@@ -12,7 +12,7 @@ from folders import folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, Unsupported
 from pellucid.text.answers import (
     FORMATS,
     Answer,
@@ -491,3 +491,47 @@ def test_ids_to_deltas() -> None:
     plain = AnswerTokens(tok)
     assert "no known markers" in plain.format.why
     assert tok.eos_token in plain.format.ends
+
+
+def test_parse_response_as_in_transformers() -> None:
+    tok = Tokenizer.from_folder(folder("stories260K"))
+    tok.chat_template = round_trip.source("qwen3-coder")
+    text = "Hi<tool_call>\n<function=f>\n<parameter=a>\n7\n</parameter>\n</function>\n</tool_call><|im_end|>\n"
+
+    def f(a: int) -> None:
+        """Does it.
+
+        Args:
+            a: A number.
+        """
+
+    call = {"id": "call00000", "type": "function", "function": {"name": "f", "arguments": {"a": 7}}}
+    message = {"role": "assistant", "content": "Hi", "tool_calls": [call]}
+    assert tok.parse_response(text, prefix="", tools=[f]) == message
+    ids = tok.encode(text, add_special_tokens=False)
+    assert tok.parse_response(ids, prefix=tok.encode("x"), tools=[f]) == message
+    assert tok.parse_response([text, "Ho"], prefix="")[1] == {"role": "assistant", "content": "Ho"}
+    assert tok.parse_response("Hm</think>Hi", "qwen", prefix="<think>\n")["reasoning_content"] == "Hm"
+    with pytest.raises(ArgumentError, match="prefix"):
+        tok.parse_response(text)
+    with pytest.raises(ArgumentError, match="2 responses"):
+        tok.parse_response(["a", "b"], prefix=["a", "b", "c"])
+    with pytest.raises(Unsupported):
+        tok.parse_response(text, {"fields": {}}, prefix="")
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-2507", "qwen3.5", "gemma4"])
+@pytest.mark.parametrize("case", ["content", "reasoning", "one call", "several calls"])
+def test_as_the_reference_reads_it(name: str, case: str) -> None:
+    """transformers knows these families by itself. (It takes a line break after the end marker for empty content.)"""
+    each = round_trip.samples(name)[case]
+    assert each is not None
+    family = {"qwen3.5": "qwen3_5", "gemma4": "gemma4"}.get(name, "qwen3")
+    known = pytest.importorskip("transformers.cli.serving.utils")._RESPONSE_TEMPLATE_FALLBACKS
+    reader = pytest.importorskip("transformers.utils.chat_parsing").parse_response
+    template = next(value for names, value in known.items() if family in names)
+    theirs = reader(each.generated.rstrip(), template, prefix=each.prompt, tools=TOOLS)
+    ours = round_trip.whole(name, each)
+    assert (theirs.get("content", ""), theirs.get("reasoning_content", "")) == (ours.content, ours.reasoning)
+    calls = [call["function"] for call in theirs.get("tool_calls", ())]
+    assert calls == [{"name": call.name, "arguments": call.arguments} for call in ours.tool_calls]

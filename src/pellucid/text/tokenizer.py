@@ -29,6 +29,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from pellucid import hub
 from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, Unsupported, strict
 from pellucid.text import convert, fingerprint, loading, rows, saving
+from pellucid.text.answering import Answering
 from pellucid.text.chat import Chats, holds_chats
 from pellucid.text.classes import GENERIC, ROLES
 from pellucid.text.encoding import BatchEncoding
@@ -46,7 +47,7 @@ LONGEST_TEXT = 1 << 24
 KEPT = 16  # tokenizers with other settings; scripts use a few
 
 
-class Tokenizer(Vocabulary, Chats):
+class Tokenizer(Vocabulary, Chats, Answering):
     """Made by `from_pretrained` or `from_folder`; see the module."""
 
     TOKENIZER_CLASS: str | None = None  # of a subclass: a row of `classes.CLASSES` that wins over the folder's
@@ -306,14 +307,16 @@ class Tokenizer(Vocabulary, Chats):
             InputError: what was given is no text, or one that cannot be encoded.
             ArgumentError: an argument that does not exist, or lengths that contradict each other.
         """
+        coder = self
         if text is None and text_target is not None:
+            coder = self._for_targets()
             text, text_pair, text_target, text_pair_target = text_target, text_pair_target, None, None
             max_length = max_length if max_target_length is None else max_target_length
         settings = self._settings(
             padding, truncation, max_length, stride, pad_to_multiple_of, padding_side, split_special_tokens, verbose
         )
         inputs, batched = rows.inputs(text, text_pair, words=is_split_into_words)
-        encodings = self._encode(inputs, settings, add_special_tokens, is_split_into_words)
+        encodings = coder._encode(inputs, settings, add_special_tokens, is_split_into_words)
         if verbose:
             self._say_cut(encodings, max_length, settings)
         wanted = {
@@ -329,13 +332,14 @@ class Tokenizer(Vocabulary, Chats):
             sample = [i for i, each in enumerate(parts) for _ in each]
             encodings = [encoding for each in parts for encoding in each]
         data = _columns(encodings, wanted, padded=settings.padding is not None)
+        data["input_ids"] = self._known(data["input_ids"])
         if sample is not None:
             data["overflow_to_sample_mapping"] = sample
         if not batched and return_tensors is None and not return_overflowing_tokens:
             data = {name: value[0] if isinstance(value[0], list) else value for name, value in data.items()}
         made = BatchEncoding(data, encodings, tensor_type=return_tensors)
         if text_target is not None:
-            made["labels"] = self(
+            made["labels"] = self._for_targets()(
                 text_target,
                 text_pair_target,
                 add_special_tokens=add_special_tokens,
@@ -379,7 +383,7 @@ class Tokenizer(Vocabulary, Chats):
         encodings = self._encode(inputs, settings, add_special_tokens, is_split_into_words, ids_only=True)
         if verbose:
             self._say_cut(encodings, max_length, settings)
-        ids = [encoding.ids for encoding in encodings]
+        ids = self._known([encoding.ids for encoding in encodings])
         if return_tensors is not None:
             return BatchEncoding({"input_ids": ids}, tensor_type=return_tensors)["input_ids"]
         return ids if batched else ids[0]
@@ -455,6 +459,18 @@ class Tokenizer(Vocabulary, Chats):
                     raise
                 raise ArgumentError(f"cannot truncate with {settings.truncation}: {e}") from None
 
+    def _for_targets(self) -> Tokenizer:
+        """The tokenizer of `text_target`: of what a model is to answer, in another language for example."""
+        return self
+
+    def _known(self, rows_of_ids: list[list[int]]) -> list[list[int]]:
+        """Pieces that only merging needs count as the unknown token, see `formats.bpe.complete`."""
+        first = self._behind
+        if first is None:
+            return rows_of_ids
+        unknown, end = self.unk_token_id or 0, self.rust.get_vocab_size(with_added_tokens=False)
+        return [[unknown if first <= id < end else id for id in row] for row in rows_of_ids]
+
     def _with(self, settings: Settings) -> RustTokenizer:
         """The Rust tokenizer with these settings: itself, or one that was made for them and never changes."""
         split = settings.split_special_tokens
@@ -521,7 +537,7 @@ class Tokenizer(Vocabulary, Chats):
             id = getattr(self, f"{roles[0]}_id") if roles else 0
             token = self.rust.id_to_token(id) or ""
             self._say(f"no pad token: padding with {roles[0] if roles else 'id 0'} ({token!r}); set tok.pad_token")
-        return Padding(length, multiple, side, id, token or "")
+        return Padding(length, multiple, side, id, token or "", self.pad_token_type_id)
 
     def _splits(self, asked: bool | None) -> bool:
         return self.rust.encode_special_tokens if asked is None else bool(asked)
