@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ PACKED_ROWS = 2
 PLAIN_ROWS = 4
 # How a large bfloat16 model is packed: so many bytes (about 0.1 s) in each forward of at most so many rows.
 PACKED_PER_FORWARD = 2**26
+PACKED_AT_ONCE = 2**27  # a model of no more bytes is not worth the waiting
 FEW_ROWS = 64
 
 
@@ -89,13 +91,13 @@ def stagger(model: nn.Module) -> None:
     bits (tests/nn/test_linear.py), so nobody can tell when a layer changed; in float32 they round differently, and
     every layer is packed at once.
     """
-    before = 0
-    for module in model.modules():
-        if isinstance(module, Linear):
-            weight_OI = stored(module)
-            if weight_OI.dtype == torch.bfloat16:
-                module.wait = before // PACKED_PER_FORWARD
-                before += weight_OI.numel() * weight_OI.element_size()
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    layers = [layer for layer in layers if stored(layer).dtype == torch.bfloat16]
+    sizes = [stored(layer).numel() * stored(layer).element_size() for layer in layers]
+    if sum(sizes) <= PACKED_AT_ONCE:
+        return
+    for layer, before in zip(layers, accumulate(sizes, initial=0)):
+        layer.wait = before // PACKED_PER_FORWARD
 
 
 class Packed:
