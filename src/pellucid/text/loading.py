@@ -51,10 +51,11 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
     else:
         rust = convert.build(folder, name, defaults, options, text_of(roles["unk_token"]))
     extra = _extra_tokens(config, options)
-    if from_json:
+    if from_json or described is not None:
         for role in (*ROLES, *defaults.tokens):  # a default that this vocabulary does not have is not a fact about it
             if role not in config and rust.token_to_id(text_of(roles[role]) or "") is None:
                 roles[role] = None
+    if from_json:
         _use_json_settings(rust, config, roles)
         _patch(rust, folder, defaults, config, asked)
     else:

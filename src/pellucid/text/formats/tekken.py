@@ -54,6 +54,7 @@ def build(path: Path) -> Tokenizer:
             raise ValueError(f"{count} special tokens in a vocabulary of {size}")
         special = _special(data, count)
         ranks = _ranks(data["vocab"], size - count, count)
+        tiktoken.check(ranks, where=path)
         pattern = config["pattern"]
         if not isinstance(pattern, str):
             raise TypeError(f"the pattern is a {type(pattern).__name__}")
@@ -103,7 +104,6 @@ def _ranks(vocab: Any, wanted: int, shift: int) -> dict[bytes, int]:
         ranks[binascii.a2b_base64(each["token_bytes"], strict_mode=True)] = rank + shift
     if len(ranks) < wanted:
         raise ValueError("a token occurs twice")
-    tiktoken.check(ranks, where="its vocabulary")
     return ranks
 
 
