@@ -174,15 +174,15 @@ def _check_read(tok: Tokenizer, source: str, arguments: Mapping[str, Any], **off
         return
     from pellucid.text import template
 
-    read = template.names(source)
+    read, asked_for = template.names(source)
     for name in arguments:
         if name not in read and name not in tok.special_tokens_map:
-            known = sorted(read - STANDARD - tok.special_tokens_map.keys())
+            known = sorted(asked_for - STANDARD - tok.special_tokens_map.keys())
+            reads = f"it reads: {', '.join(known)}" if known else "it reads no arguments of its own"
             raise ArgumentError(
                 f"the chat template does not read {name!r}",
                 where="apply_chat_template",
-                next=nearest(name, [*known, *ARGUMENTS])
-                or (f"it reads: {', '.join(known)}" if known else "it reads no arguments of its own"),
+                next=nearest(name, [*known, *ARGUMENTS]) or reads,
             )
     for name, value in offered.items():
         if value and name not in read:

@@ -72,11 +72,6 @@ def render(source: str, variables: Mapping[str, Any]) -> Rendered:
     return Rendered(text, _spans(marks))
 
 
-def names(source: str) -> frozenset[str]:
-    """The variables that a template reads and does not set itself."""
-    return _names(source)
-
-
 @functools.lru_cache(maxsize=128)
 def compiled(source: str) -> jinja2.Template:
     """The template as code; kept, since a conversation renders the same one again and again."""
@@ -89,10 +84,26 @@ def compiled(source: str) -> jinja2.Template:
         raise TemplateError(f"the chat template is broken: {_message(e)}", where=line) from e
 
 
+MAY_BE_ABSENT = ("defined", "undefined", "default", "d")  # tests and filters for variables that callers may give
+
+
+class Names(NamedTuple):
+    """The variables that a template reads."""
+
+    read: frozenset[str]  # and may not have set itself before, so a caller can give them
+    asked: frozenset[str]  # those of them that it never sets, or looks whether they are defined: what it asks callers
+
+
 @functools.lru_cache(maxsize=128)
-def _names(source: str) -> frozenset[str]:
+def names(source: str) -> Names:
+    """The variables that a template reads."""
     own = compiled(source).environment
-    return frozenset(meta.find_undeclared_variables(own.parse(source)) - own.globals.keys())
+    tree = own.parse(source)
+    read = frozenset(meta.find_undeclared_variables(tree) - own.globals.keys())
+    stored = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    looked_at = [each.node for each in tree.find_all((nodes.Test, nodes.Filter)) if each.name in MAY_BE_ABSENT]
+    tested = {name.name for name in looked_at if isinstance(name, nodes.Name)}
+    return Names(read, read & tested | read - stored)
 
 
 @functools.lru_cache(maxsize=128)
