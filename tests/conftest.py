@@ -12,6 +12,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["PELLUCID_CACHE"] = ""  # no test sees what another left
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MEASURED: dict[str, dict[str, float]] = {}  # family -> task -> distance, in the process that reports

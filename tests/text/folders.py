@@ -1,9 +1,11 @@
 """Tokenizer folders as models publish them, made from `tests/data/tokenizers/folders.json`.
 
-`files` names vocabulary files below tests/data/tokenizers, or, where they are too large to copy, below the
-sibling folder shared/data of the repository. `spm` names the sentencepiece file whose ids are the truth;
-`reference_differs` says where the reference library departs from it (see pellucid/text/formats/sentencepiece.py):
-"spaces" for a text that begins with a space or has two in a row, "everywhere" for every text.
+`files` names vocabulary files below tests/data/tokenizers; or, where they are too large to copy, below the sibling
+folder shared/data of the repository; or, with @, among those that `made.py` trains.
+`spm` names the sentencepiece file whose ids are the truth; `reference_differs` says where the reference library
+departs from it (see pellucid/text/formats/sentencepiece.py): "spaces" for a text that begins with a space or has two in
+a row, "everywhere" for every text.
+Folders with a `class` are for test_classes.py, which says what their `differs` means.
 """
 
 from __future__ import annotations
@@ -15,17 +17,22 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from made import made
 
 DATA = Path(__file__).parents[1] / "data" / "tokenizers"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 TABLE = json.loads((DATA / "folders.json").read_text(encoding="utf-8"))
-RIGHT = [name for name, each in TABLE.items() if each.get("reference_differs") != "everywhere"]
-SPM = [name for name, each in TABLE.items() if "spm" in each]
+CLASS_FOLDERS = [name for name, each in TABLE.items() if "class" in each]
+PUBLISHED = [name for name in TABLE if name not in CLASS_FOLDERS]
+RIGHT = [name for name in PUBLISHED if TABLE[name].get("reference_differs") != "everywhere"]
+SPM = [name for name in PUBLISHED if "spm" in TABLE[name]]
 ROOT = Path(tempfile.mkdtemp(prefix="pellucid-tokenizers-"))
 
 
 def source(name: str) -> Path:
-    """A data file, here or in shared/data; the test is skipped where it is in neither."""
+    """A data file, here or in shared/data; the test is skipped where it is in neither. Or one that is made."""
+    if name.startswith("@"):
+        return made(name[1:])
     for path in (DATA / name, SHARED / "tokenizers" / name, SHARED / "models" / name):
         if path.exists():
             return path

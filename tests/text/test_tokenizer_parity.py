@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from folders import RIGHT, SPECIAL, TABLE, TEXTS, agreed, folder
+from folders import PUBLISHED, RIGHT, SPECIAL, TEXTS, agreed, folder
 
 from pellucid.text.tokenizer import Tokenizer
 
@@ -154,7 +154,7 @@ def test_a_special_token_of_the_models_own() -> None:
     assert a.encode("an [IMG]") == b.encode("an [IMG]")
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_saved_folder_is_the_same_tokenizer_in_both(name: str, tmp_path: Any) -> None:
     a = Tokenizer.from_folder(folder(name))
     a.add_tokens(["qwertz", "asdf"])

@@ -24,7 +24,8 @@ VOCABULARIES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("spm_char.model",),
     ),
     "mapped": (("vocab.json", "sentencepiece.bpe.model"), ("vocab.json", "source.spm", "target.spm")),
-    "wordpiece": (("vocab.txt",), ("prophetnet.tokenizer",)),
+    "wordpiece": (("vocab.txt",),),
+    "prophetnet": (("prophetnet.tokenizer",),),
     "letters": (("vocab.txt",),),
     "bpe": (("vocab.json", "merges.txt"), ("vocab-src.json", "vocab-tgt.json", "merges.txt")),
     "fastbpe": (("vocab.txt", "bpe.codes"),),
@@ -140,7 +141,6 @@ MOSES = TokenizerClass(
     extra=tuple(f"<special{i}>" for i in range(10)),
     single="{bos} $A {sep}",
     pair="{bos} $A {sep} $B:1 {sep}:1",
-    inputs=("input_ids", "token_type_ids", "attention_mask"),
     needs="sacremoses (Moses' word splitting)",
 )
 
@@ -198,7 +198,7 @@ XLNET = TokenizerClass(
     pair="$A {sep} $B:1 {sep}:1 {cls}:2",
     inputs=WITH_TYPES,
     padding_side="left",
-    options={"do_lower_case": False, "keep_accents": False},
+    options={"do_lower_case": False, "keep_accents": False, "pad_token_type_id": 3},
     words="whitespace",
     swallows=("mask_token",),
 )
@@ -226,6 +226,7 @@ MBART = replace(
 )
 MBART50 = replace(
     MBART,
+    tokens={role: text for role, text in ROBERTA.tokens.items() if role != "bos_token"},
     layout=Layout(FAIRSEQ, 3, ("<mask>",), codes="MBART50"),
     single="{lang} $A {eos}",
     pair="{lang} $A $B {eos}",
@@ -233,6 +234,7 @@ MBART50 = replace(
 )
 NLLB = replace(
     MBART50,
+    tokens=ROBERTA.tokens,
     layout=Layout(FAIRSEQ, 3, ("<mask>",), codes="NLLB"),
     options={"src_lang": "eng_Latn", "tgt_lang": None, "legacy_behaviour": False},
 )
@@ -257,7 +259,7 @@ PLBART = replace(
 SEAMLESS = TokenizerClass(
     "sentencepiece",
     tokens=_tokens(bos="<s>", eos="</s>", sep="</s>", cls="<s>", unk="<unk>", pad="<pad>"),
-    layout=Layout(("<pad>", "<unk>", "<s>", "</s>"), 3),
+    layout=Layout(("<pad>", "<unk>", "<s>", "</s>"), 3, code="__{}__"),
     single="{lang} $A {eos}",
     pair="{lang} $A $B {eos}",
     options={"src_lang": "eng", "tgt_lang": "fra"},
@@ -297,12 +299,17 @@ CLASSES: dict[str, TokenizerClass] = {
         options=BERT.options | {"clean_text": True},
     ),
     "LayoutLMTokenizer": BERT,
-    "LayoutLMv2Tokenizer": replace(BERT, inputs=("input_ids", "attention_mask", "token_type_ids")),
+    "LayoutLMv2Tokenizer": replace(
+        BERT,
+        inputs=("input_ids", "attention_mask", "token_type_ids"),
+        options=BERT.options | {"model_max_length": 512},
+    ),
     "LxmertTokenizer": BERT,
     "MobileBertTokenizer": BERT,
     "MPNetTokenizer": MPNET,
     "ProphetNetTokenizer": replace(
         BERT,
+        vocabulary="prophetnet",
         tokens=_tokens(unk="[UNK]", sep="[SEP]", pad="[PAD]", mask="[MASK]"),
         extra=("[X_SEP]",),
         single="$A {sep}",
@@ -358,11 +365,11 @@ CLASSES: dict[str, TokenizerClass] = {
     "LongformerTokenizer": ROBERTA,
     "LEDTokenizer": ROBERTA,
     "MvpTokenizer": ROBERTA,
-    "LukeTokenizer": ROBERTA,
+    "LukeTokenizer": replace(ROBERTA, extra=("<ent>", "<ent2>")),
     "LayoutLMv3Tokenizer": replace(ROBERTA, options={"add_prefix_space": True}),
     "MarkupLMTokenizer": replace(ROBERTA, pair="{cls} $A {sep} $B {sep}", inputs=WITH_TYPES, trim=False, swallows=()),
     "BlenderbotTokenizer": replace(
-        ROBERTA, single="$A {eos}", pair="$A {eos}", trim=False, options={"add_prefix_space": True}
+        ROBERTA, single="$A {eos}", pair="$A $B {eos}", trim=False, options={"add_prefix_space": True}
     ),
     "DebertaTokenizer": DEBERTA,
     # BPE of words with an end
@@ -381,7 +388,7 @@ CLASSES: dict[str, TokenizerClass] = {
         single="{cls} $A {sep}",
         pair="{cls} $A {sep} $B:1 {sep}:1",
     ),
-    "CTRLTokenizer": TokenizerClass("bpe", "ctrl", tokens=_tokens(unk="<unk>"), inputs=WITH_TYPES),
+    "CTRLTokenizer": TokenizerClass("bpe", "ctrl", tokens=_tokens(unk="<unk>")),
     "BlenderbotSmallTokenizer": TokenizerClass(
         "bpe",
         "blenderbot-small",
@@ -412,7 +419,7 @@ CLASSES: dict[str, TokenizerClass] = {
         GENERIC,
         text="lower",
         tokens=_tokens(unk="<unk>", pad="<pad>"),
-        options={"do_lower_case": True},
+        options={"do_lower_case": True, "model_max_length": 64},
         words="whitespace",
     ),
     "T5Tokenizer": T5,
@@ -456,6 +463,7 @@ CLASSES: dict[str, TokenizerClass] = {
         tokens=_tokens(eos="</s>", unk="<unk>", pad="</s>"),
         single="$A {eos}",
         pair="$A {eos} $B {eos}",
+        options={"legacy": False, "do_lower_case": True, "model_max_length": 64},
     ),
     "SpeechT5Tokenizer": TokenizerClass(
         "sentencepiece",
@@ -481,6 +489,7 @@ CLASSES: dict[str, TokenizerClass] = {
         tokens=_tokens(eos="</s>", unk="<unk>", pad="<pad>"),
         single="$A {eos}",
         pair="$A $B {eos}",
+        options={"model_max_length": 512},
         face="marian",
     ),
     "Speech2TextTokenizer": TokenizerClass(

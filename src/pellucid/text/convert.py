@@ -167,12 +167,13 @@ BUILDERS: dict[str, Builder] = {
     "sentencepiece": sentencepiece.build,
     "mapped": sentencepiece.build_mapped,
     "wordpiece": wordpiece.build,
+    "prophetnet": wordpiece.build,
     "letters": wordpiece.build_letters,
     "bpe": bpe.build,
     "fastbpe": bpe.build,
     "fixed": fixed.build,
 }
-QUICK = ("wordpiece", "letters", "fixed")  # built as fast as a tokenizer.json is read
+QUICK = ("wordpiece", "prophetnet", "letters", "fixed")  # built as fast as a tokenizer.json is read
 MAX_BYTES = 256 << 20
 
 

@@ -67,6 +67,8 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
         convert.post_processor(rust, defaults, options, texts)
     rust.encode_special_tokens = bool(config.get("split_special_tokens"))
     limit = config.get("model_max_length", config.get("max_len", options.get("model_max_length")))
+    kept = {"pad_token_type_id": options["pad_token_type_id"]} if "pad_token_type_id" in options else {}
+    kept |= {ORIGINAL: name} if defaults.face else {}
     tokenizer = _face(cls, defaults.face)(
         rust,
         roles=texts,
@@ -78,7 +80,7 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
         clean_up_tokenization_spaces=bool(config.get("clean_up_tokenization_spaces")),
         chat_template=named.find(folder, config, asked),
         name_or_path=str(folder),
-        config=config | ({ORIGINAL: name} if defaults.face else {}),
+        config=config | kept,
     )
     if defaults.face:
         cast("Face", tokenizer).begin(folder, defaults, options)

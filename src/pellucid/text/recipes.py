@@ -68,7 +68,7 @@ def clip(options: Options) -> Parts:
     steps = [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     words = pre_tokenizers.Split(Regex(CLIP), "removed", invert=True)
     cut = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    back = [decoders.ByteLevel(), decoders.Replace("</w>", " "), decoders.Strip(" ", 0, 1)]
+    back = [decoders.ByteLevel(), decoders.Replace("</w>", " "), decoders.Replace(Regex(r" +\z"), "")]
     return Parts(normalizers.Sequence(steps), cut, decoders.Sequence(back))
 
 
@@ -145,12 +145,11 @@ def albert(options: Options) -> list[Normalizer]:
 
 
 def siglip(options: Options) -> list[Normalizer]:
-    """SigLIP's `canonicalize_text`: lower case, no ASCII punctuation, single spaces."""
+    """SigLIP's `canonicalize_text`: lower case, no ASCII punctuation; its spaces go as sentencepiece's do."""
     signs = "[" + "".join("\\" + sign for sign in string.punctuation) + "]"
     spaces: list[Normalizer] = [
         normalizers.Replace(Regex(signs), ""),
         normalizers.Replace(Regex(r"\s+"), " "),
-        normalizers.Strip(),
     ]
     return [*_accents_and_case({"do_lower_case": options.get("do_lower_case", True)}), *spaces]
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from pellucid.errors import ArgumentError, InputError, TokenizerError, nearest, strict
 from pellucid.text import loading
 from pellucid.text.classes import ROLES
+from pellucid.text.formats.bpe import MISSING
 
 
 class Role:
@@ -62,6 +63,7 @@ class Vocabulary:
     ) -> None:
         self.rust = rust
         self._lent = False
+        self._behind = rust.token_to_id(MISSING)
         self._roles = dict.fromkeys(ROLES) | dict(roles)
         self.extra_special_tokens = [str(token) for token in extra_special_tokens]
 
@@ -115,7 +117,7 @@ class Vocabulary:
     @property
     def vocab_size(self) -> int:
         """How many tokens, added ones not included."""
-        return self.rust.get_vocab_size(with_added_tokens=False)
+        return self.rust.get_vocab_size(with_added_tokens=False) if self._behind is None else self._behind
 
     @property
     def vocab(self) -> dict[str, int]:
@@ -214,8 +216,8 @@ class Vocabulary:
 
     @property
     def pad_token_type_id(self) -> int:
-        """The token type of padding."""
-        return 0
+        """The token type of padding: 0, and 3 for XLNet."""
+        return int(vars(self).get("init_kwargs", {}).get("pad_token_type_id", 0))
 
     def skipped_ids(self) -> frozenset[int]:
         """What `skip_special_tokens` skips."""

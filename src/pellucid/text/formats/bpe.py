@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 
 from pellucid.errors import TokenizerError
 from pellucid.text.classes import TokenizerClass
@@ -44,6 +44,9 @@ def build(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], un
         )
     )
     rust.normalizer, rust.pre_tokenizer, rust.decoder = RECIPES[row.text](options)
+    if written == "@@":  # a special token is a word
+        spaced = [decoders.Replace(text, text + END) for text in sorted(special & vocab.keys())]
+        rust.decoder = decoders.Sequence([*spaced, rust.decoder])
     return rust
 
 

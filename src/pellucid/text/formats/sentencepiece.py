@@ -113,9 +113,8 @@ def build_mapped(files: list[Path], row: TokenizerClass, options: Mapping[str, A
     scores = {piece.text: piece.score for piece in model.pieces}
     special = {*row.tokens.values(), *(text for text in ids if is_language(text))}
     in_order = sorted(ids, key=ids.__getitem__)
-    pieces = [
-        (text, scores.get(text, 0.0)) if text in scores or text in special else (" " + text, 0.0) for text in in_order
-    ]
+    rare = min(scores.values(), default=0.0) - 10  # as sentencepiece scores an unknown character
+    pieces = [_numbered(text, scores, special, rare) for text in in_order]
     pieces += [(text, 0.0) for text in language_tokens(row, options) if text not in ids]
     if missing := [piece for piece in model.pieces if piece.kind == spm.NORMAL and piece.text not in ids]:
         pieces += [(MISSING, 0.0), *((piece.text, piece.score) for piece in missing)]
@@ -123,6 +122,16 @@ def build_mapped(files: list[Path], row: TokenizerClass, options: Mapping[str, A
     rust.decoder = decoders.Sequence([decoders.Replace(" ", ""), rust.decoder])
     rust.add_tokens([AddedToken(text, normalized=False) for text in in_order if is_language(text)])
     return rust
+
+
+def _numbered(text: str, scores: Mapping[str, float], special: set[str], rare: float) -> tuple[str, float]:
+    """A piece of vocab.json with its score.
+
+    A stretch that sentencepiece does not know is looked up as it is. For one sign that is the same as a rare piece.
+    """
+    if text in scores or text in special:
+        return text, scores.get(text, 0.0)
+    return (text, rare) if len(text) == 1 and not text.isalnum() else (" " + text, 0.0)
 
 
 def is_language(text: str) -> bool:
@@ -151,9 +160,12 @@ def _assemble(
     else:
         every_stretch = "legacy" not in row.options or bool(options["legacy"])
         _sentence(rust, model, prefix, every_stretch, before)
-    for kind, special in ((spm.CONTROL, True), (spm.USER_DEFINED, False)):
-        texts = [text for text in model.texts(kind) if text in vocab]
-        rust.add_tokens([AddedToken(text, normalized=False, special=special) for text in texts])
+    rust.add_special_tokens([AddedToken(text, normalized=False) for text in model.texts(spm.CONTROL) if text in vocab])
+    own = [text for text in model.texts(spm.USER_DEFINED) if text in vocab]
+    normalized = not prefix or bool(
+        row.words
+    )  # then "▁▁" is found where spaces are written so; else Prepend is in the way
+    rust.add_tokens([AddedToken(text, normalized=normalized and SPACE in text, special=False) for text in own])
     return rust
 
 
@@ -177,13 +189,18 @@ def merges(model: spm.SentencePieceModel) -> list[tuple[str, str]]:
     return found
 
 
-def _whitespace_rules(model: spm.SentencePieceModel) -> list[normalizers.Normalizer]:
-    """The file's character table, then: no space at the ends, one where there are several."""
+def _whitespace_rules(model: spm.SentencePieceModel, first: str = "") -> list[normalizers.Normalizer]:
+    """The file's character table, then: no space at the ends, one where there are several.
+
+    Spaces at the start become `first`: the dummy space that comes there anyway, where a text without them gets it
+    from Metaspace. (Metaspace knows the first stretch by its place in the raw text, so none may be deleted there.)
+    """
     rules: list[normalizers.Normalizer] = []
     if model.charsmap:
         rules.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:
-        rules += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        rules += [normalizers.Replace(Regex(r" +\z"), ""), normalizers.Replace(Regex(r"\A +"), first)]
+        rules.append(normalizers.Replace(Regex(" {2,}"), " "))
     return rules
 
 
@@ -200,13 +217,14 @@ def _sentence(
     prepends its character unless the text begins with it; with a real space as the character, in a text where
     spaces are already written as ▁, it always prepends.
     """
-    rules = [*before, *_whitespace_rules(model)]
+    metaspace = pre_tokenizers.Metaspace
+    strips = model.remove_extra_whitespaces
+    rules = [*before, *_whitespace_rules(model, SPACE if prefix and strips and not every_stretch else "")]
     if prefix and every_stretch:
         rules.append(normalizers.Prepend(SPACE))
     rust.normalizer = normalizers.Sequence([*rules, normalizers.Replace(" ", SPACE)])
     if prefix and not every_stretch:
-        metaspace = pre_tokenizers.Metaspace
-        first = metaspace(" ", prepend_scheme="first", split=False)
+        first = metaspace(SPACE if strips else " ", prepend_scheme="first", split=False)
         rust.pre_tokenizer = pre_tokenizers.Sequence([first, metaspace(SPACE, prepend_scheme="never", split=False)])
     steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
     if model.byte_fallback:
