@@ -18,10 +18,10 @@ from corpus_texts import LINES
 from folders import ROOT, SPECIAL, TEXTS, agreed, folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, pre_tokenizers, processors
+from tokenizers import AddedToken, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as RustTokenizer
 
-from pellucid.errors import ArgumentError, InputError, PellucidError
+from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported
 from pellucid.text.kinds import KINDS, Kind
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.train import train_tokenizer
@@ -471,6 +471,17 @@ def test_added_tokens_of_unigram_keep_their_kind() -> None:
     assert got.decode(got("plain")["input_ids"], skip_special_tokens=True) == "plain"
 
 
+def test_a_translator_keeps_its_languages() -> None:
+    old = Tokenizer.from_folder(folder("MBart50Tokenizer"))
+    old.src_lang = "de_DE"
+    got = retrain(old, 1800)
+    assert type(got) is type(old)
+    assert got("frei").tokens()[0] == "de_DE"
+    got.src_lang = "fr_XX"
+    assert got("libre")["input_ids"][0] == got.get_vocab()["fr_XX"] != old.get_vocab()["fr_XX"]
+    assert old("frei").tokens()[0] == "de_DE"
+
+
 def test_everything_else_is_kept() -> None:
     old = train_tokenizer(LINES, "wordpiece", vocab_size=SIZE, model_max_length=99, chat_template="x")
     old.padding_side = old.truncation_side = "left"
@@ -488,8 +499,6 @@ def test_everything_else_is_kept() -> None:
 
 
 def test_whole_words_and_what_cannot_be_trained() -> None:
-    from tokenizers import models
-
     rust = RustTokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     old = Tokenizer(rust, roles={"unk_token": "<unk>"})
@@ -498,5 +507,8 @@ def test_whole_words_and_what_cannot_be_trained() -> None:
     assert got("de zzz")["input_ids"] == [got.get_vocab()["de"], got.unk_token_id]
     with pytest.raises(ArgumentError, match="max_token_length"):
         old.train_new_from_iterator(LINES, 30, max_token_length=3)
+    bytes_only = RustTokenizer(models.BPE({"a": 0, "b": 1}, []))
+    with pytest.raises(Unsupported, match="single bytes or characters"):
+        Tokenizer(bytes_only, roles={}).train_new_from_iterator(LINES, 300)
     with pytest.raises(InputError, match="nothing to train on"):
         old.train_new_from_iterator([], 30)

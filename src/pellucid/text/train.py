@@ -19,6 +19,7 @@ The Rust library's trainers do the work. Different from the reference's `train_n
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from pellucid.errors import ArgumentError, InputError, nearest, strict
+from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
 from pellucid.text.classes import ROLES
 from pellucid.text.corpus import Corpus, Progress, to_stderr
 from pellucid.text.kinds import KINDS, Kind
@@ -109,6 +110,7 @@ def train_like(
     show_progress: bool | Progress,
 ) -> Tokenizer:
     """`Tokenizer.train_new_from_iterator`, which says what the arguments are."""
+    _check_trainable(old)
     renamed = dict(special_tokens_map or {})
     new = list(new_special_tokens or ())
     state = json.loads(old.rust.to_str())
@@ -128,7 +130,9 @@ def train_like(
         rust = learn(state, corpus, limits, special, renamed)
     rust.encode_special_tokens = old.rust.encode_special_tokens
     extra = [renamed.get(text, text) for text in old.extra_special_tokens]
-    trained = type(old)(
+    trained = copy.copy(old)  # for what a class of its own knows, such as the languages of a translator
+    Tokenizer.__init__(
+        trained,
         rust,
         roles=roles,
         extra_special_tokens=dict.fromkeys([*extra, *map(str, new)]),
@@ -142,6 +146,17 @@ def train_like(
     )
     trained.longest_text = old.longest_text
     return trained
+
+
+def _check_trainable(old: Tokenizer) -> None:
+    model = json.loads(old.rust.model.__getstate__())
+    if model["type"] == "BPE" and model["vocab"] and not model["merges"]:
+        raise Unsupported(
+            "training after a tokenizer of single bytes or characters: it has learnt nothing",
+            next="train_tokenizer makes one that learns",
+        )
+    if getattr(old, "_target", None) is not None:
+        raise Unsupported("training after a tokenizer with a vocabulary for each of two languages")
 
 
 def _kind(kind: str | Kind) -> Kind:
