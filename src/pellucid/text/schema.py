@@ -40,9 +40,11 @@ def get_json_schema(func: Callable[..., Any]) -> dict[str, Any]:
     if not doc:
         raise _cannot(name, "it has no docstring")
     description, described, returned = parse_docstring(doc)
+    if not description:
+        raise _cannot(name, "its docstring does not say what it does")
     parameters, answer = _parameters(func, name)
     for argument, schema in parameters["properties"].items():
-        if argument not in described:
+        if not described.get(argument):
             raise _cannot(name, f"its docstring does not describe {argument!r}", "add it to the section `Args:`")
         text = described[argument]
         if found := CHOICES.search(text):
@@ -62,8 +64,8 @@ def parse_docstring(doc: str) -> tuple[str, dict[str, str], str | None]:
     for name, text in zip(parts[1::2], parts[2::2]):
         sections.setdefault(name, text)
     lines = [line for line in sections.get("Args", "").split("\n") if line.strip()]
-    returned = sections["Returns"].strip() if "Returns" in sections else None
-    return parts[0].strip(), _arguments(lines), returned
+    returned = sections.get("Returns", "")
+    return parts[0].strip(), _arguments(lines), returned.strip() if returned.startswith("\n") else None
 
 
 def _arguments(lines: list[str]) -> dict[str, str]:
