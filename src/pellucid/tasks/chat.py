@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-from pellucid.cache.extents import Cache
+from pellucid.cache.extents import Cache, Row
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.runner import Request, run
 from pellucid.errors import ArgumentError, InputError, TokenizerError, Unsupported
@@ -72,6 +72,7 @@ class Chat:
         self.ends = frozenset(i for i in (*stated, self.tokenizer.eos_token_id, end) if i is not None)
         self.cache = Cache(1)
         self.held: list[int] = []  # ids in the cache
+        self.before = Row()  # of a recurrent model, the cache before its latest answer
 
     # ---- asking ------------------------------------------------------------------------------------------
 
@@ -106,6 +107,8 @@ class Chat:
                 self.turn.last = time.perf_counter() - begun
                 self.turn.first = self.turn.first or self.turn.last
                 self.turn.new += 1
+                if self.turn.new == 1 and self.cache.rows[0].states:
+                    self.before = self.cache.rows[0].copy()
                 for delta in parser.add(token):
                     deltas.append(delta)
                     yield delta
@@ -162,15 +165,17 @@ class Chat:
         return min(same, len(ids) - 1)
 
     def _keep(self, tokens: int) -> None:
-        """Forgets all but the first tokens; everything where the model cannot go back to them."""
+        """Forgets all but the first tokens; where a state cannot go back to them, all that its latest copy has not."""
         try:
             self.cache.trim(0, tokens)
         except ArgumentError:
             self.cache = Cache(1)
+            if self.before.length <= tokens:
+                self.cache.rows = [self.before]
 
     def forget(self) -> None:
         """Nothing of the talk is in the cache: after an interruption that may have left it half written."""
-        self.cache, self.held = Cache(1), []
+        self.cache, self.held, self.before = Cache(1), [], Row()
 
     # ---- changing it -------------------------------------------------------------------------------------
 
