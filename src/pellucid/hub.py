@@ -23,6 +23,7 @@ TOKENIZER = (
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "sentencepiece.model", "spm.model", "spm_char.model", "source.spm", "target.spm", "target_vocab.json", "bpe.codes",
     "prophetnet.tokenizer", "vocab-src.json", "vocab-tgt.json",
+    "tekken.json", "tiktoken.model", "qwen.tiktoken", "hy.tiktoken", "arcade100k.tiktoken", "cl100k_base.tiktoken",
     "chat_template.jinja", "chat_template.json", FINGERPRINT,
 )  # fmt: skip
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
@@ -75,7 +76,7 @@ def resolve(
     subfolder: str = "",
     force_download: bool = False,
 ) -> Path:
-    """The local folder of a path, of a hub id, or of the default model (None).
+    """The local folder of a path, of a hub id, or of the default model (None); for a tokenizer also a GGUF file.
 
     Raises:
         NotAModel: there is no such folder; the id is malformed, unknown, gated, or not in the cache while offline.
@@ -88,6 +89,8 @@ def resolve(
     path = _path(text)
     if os.path.isdir(path):  # False, where Path.is_dir raises: for what is too long to be a name
         return _inside(path, subfolder)
+    if want == "tokenizer" and os.path.isfile(path) and str(path).endswith(".gguf"):
+        return path  # the vocabulary is inside
     if os.path.exists(path):
         raise NotAModel(f"{text!r} is a file", where=path, next="give the folder that holds config.json")
     if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith("."):

@@ -303,3 +303,11 @@ def test_any_change_is_an_error_or_a_tokenizer(tmp_path_factory: pytest.TempPath
         return
     ids = tok("hello w <s> 日本")["input_ids"]
     assert isinstance(tok.decode(ids), str)
+
+
+def test_auto_tokenizer_takes_the_path_and_the_name(tmp_path: Path) -> None:
+    from pellucid import AutoTokenizer
+
+    path = write(tmp_path / "x.gguf", vocabularies.small())
+    for tok in (AutoTokenizer.from_pretrained(path), AutoTokenizer.from_pretrained(tmp_path, gguf_file="x.gguf")):
+        assert tok.tokenize("hello") == ["hello"]
