@@ -16,7 +16,7 @@ import reference as ref
 from pellucid import families
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "reading-order.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "reading-order.md", ROOT / "docs" / "training-a-tokenizer.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -196,9 +196,9 @@ BERT_LIMITS = {
     "long": "words of more than 100 characters are [UNK]; the original says 200",
 }
 T5_LIMITS = {
-    "category Cc": "U+000B, U+000C, U+001C to U+001F and U+0085 count as spaces between words",
+    "category Cc": "U+0085, next line, ends a word; for sentencepiece it is an unknown character",
     "controls": "the same",
-    "spaces": "the same, and U+2028, U+2029",
+    "spaces": "the same",
     "marks": "a run of marks is normalised with the letter before it, or not at all",
     "long": "of several segmentations with equal scores another one is taken",
 }
