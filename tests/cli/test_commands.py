@@ -28,7 +28,14 @@ finally:
 
 @pytest.mark.parametrize(
     "args",
-    [["--help"], ["show", "--help"], ["check", "--help"], ["generate", "--help"]]
+    [
+        ["--help"],
+        ["show", "--help"],
+        ["check", "--help"],
+        ["generate", "--help"],
+        ["chat", "--help"],
+        ["tokenize", "--help"],
+    ]
     + [["show", str(hub.default_model())], ["show", "--json", str(hub.default_model())]],
     ids=" ".join,
 )

@@ -166,6 +166,27 @@ def test_no_torch():
         assert done.returncode == 0 and done.stderr.splitlines()[-1] == "False"
 
 
+def test_a_chat(call, chat_folder, tmp_path):
+    """What the model reads: BOS once, tools and all."""
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "One day"}]
+    tokenizer = Tokenizer.from_folder(chat_folder)
+    file = tmp_path / "talk.json"
+    for given in (messages, {"messages": messages, "model": "saved by /save"}):
+        file.write_text(json.dumps(given))
+        for prompt in ([], ["--prompt"]):
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=bool(prompt))["input_ids"]
+            found = json.loads(call("tokenize", "-m", chat_folder, "--json", "--chat", *prompt, file).stdout)
+            assert found["ids"] == ids and ids.count(1) == 1 and found["text"].endswith("assistant:\n") == bool(prompt)
+    shown = call("tokenize", "-m", chat_folder, "--chat", "-", input=json.dumps(messages)).stdout
+    assert shown.splitlines()[1].split() == ["1", "<s>"] or "<s>" in shown.splitlines()[1]
+    for text, says in (("{", "JSON"), ("[]", "empty conversation"), ("7", "conversation")):
+        result = call("tokenize", "-m", chat_folder, "--chat", "-", input=text)
+        assert result.exit_code == 2 and says in result.stderr
+    assert call("tokenize", "-m", chat_folder, "--chat", tmp_path / "none").exit_code == 2
+    assert "chat template" in call("tokenize", "--chat", file).stderr
+    assert call("tokenize", "--prompt", "a").exit_code == 2
+
+
 def test_the_fingerprint_is_shown_compared_and_accepted(call, folder):
     digest = fingerprint.take(Tokenizer.from_folder(folder)).digest
     result = call("tokenize", "-m", folder, "--fingerprint")

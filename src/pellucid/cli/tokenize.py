@@ -32,6 +32,8 @@ BATCH = 1000  # lines at a time
 @click.option("--ids", "show", flag_value="ids", help="Only the ids.")
 @click.option("--count", "show", flag_value="count", help="Only how many tokens.")
 @click.option("--decode", is_flag=True, help="TEXT holds ids; print the text that they stand for.")
+@click.option("--chat", is_flag=True, help="TEXT is a JSON file of messages, rendered with the model's template.")
+@click.option("--prompt", is_flag=True, help="With --chat: and what begins an answer.")
 @click.option("--lines", is_flag=True, help="Each line of TEXT is a text of its own; any number of them.")
 @click.option("--fingerprint", "mark", is_flag=True, help="What identifies this tokenizer, and what is stored.")
 @click.option("--accept", is_flag=True, help="Store its fingerprint in the folder, whatever was there.")
@@ -46,6 +48,8 @@ def command(
     no_special: bool,
     show: str | None,
     decode: bool,
+    chat: bool,
+    prompt: bool,
     lines: bool,
     mark: bool,
     accept: bool,
@@ -60,12 +64,17 @@ def command(
     pellucid tokenize "Once upon a time"
     pellucid tokenize -m ./gemma --count - < book.txt
     pellucid tokenize -m ./gemma --decode "2 651 4320"
+    pellucid tokenize -m ./gemma --chat talk.json --prompt
     """
     sources = text is not None, mark, accept
     if sum(sources) != 1:
         raise click.UsageError("give TEXT ('-' for standard input), or --fingerprint, or --accept", ctx)
     if decode and (pair is not None or no_special or show == "ids" or lines):
         raise click.UsageError("--decode goes without --pair, --no-special, --ids and --lines", ctx)
+    if chat and (pair is not None or no_special or decode or lines) or prompt and not chat:
+        raise click.UsageError(
+            "--chat goes without --pair, --no-special, --decode and --lines; --prompt with --chat", ctx
+        )
     if lines and pair is not None:
         raise click.UsageError("--lines takes one text a line, and --pair two texts", ctx)
     folder = hub.resolve(model, want="tokenizer", offline=offline or None)
@@ -76,6 +85,8 @@ def command(
     writer = Writer(tokenizer, show, as_json, special=not no_special)
     if decode:
         writer.decoded(parse_ids(read_text(text, "TEXT", most=LONGEST)))
+    elif chat:
+        writer.whole(rendered(tokenizer, text or "", prompt), None)
     elif lines:
         for batch in batches(read_lines(text or ""), BATCH):
             writer.lines(batch)
@@ -111,6 +122,26 @@ def read_lines(text: str) -> Iterator[str]:
             raise InputError(what, where="standard input", next="convert it to UTF-8") from None
 
 
+def rendered(tokenizer: Tokenizer, source: str, prompt: bool) -> str:
+    """The messages in a file, or on standard input for "-", as the template writes them.
+
+    Raises:
+        InputError: that is no JSON, or no conversation. TemplateError: the template refuses them.
+    """
+    try:
+        data = sys.stdin.buffer.read(LONGEST) if source == "-" else Path(source).read_bytes()
+        found = json.loads(data)
+    except OSError as error:
+        raise InputError(f"not read: {error.strerror}", where=source, next="--chat takes a file of messages") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not readable as JSON: {error}", where=source, next="give a list of messages") from None
+    given = found if isinstance(found, dict) else {"messages": found}
+    text: str = tokenizer.apply_chat_template(
+        given.get("messages"), tools=given.get("tools"), tokenize=False, add_generation_prompt=prompt
+    )
+    return text
+
+
 def batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
     lines = iter(lines)
     while batch := list(islice(lines, size)):
@@ -134,7 +165,7 @@ class Writer:
         assert found.encodings is not None
         (encoding,) = found.encodings
         if self.as_json:
-            facts = {"text": text} | ({} if pair is None else {"pair": pair})
+            facts = {"text": str(text)} | ({} if pair is None else {"pair": pair})
             print_json(facts | self.facts(found["input_ids"], encoding))
         elif self.show:
             self.brief(found["input_ids"])
