@@ -23,8 +23,8 @@ GPT = ["<|endoftext|>", "<|startoftext|>", "<|padding|>"]
 FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BRACKETS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[QUESTION]", "[X_SEP]", "[EMPTY]", "."]
 ANGLES = ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>", "<s>", "</s>", "[UNK]"]
-SPECIALS = {"gpt": GPT, "fairseq": FAIRSEQ, "brackets": BRACKETS, "cohere": ["<PAD>", "<UNK>", "<CLS>", "<SEP>"]}
-SPECIALS["cohere"] += ["<MASK_TOKEN>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<|END_OF_TURN_TOKEN|>"]
+COHERE = ["<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<|END_OF_TURN_TOKEN|>"]
+SPECIALS = {"none": [], "gpt": GPT, "fairseq": FAIRSEQ, "brackets": BRACKETS, "cohere": COHERE}
 LETTERS = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
 
 
@@ -162,8 +162,10 @@ def _mapped(path: Path, variant: str) -> None:
 
 def _whisper(path: Path, variant: str) -> None:
     """Byte-level BPE, with Whisper's special tokens in added_tokens.json."""
-    _bytes(path, "gpt")
+    _bytes(path, "none")
     vocab = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+    vocab["<|endoftext|>"] = len(vocab)
+    (path / "vocab.json").write_text(json.dumps(vocab))
     special = ["<|startoftranscript|>", *(f"<|{code}|>" for code in languages.WHISPER), "<|translate|>"]
     special += ["<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nocaptions|>", "<|notimestamps|>"]
     times = [f"<|{i * 0.02:.2f}|>" for i in range(1501)]
