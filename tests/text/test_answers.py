@@ -96,6 +96,12 @@ def test_round_trip(name: str, case: str) -> None:
         assert round_trip.streamed(name, each, seed) == whole
 
 
+def test_the_table_in_the_docs_has_every_template() -> None:
+    text = round_trip.DOCS.read_text(encoding="utf-8")
+    for name in NAMES:
+        assert f"| {round_trip.format_for(name).name} | {name} |" in text, "python tests/text/round_trip.py"
+
+
 def test_an_unknown_template_gives_content_and_says_so() -> None:
     format = format_of("{% for m in messages %}{{ m.content }}{% endfor %}")
     assert "no known markers" in format.why
@@ -163,6 +169,7 @@ WRITTEN: list[tuple[str, str, str, str, list[tuple[str, dict[str, object]]]]] = 
     ("deepseek-v3", "Hi<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 1}\n```"
      "<｜tool▁call▁end｜><｜tool▁calls▁end｜>", "Hi", "", [F]),
     ("mistral", "[TOOL_CALLS]f[ARGS]{\"a\": 1}[TOOL_CALLS]g[CALL_ID]abc[ARGS]{}", "", "", [F, G]),
+    ("mistral", '[TOOL_CALLS]f{"a": 1}[TOOL_CALLS]g{}', "", "", [F, G]),
     ("gigachat-3", 'Hi<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "f", "arguments": {"a": 1}}',
      "Hi", "", [F]),
     ("qwen", '<tool_call>[{"name": "f", "arguments": "{\\"a\\": 1}"}, {"arguments": null, "name": "g"}]</tool_call>',
@@ -273,6 +280,14 @@ def test_a_malformed_call_is_kept_with_a_reason(format: str, text: str, reason: 
     assert json.dumps(answer.to_message())
 
 
+def test_malformed_at_the_beginning() -> None:
+    """Where no marker begins a call either, all of it is kept."""
+    for text in ('{"name": "f", "parameters": {"a": ', '{"name": "f", "parameters": {"a": NaN}}'):
+        assert parse(text, "llama-3").malformed[0].text == text.strip()
+    text = "<|channel|>commentary to=functions.f<|message|>no JSON"
+    assert parse(text, "gpt-oss").malformed[0].text == text
+
+
 def test_what_follows_a_malformed_call_is_read() -> None:
     answer = parse('<tool_call>{"name": f}</tool_call>\n<tool_call>{"name": "g"}</tool_call> bye', "qwen")
     assert [call.name for call in answer.tool_calls] == ["g"]
@@ -355,22 +370,22 @@ def test_no_word_is_lost(name: str, data: st.DataObject) -> None:
 
 
 HOSTILE = [
-    "<" * 200_000,
+    "<" * 100_000,
     "<think>" * 20_000,
     "<tool_call>" * 20_000,
     "<tool_call>{" * 10_000,
-    '<tool_call>{"name": "f", "arguments": {"a": "' + "x" * 200_000,
-    '<tool_call>{"name": "f", "arguments": {"a": ' + "{" * 200_000,
-    "<tool_call>\n" + " " * 200_000,
-    " " * 200_000,
+    '<tool_call>{"name": "f", "arguments": {"a": "' + "x" * 100_000,
+    '<tool_call>{"name": "f", "arguments": {"a": ' + "{" * 100_000,
+    "<tool_call>\n" + " " * 100_000,
+    " " * 100_000,
     "<function=f>\n<parameter=city>" + "</parameter>" * 16_000,
     "<function=f>\n<parameter=city>" + "</parameter>\n " * 16_000,
-    "[" * 200_000,
+    "[" * 100_000,
     "[f(a=" * 40_000,
-    "[f(a=" + "-" * 200_000,
+    "[f(a=" + "-" * 100_000,
     '[f(a="' + '"x' * 100_000,
     "[TOOL_CALLS]" * 16_000,
-    "[TOOL_CALLS]" + "f" * 200_000,
+    "[TOOL_CALLS]" + "f" * 100_000,
     "<|channel|>" * 18_000,
     "<|message|>" * 18_000,
     "<|tool_call>call:f{a:" + '<|"|>' * 40_000,

@@ -150,13 +150,13 @@ TAIL = 512  # ids of a prompt that are looked at: what a template puts before an
 
 
 def tokenizer_format(tokenizer: Tokenizer, format: Format | str | None = None) -> Format:
-    """The format of a tokenizer's template, or the one that is named, with its eos token as an end."""
-    if format is None:
-        template = getattr(tokenizer, "chat_template", None)
-        if isinstance(template, Mapping):  # named templates: the one for tools says most
-            template = template.get("tool_use") or template.get("default") or next(iter(template.values()), None)
-        format = format_of(template, tuple(tokenizer.all_special_tokens))
-    return format_named(format).ending_with(tokenizer.eos_token)
+    """The format of a tokenizer's template, or the one that is named; the template and eos tell what ends an answer."""
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, Mapping):  # named templates: the one for tools says most
+        template = template.get("tool_use") or template.get("default") or next(iter(template.values()), None)
+    found = format_of(template, tuple(tokenizer.all_special_tokens))
+    chosen = found if format is None else format_named(format).ending_with(*found.ends)
+    return chosen.ending_with(tokenizer.eos_token)
 
 
 __all__ = [

@@ -53,7 +53,7 @@ class NamedCalls:
     close: str = ""
     head: str = NAME
     section: tuple[str, str] = ("", "")
-    code: bool = False  # what is no JSON is source code for that tool
+    or_brace: bool = False  # the arguments may follow without `head_end`
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ THINK = Tags("<think>", "</think>")
 class Format:
     """Everything that is to be known about the answers of a family.
 
-    `drops` are markers without a meaning of their own, `ends` end an answer. `strip`: white space around reasoning and
-    content is the template's. `markers` tell the family by its template: all of the first tuple, or all of the second,
-    and so on. `why` says how `format_of` chose.
+    `drops` are markers without a meaning of their own; `ends` end an answer, and what follows is not part of it.
+    `strip`: white space around reasoning and content is the template's. `markers` tell the family by its template: all
+    of the first tuple, or all of the second, and so on. `why` says how `format_of` chose.
     """
 
     name: str
@@ -238,7 +238,7 @@ SOLAR = NamedCalls(
     "<|tool_call:begin|>", "<|tool_call:args|>", "<|tool_call:end|>", section=("<|tool_calls|>", ""),
     head=r"(?P<id>[\w\-]*)<\|tool_call:name\|>(?P<name>[\w.\-/:]+)",
 )  # fmt: skip
-MISTRAL_NAMED = NamedCalls("[TOOL_CALLS]", "[ARGS]", head=r"\s*(?P<name>[\w.\-/:]+?)\s*(?:\[CALL_ID\](?P<id>\w+))?\s*")
+MISTRAL_NAMED = NamedCalls("[TOOL_CALLS]", "[ARGS]", head=NAME + r"(?:\[CALL_ID\](?P<id>\w+))?\s*", or_brace=True)
 MISTRAL_JSON = JsonCalls("[TOOL_CALLS]")
 PYTHON_TAG = "<|python_tag|>"
 LLAMA_TAGGED = (JsonCalls(PYTHON_TAG), PythonCalls(PYTHON_TAG), Code(PYTHON_TAG))

@@ -249,12 +249,12 @@ class Machine:
 
     def _called(self, name: str, header: str) -> Wait[str | None]:
         """A message that is a call."""
-        self.r.record(header)
-        syntax = NamedCalls(open=header, head_end="", code=True)
+        assert self.format.channels is not None
+        self.r.record(header + self.format.channels.header_end)
         try:
             call = Call(self)
             call.named(name)
-            yield from self._json_or_code(call, syntax)
+            yield from self._json_or_code(call, code=name == "python")
             call.finish()
         except Broken as problem:
             yield from self._broken(str(problem), "")
@@ -425,7 +425,7 @@ class Machine:
         if call.name:
             if self.tentative:
                 self.admit(call.name)
-                self._commit()
+                self.tentative = False
             call.start()
         if (yield from self.r.starts("{")):
             yield from self.r.json(call.feed)
@@ -488,10 +488,13 @@ class Machine:
             yield
 
     def _named_call(self, syntax: NamedCalls, first: bool) -> Wait[None]:
-        found = yield from self._head((syntax.head_end,), syntax.head, first)
+        ends = (syntax.head_end, "{") if syntax.or_brace else (syntax.head_end,)
+        found = yield from self._head(ends, syntax.head, first)
+        if self.r.raw[-1] == "{":
+            self.r.push_back(self.r.raw.pop())
         call = Call(self)
         call.named(found["name"], found.groupdict().get("id"))
-        yield from self._json_or_code(call, syntax)
+        yield from self._json_or_code(call)
         if syntax.close:
             junk: list[str] = []
             marker = yield from self.r.scan(stops(syntax.close, *self._ends), junk.append)
@@ -502,12 +505,13 @@ class Machine:
                 raise Broken(f"text between the arguments and {syntax.close}")
         call.finish()
 
-    def _json_or_code(self, call: Call, syntax: NamedCalls) -> Wait[None]:
+    def _json_or_code(self, call: Call, code: bool = False) -> Wait[None]:
+        """The arguments of a call with a name; `code`: what is no JSON is source code."""
         call.start()
         yield from self.r.space()
         if (yield from self.r.starts("{")):
             yield from self.r.json(call.feed)
-        elif syntax.code:
+        elif code:
             yield from self._source(call)
         else:
             raise Broken("the arguments are no object")
