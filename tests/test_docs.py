@@ -16,7 +16,7 @@ import reference as ref
 from pellucid import families
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "reading-order.md", ROOT / "docs" / "training-a-tokenizer.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("reading-order", "training-a-tokenizer", "chat"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -28,8 +28,9 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     found = blocks(page, "python")
     assert found
+    names: dict[str, object] = {}  # a page is read from top to bottom
     for block in found:
-        exec(compile(block, str(page), "exec"), {})
+        exec(compile(block, str(page), "exec"), names)
 
 
 def test_links_lead_somewhere() -> None:
