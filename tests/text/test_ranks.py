@@ -285,7 +285,7 @@ BROKEN_RANKS = {
     "a rank beyond all ids": b"YWI= 99999999999\n",
     "a rank of a thousand digits": b"YWI= " + b"9" * 5000 + b"\n",
     "a rank twice": b"YWI= 5\n",
-    "a token of a megabyte": base64.b64encode(b"x" * (1 << 20)) + b" 256\n",
+    "a token of 257 bytes": base64.b64encode(b"x" * 257) + b" 256\n",
 }
 
 
@@ -302,6 +302,13 @@ def test_ranks_that_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tiktoken, "MAX_BYTES", 1000)
     write_ranks(tmp_path / "gpt2.tiktoken", BYTES)
     with pytest.raises(TokenizerError, match="too many"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_runs_that_can_be_made_in_millions_of_ways(tmp_path: Path) -> None:
+    runs = [letter * count for letter in (b"a", b"b", b"c", b"d", b"e") for count in range(2, 257)]
+    write_ranks(tmp_path / "gpt2.tiktoken", BYTES | {run: 256 + i for i, run in enumerate(runs)})
+    with pytest.raises(TokenizerError, match="ways"):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -326,7 +326,7 @@ def _merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> list[tuple[s
     """Pairs of tokens, in the order in which they merge. Kimi's ranks are its ids, and its files have no list."""
     lines, ids = metadata.get(KEY + "merges"), vocabulary.ids
     if lines is None and metadata.get(KEY + "pre") == "kimi-k2":
-        return tiktoken.merges({text: ids[text] for text in vocabulary.of(spm.NORMAL)})
+        return tiktoken.merges({text: ids[text] for text in vocabulary.of(spm.NORMAL)}, where=KEY + "tokens")
     if not isinstance(lines, list) or not all(type(line) is str for line in lines):
         raise ValueError("tokenizer.ggml.merges is not an array of strings")
     found = []

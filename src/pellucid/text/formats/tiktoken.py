@@ -22,8 +22,9 @@ from pellucid.text.classes import TokenizerClass
 from pellucid.text.formats.described import Described
 from pellucid.text.formats.encodings import ENCODINGS, Encoding
 
-MAX_BYTES = 64 << 20  # the largest published file is 3.6 MB (o200k)
-MAX_TOKEN = 1024  # bytes; the longest published token has 128, a run of spaces
+MAX_BYTES = 16 << 20  # of a file, and of all its tokens; the largest published file is 3.6 MB (o200k)
+MAX_TOKEN = 256  # bytes; the longest published token has 128, a run of spaces
+MAX_CUTS = 16  # into two tokens, for each token on average; published files have about 2
 AGAIN = "fetch the file again: it is cut short or damaged"
 
 # GPT-2's alphabet: how a vocabulary writes the 256 bytes as characters. The printable ones of Latin-1 stand for
@@ -35,7 +36,7 @@ ALPHABET = dict(zip([*PRINTABLE, *sorted(set(range(256)) - set(PRINTABLE))], [*P
 def is_ranks(path: Path) -> bool:
     """Whether the first line is a token and its rank; sentencepiece files share the name tokenizer.model."""
     with path.open("rb") as file:
-        first = file.readline(2 * MAX_TOKEN)
+        first = file.readline(4 * MAX_TOKEN)
     parts = first.split()
     return len(parts) == 2 and parts[1].isdigit() and not first.startswith(b"\n")
 
@@ -77,6 +78,8 @@ def check(ranks: Mapping[bytes, int], *, where: object) -> None:
         problem = f"{len(ranks)} tokens have {len(set(ranks.values()))} different ranks"
     elif (longest := max(map(len, ranks))) > MAX_TOKEN:
         problem = f"a token of {longest} bytes; the limit is {MAX_TOKEN}"
+    elif (total := sum(map(len, ranks))) > MAX_BYTES:
+        problem = f"{total} bytes of tokens; the limit is {MAX_BYTES}"
     elif not 0 <= min(ranks.values()) <= max(ranks.values()) < 1 << 31:
         problem = f"ranks from {min(ranks.values())} to {max(ranks.values())}"
     if problem:
@@ -125,7 +128,7 @@ def convert(
     if twice := [text for id, text in special.items() if id in used or text in texts]:
         raise TokenizerError(f"the special token {twice[0]!r} has the id or the text of another token", where=where)
     vocab = texts | {text: id for id, text in special.items()}
-    bpe = models.BPE(vocab, merges(texts), fuse_unk=False, ignore_merges=True)
+    bpe = models.BPE(vocab, merges(texts, where=where), fuse_unk=False, ignore_merges=True)
     rust = Tokenizer(bpe)
     if nfc:
         rust.normalizer = normalizers.NFC()
@@ -145,13 +148,19 @@ def split(*patterns: str) -> pre_tokenizers.PreTokenizer:
     )
 
 
-def merges(ranks: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Every cut of a token into two tokens, in the order of the tokens' ranks."""
-    found = []
+def merges(ranks: Mapping[str, int], *, where: object) -> list[tuple[str, str]]:
+    """Every cut of a token into two tokens, in the order of the tokens' ranks.
+
+    Raises:
+        TokenizerError: they are so many that the file was made for that.
+    """
+    found: list[tuple[str, str]] = []
     for token in sorted(ranks, key=ranks.__getitem__):
         for cut in range(1, len(token)):
             if (left := token[:cut]) in ranks and (right := token[cut:]) in ranks:
                 found.append((left, right))
+        if len(found) > MAX_CUTS * len(ranks) + 100_000:
+            raise TokenizerError(f"{len(ranks)} tokens can be made in more than {len(found)} ways", where=where)
     return found
 
 
