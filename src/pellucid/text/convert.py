@@ -174,7 +174,7 @@ BUILDERS: dict[str, Builder] = {
     "fixed": fixed.build,
 }
 QUICK = ("wordpiece", "prophetnet", "letters", "fixed")  # built as fast as a tokenizer.json is read
-MAX_BYTES = 256 << 20
+MAX_BYTES = 128 << 20
 
 
 # ---- what the configuration says on top ------------------------------------------------------------------

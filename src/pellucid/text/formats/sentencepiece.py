@@ -38,6 +38,7 @@ from pellucid.text.formats import spm
 from pellucid.text.formats.bpe import MISSING, check_ids, read_vocabulary
 from pellucid.text.recipes import BEFORE
 
+MAX_SENTINELS = 100_000  # T5 has 100, and UL2 300
 SPACE = "▁"  # how sentencepiece writes a space (U+2581)
 
 
@@ -77,7 +78,10 @@ def _digit_and_comma(text: str) -> bool:
 
 def sentinel_tokens(options: Mapping[str, Any]) -> list[str]:
     """T5's <extra_id_0> … in reading order; none for other classes."""
-    return [f"<extra_id_{i}>" for i in range(options.get("extra_ids") or 0)]
+    count = options.get("extra_ids") or 0
+    if not isinstance(count, int) or not 0 <= count <= MAX_SENTINELS:
+        raise TokenizerError(f"extra_ids={count!r}: a whole number from 0 to {MAX_SENTINELS:,} is needed")
+    return [f"<extra_id_{i}>" for i in range(count)]
 
 
 def language_codes(row: TokenizerClass, options: Mapping[str, Any]) -> tuple[str, ...]:

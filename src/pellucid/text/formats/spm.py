@@ -19,7 +19,10 @@ from pellucid.errors import TokenizerError, Unsupported
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE, WORD, CHAR = 1, 2, 3, 4
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-MAX_BYTES = 256 << 20  # the largest published file is 14 MB (mT5, Gemma: 5 MB)
+MAX_BYTES = 64 << 20  # the largest published file is 14 MB (mT5; Gemma: 5 MB)
+MAX_PIECES = 4_000_000  # the largest published vocabulary has 262,144 (Gemma 3)
+MAX_LENGTH = 512  # characters of a piece; sentencepiece's own limit when it trains
+MAX_OTHERS = 1000  # fields beside pieces; a file has three to five
 
 Value = int | bytes
 
@@ -69,7 +72,11 @@ def parse(data: bytes) -> SentencePieceModel:
     pieces: list[Piece] = []
     trainer: dict[int, Value] = {}
     normalizer: dict[int, Value] = {}
+    others = 0
     for number, value in fields(data):
+        others += number != 1
+        if others > MAX_OTHERS or len(pieces) > MAX_PIECES or number == 0:
+            raise ValueError(f"{len(pieces)} pieces and {others} other fields, the last has number {number}")
         if number == 1:
             pieces.append(_piece(_bytes(value)))
         elif number == 2:
@@ -140,7 +147,10 @@ def _piece(data: bytes) -> Piece:
             kind = _int(value)
     if score != score:
         raise ValueError(f"the score of piece {text!r} is not a number")
-    return Piece(text.decode("utf-8"), score, kind)  # a UnicodeDecodeError is a ValueError
+    found = text.decode("utf-8")  # a UnicodeDecodeError is a ValueError
+    if len(found) > MAX_LENGTH:
+        raise ValueError(f"a piece of {len(found)} characters: {found[:20]!r} …")
+    return Piece(found, score, kind)
 
 
 def _bytes(value: Value) -> bytes:

@@ -12,6 +12,8 @@ from pellucid.errors import TokenizerError
 from pellucid.text.classes import TokenizerClass
 from pellucid.text.recipes import RECIPES
 
+MAX_LETTERS = 5000  # ESM has 33; each is a part of one regular expression
+
 
 def build(files: list[Path], row: TokenizerClass, options: Mapping[str, Any], unk: str | None) -> Tokenizer:
     """BERT's vocabulary: the longest piece first, pieces inside a word begin with ##."""
@@ -25,6 +27,8 @@ def build_letters(files: list[Path], row: TokenizerClass, options: Mapping[str, 
     """ESM's amino acids: every token of the file is found wherever it stands, what lies between is unknown."""
     vocab = {token.strip(): id for token, id in read(files[0], unk).items()}
     rust = Tokenizer(models.WordLevel(vocab, unk_token=unk or ""))
+    if len(vocab) > MAX_LETTERS:
+        raise TokenizerError(f"{len(vocab):,} tokens are too many for an alphabet", where=files[0])
     tokens = sorted((token for token in vocab if token), key=len, reverse=True)
     pattern = "|".join("".join(f"\\x{{{ord(char):x}}}" for char in token) for token in tokens)
     find = pre_tokenizers.Split(Regex(pattern), "isolated")
