@@ -129,7 +129,7 @@ CASES = {
     ),
     "a template of another model": (
         template(CHAT.replace("{{ eos_token }}", "<|im_end|>")),
-        ("warn", "template", "it writes '<|im_end|>', which is 8 tokens of this vocabulary and not one"),
+        ("warn", "template", "an answer ends with '<|im_end|>', which is 8 tokens of this vocabulary and not one"),
     ),
     "an answer that does not end": (
         template(CHAT.replace("{{ eos_token }}", "<unk>")),
@@ -173,7 +173,7 @@ def test_every_finding(call, folder, name):
     found = findings(call, folder)
     matching = [one for one in found if one["level"] == level and one["part"] == part and what in one["what"]]
     assert len(matching) == 1, [one for one in found if one["level"] != "ok"]
-    assert matching[0]["next"] or part == "template" and "no special token" in what
+    assert matching[0]["next"]
     assert (call("check", folder).exit_code == 1) == any(one["level"] == "FAIL" for one in found)
 
 
@@ -181,6 +181,18 @@ def test_a_chat_that_fits_is_worth_one_line(call, chat_folder):
     assert worth_a_word(call, chat_folder) == []
     lines = [one["what"] for one in findings(call, chat_folder) if one["part"] == "template"]
     assert lines == ["renders, begins with '<s>', once; an answer ends with '</s>'"]
+
+
+def test_markers_that_are_plain_text_are_no_mistake(call, chat_folder):
+    """Zephyr's and TinyLlama's <|user|> are no tokens; their answers end with one."""
+    template("{% for m in messages %}<|{{ m.role }}|>\n{{ bos_token }}{{ m.content }}{{ eos_token }}\n{% endfor %}")(
+        chat_folder
+    )
+    found = [one for one in findings(call, chat_folder) if one["part"] == "template"]
+    assert "writes '<|user|>', '<|assistant|>' as several tokens of this vocabulary" in [one["what"] for one in found]
+    assert [one["what"] for one in found if one["level"] != "ok"] == [
+        "plain texts begin with '<s>' (the tokenizer adds it), and chats do not"
+    ]
 
 
 def test_what_is_saved_is_as_stored(call, chat_folder):

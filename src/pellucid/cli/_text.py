@@ -147,12 +147,15 @@ def look_at_template(found: Findings, tokenizer: Tokenizer, ends: Iterable[int])
     if adds and not seen.begins_with_bos:
         what = f"plain texts begin with {tokenizer.bos_token!r} (the tokenizer adds it), and chats do not"
         found.warn("template", what, "write {{ bos_token }} at its beginning if the model was trained so")
-    for text in seen.pieces:
-        count = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        what = f"it writes {text!r}, which is {count} tokens of this vocabulary and not one"
+    if seen.pieces:
+        found.ok("template", f"writes {', '.join(map(repr, seen.pieces))} as several tokens of this vocabulary")
+    if seen.cut:
+        count = len(tokenizer(seen.cut, add_special_tokens=False)["input_ids"])
+        what = f"an answer ends with {seen.cut!r}, which is {count} tokens of this vocabulary and not one"
         found.warn("template", what, "use the template that belongs to this tokenizer, or add the token")
-    if seen.end is None:
-        found.warn("template", "no special token follows an answer: nothing tells the model to stop")
+    elif seen.end is None:
+        what = "no special token follows an answer: nothing tells the model to stop"
+        found.warn("template", what, "write {{ eos_token }} behind an answer")
     elif tokenizer.convert_tokens_to_ids(seen.end) not in set(ends):
         i = tokenizer.convert_tokens_to_ids(seen.end)
         what = f"an answer ends with {seen.end!r} = {i}, which does not end generation (eos_token_id {sorted(ends)})"

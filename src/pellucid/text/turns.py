@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 ANSWER = "Answer4711"
 TALK = [{"role": "user", "content": "Question0815"}, {"role": "assistant", "content": ANSWER}]
-# Texts that are meant to be one token: <|im_start|>, <｜User｜>, <start_of_turn>, </s>, [INST], [/INST].
-LIKE_TOKENS = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[a-z]+(?:_[a-z]+)+>|<s>|</s>|\[/?[A-Z]+(?:_[A-Z]+)*\]")
+# Texts that look like one token: <|im_start|>, <｜User｜>, <start_of_turn>, </s>.
+LIKE_TOKENS = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[a-z]+(?:_[a-z]+)+>|<s>|</s>")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Turns:
     text: str  # a question and its answer, rendered
     end: str | None  # the first special token behind an answer
     begins_with_bos: bool
-    pieces: tuple[str, ...]  # written like special tokens, and several tokens of this vocabulary
+    pieces: tuple[str, ...]  # written like special tokens, and several tokens of this vocabulary: Zephyr has <|user|>
+    cut: str | None  # the one of them that comes right behind an answer: the model cannot end with it
 
 
 def look(tokenizer: Tokenizer) -> Turns:
@@ -37,9 +38,12 @@ def look(tokenizer: Tokenizer) -> Turns:
     special = tokenizer.skipped_ids()
     end = next((i for i in rust.encode(after, add_special_tokens=False).ids if i in special), None) if found else None
     bos = tokenizer.bos_token
+    pieces = tuple(each for each in dict.fromkeys(LIKE_TOKENS.findall(text)) if rust.token_to_id(each) is None)
+    behind = LIKE_TOKENS.match(after.lstrip())
     return Turns(
         text,
         None if end is None else rust.id_to_token(end),
         bool(bos) and text.startswith(bos),
-        tuple(each for each in dict.fromkeys(LIKE_TOKENS.findall(text)) if rust.token_to_id(each) is None),
+        pieces,
+        behind[0] if behind and behind[0] in pieces else None,
     )
