@@ -12,6 +12,7 @@ tokens come from offsets, so they are right where a token begins with a space.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -105,17 +106,27 @@ class Chats:
         _check_documents(documents)
         schemas = None if tools is None else [tool_schema(tool) for tool in tools]
         _check_read(tok, source, template_kwargs, tools=tools, documents=documents)
-        given: list[Any] = [chats, schemas, documents, template_kwargs]
-        marks = untrusted.marks(tok, source, given) if sanitize_control_tokens else None
-        chats, schemas, documents, own = marks.put(given) if marks else given
-        shared = {"tools": schemas, "documents": documents, "add_generation_prompt": add_generation_prompt}
-        shared |= tok.special_tokens_map | own
-        rendered = [_render(source, chat, shared, continue_final_message) for chat in chats]
+        fixed = {**tok.special_tokens_map, "add_generation_prompt": add_generation_prompt}
+
+        def rendered(chats: Any, tools: Any, documents: Any, own: Mapping[str, Any]) -> list[Rendered]:
+            shared = {**fixed, "tools": tools, "documents": documents, **own}
+            return [_render(source, chat, shared, continue_final_message) for chat in chats]
+
+        given = (chats, schemas, documents, template_kwargs)
+        found = rendered(*given)
         if not tokenize:
-            texts = [ChatText(each.text) for each in rendered]
+            texts = [ChatText(each.text) for each in found]
             return texts if batched else texts[0]
         options = dict(tokenizer_kwargs or {}, padding=padding, truncation=truncation, max_length=max_length)
-        out, spans = _encode_chats(tok, rendered, marks, batched, options | {"return_tensors": return_tensors})
+        options["return_tensors"] = return_tensors
+        if sanitize_control_tokens:
+            marks = untrusted.marks(tok, source, given)
+            settled = [*map(marks.settle, rendered(*marks.put(given)), found)]
+            spans = [each for _, each in settled]
+            out = _encode_safely(tok, marks, [plain for plain, _ in settled], batched, options)
+        else:
+            spans = [each.spans for each in found]
+            out = _encode(tok, [each.text for each in found], batched, options)
         if not return_dict:
             return out["input_ids"]
         if return_assistant_tokens_mask:
@@ -143,28 +154,24 @@ class Chats:
 ARGUMENTS = tuple(Chats.apply_chat_template.__annotations__)
 
 
-def _encode_chats(
-    tok: Tokenizer,
-    rendered: Sequence[Rendered],
-    marks: untrusted.Marks | None,
-    batched: bool,
-    options: dict[str, Any],
-) -> tuple[BatchEncoding, list[list[tuple[int, int]]]]:
-    """The ids, without adding special tokens, and where the generation blocks are in the texts encoded."""
+def _encode(tok: Tokenizer, texts: list[str], batched: bool, options: Mapping[str, Any]) -> BatchEncoding:
+    """The ids, without adding special tokens."""
     if "add_special_tokens" in options:
         raise ArgumentError(
             "add_special_tokens in tokenizer_kwargs", next="leave it out: the template owns the special tokens"
         )
-    options["add_special_tokens"] = False
-    if marks is None:
-        texts = [each.text for each in rendered]
-        return tok(texts if batched else texts[0], **options), [each.spans for each in rendered]
-    plain = [marks.take(each.text) for each in rendered]
-    other = untrusted.twin(tok, marks.tokens, [each.text for each in plain])
-    texts = [other.hide(each) for each in plain]
-    out = other.tok(texts if batched else texts[0], **options)
-    other.check(texts, out)
-    return out, [[(marks.place(r.text, a), marks.place(r.text, b)) for a, b in r.spans] for r in rendered]
+    return tok(texts if batched else texts[0], add_special_tokens=False, **options)
+
+
+def _encode_safely(
+    tok: Tokenizer, marks: untrusted.Marks, plain: list[untrusted.Plain], batched: bool, options: Mapping[str, Any]
+) -> BatchEncoding:
+    """The same, with only the template's special tokens as tokens."""
+    twin = untrusted.twin(tok, marks.tokens, [each.text for each in plain])
+    texts = [twin.hide(each) for each in plain]
+    out = _encode(twin.tok, texts, batched, options)
+    twin.check(texts, out)
+    return out
 
 
 def _check_read(tok: Tokenizer, source: str, arguments: Mapping[str, Any], **offered: Any) -> None:
@@ -314,7 +321,7 @@ def _open(chat: list[dict[str, Any]], field: str, source: str) -> str:
 
 def assistant_masks(out: BatchEncoding, spans: Sequence[list[tuple[int, int]]], source: str) -> list[list[int]]:
     """1 for each token that holds a character of a generation block, by row."""
-    if "generation" not in source:
+    if not re.search(r"\{%[-+]?\s*generation\b", source):
         warnings.warn("the chat template marks no assistant tokens ({% generation %}): the mask is 0", stacklevel=3)
     rows = out.encodings or []
     samples = out.get("overflow_to_sample_mapping")

@@ -23,6 +23,7 @@ from pellucid.text import convert
 
 if TYPE_CHECKING:
     from pellucid.text.encoding import BatchEncoding
+    from pellucid.text.template import Rendered
     from pellucid.text.tokenizer import Tokenizer
 
 PRIVATE = range(0xF0000, 0xFFFFE)  # private use; no text has a meaning there
@@ -66,7 +67,20 @@ class Marks:
             start = found.end()
         return Plain("".join([*pieces, text[start:]]), spans)
 
-    def place(self, text: str, at: int) -> int:
+    def settle(self, marked: Rendered, unmarked: Rendered) -> tuple[Plain, list[tuple[int, int]]]:
+        """The text to encode, and its generation blocks.
+
+        It is the text of an ordinary rendering wherever its control tokens are those of the marked one. They are not if
+        the template looks for such tokens in messages, and does something else without; then it is the marked one's.
+        """
+        plain = self.take(marked.text)
+        ours, theirs = ([*self._token.finditer(text)] for text in (plain.text, unmarked.text))
+        if [found[0] for found in ours] == [found[0] for found in theirs]:
+            given = [any(_touch(span, found.span()) for span in plain.spans) for found in ours]
+            return Plain(unmarked.text, [b.span() for b, is_given in zip(theirs, given) if is_given]), unmarked.spans
+        return plain, [(self._place(marked.text, a), self._place(marked.text, b)) for a, b in marked.spans]
+
+    def _place(self, text: str, at: int) -> int:
         """Where a place in the marked text is in the plain one."""
         return at - text.count(self.begin, 0, at) - text.count(self.end, 0, at)
 
@@ -171,14 +185,13 @@ def _make_twin(tok: Tokenizer, tokens: tuple[str, ...], first: int) -> Twin:
     data = json.loads(tok.rust.to_str())
     vocabulary = data["model"]["vocab"]
     for each in sorted(data["added_tokens"], key=lambda each: each["id"]):
-        name = names.get(each["content"])
-        if name is not None:
-            each.update(content=name, normalized=False)
-            _put(vocabulary, name, each["id"])
+        if each["content"] in names:
+            each.update(content=names[each["content"]], normalized=False)
+        _put(vocabulary, each["content"], each["id"])
     with convert.rust_errors(tok.name_or_path):
         rust = RustTokenizer.from_str(json.dumps(data))
-    for token, name in names.items():
-        if rust.token_to_id(name) != tok.rust.token_to_id(token):
+    for token, id in tok.added_tokens_encoder.items():
+        if rust.token_to_id(names.get(token, token)) != id:
             raise Unsupported(
                 f"this tokenizer cannot encode {token!r} as text: its ids do not survive a change of names",
                 where=tok.name_or_path,
