@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, TokenizerError
 from pellucid.text import convert, finding, named
-from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass
+from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass, row
 from pellucid.text.formats import sentencepiece
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
     )
     described = finding.find(folder, gguf_file, asked_name, config, model.get("vocab_size"))
     if described is not None:
-        name, defaults, config = "", described.row, described.config | config
+        name, config = asked_name, described.config | config
+        defaults = _with_face(described.row, asked_name)
     else:
         name, defaults = convert.choose(folder, asked_name)
     options = dict(defaults.options)
@@ -85,6 +87,12 @@ def load(cls: type[Tokenizer], folder: Path, asked: dict[str, Any], known: Itera
     if defaults.face:
         cast("Face", tokenizer).begin(folder, defaults, options)
     return tokenizer
+
+
+def _with_face(found: TokenizerClass, name: str) -> TokenizerClass:
+    """The row of a file that describes itself, with the methods of the class that is named beside it (Whisper's)."""
+    named_row = row(name)
+    return replace(found, face=named_row.face, options=named_row.options | found.options) if named_row.face else found
 
 
 def _face(cls: type[Tokenizer], name: str) -> type[Tokenizer]:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pellucid.text.languages import WHISPER
+
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
@@ -32,11 +34,6 @@ KIMI = (
     rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{REST}"
 )
 
-# In the order of their ids. The last, yue, came with the third version.
-WHISPER_LANGUAGES = """en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur
-hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka
-be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue""".split()
-
 
 def _numbered(form: str, numbers: Iterable[int]) -> list[str]:
     return [f"<|{form.format(i)}|>" for i in numbers]
@@ -46,7 +43,7 @@ def _whisper(languages: int) -> list[str]:
     return [
         "<|endoftext|>",
         "<|startoftranscript|>",
-        *(f"<|{language}|>" for language in WHISPER_LANGUAGES[:languages]),
+        *(f"<|{language}|>" for language in list(WHISPER)[:languages]),  # the last, yue, came with the third version
         *"<|translate|> <|transcribe|> <|startoflm|> <|startofprev|> <|nospeech|> <|notimestamps|>".split(),
         *(f"<|{i * 0.02:.2f}|>" for i in range(1501)),
     ]

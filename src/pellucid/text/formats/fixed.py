@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from pellucid.text.classes import TokenizerClass
+from pellucid.text.formats.tiktoken import ALPHABET
 
 PERCEIVER = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
 AMINO_ACIDS = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - | <mask>".split()
@@ -35,15 +36,8 @@ def perceiver(options: Mapping[str, Any]) -> Tokenizer:
     return _bytes(PERCEIVER)
 
 
-def byte_characters() -> list[str]:
-    """The character that stands for each byte: itself where it is printable, else one from U+0100 on (GPT-2)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
 def _bytes(first: tuple[str, ...]) -> Tokenizer:
-    vocab = {text: i for i, text in enumerate([*first, *byte_characters()])}
+    vocab = {text: i for i, text in enumerate([*first, *(chr(ALPHABET[byte]) for byte in range(256))])}
     rust = Tokenizer(models.BPE(vocab, []))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     rust.decoder = decoders.ByteLevel()
