@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from templates import CHAT
+from made_up_template import CHAT
 
 from pellucid import hub
 from pellucid.cli import main

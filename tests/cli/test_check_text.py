@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from templates import CHAT
+from made_up_template import CHAT
 
 from pellucid import hub
 from pellucid.text.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from templates import CHAT
+from made_up_template import CHAT
 
 from pellucid.cli._talk import COMMANDS, value_of
 from pellucid.cli.chat import printable

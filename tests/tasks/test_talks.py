@@ -17,7 +17,7 @@ from pellucid.text.answers import Content, Reasoning
 from pellucid.text.tokenizer import Tokenizer
 
 sys.path.append(str(Path(__file__).parents[1] / "cli"))
-from templates import CHAT  # noqa: E402
+from made_up_template import CHAT  # noqa: E402
 
 # As Qwen 3: reasoning of earlier answers is left out, so the talk that was read is not how the next prompt begins.
 FORGETFUL = (
