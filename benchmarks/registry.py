@@ -144,6 +144,8 @@ def markdown(records: list[dict[str, Any]]) -> str:
         f"Width {WIDTH}, {LAYERS} layers, {records[-1]['dtype']}, batch 1: one forward of {PROMPT} tokens, and {NEW}",
         f"greedy tokens behind a prompt of {SHORT}. A ratio is our time over the reference's, median of the pairs",
         "(least to most); below 1 is faster. benchmarks/records.jsonl has command, threads and rounds of each run.",
+        "Logits apart are a share of their largest value; where attention over random weights saturates (mt5), rounding",
+        "grows, on both sides alike: tests/parity compare in float64 too.",
         "",
         "| type | forward, ms | ratio | decode, ms | ratio | logits apart |",
         "|---|---:|---:|---:|---:|---:|",
