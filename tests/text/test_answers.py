@@ -369,6 +369,37 @@ def test_no_word_is_lost(name: str, data: st.DataObject) -> None:
         assert f"w{nth}w" in " ".join(said)
 
 
+def mutated(text: str, others: list[str], dice: random.Random) -> str:
+    """A few pieces left out, doubled, put in or taken from other answers."""
+    for _ in range(dice.randint(1, 4)):
+        i = dice.randrange(len(text) + 1)
+        j = min(len(text), i + dice.randint(1, 30))
+        other = dice.choice(others)
+        k = dice.randrange(len(other))
+        put = [text[i:j] * 2, dice.choice("<>{}[]()\"'\\|=:,\n `x1"), other[k : k + 40], ""]
+        text = text[:i] + dice.choice(put) + text[j if dice.random() < 0.5 else i :]
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mutated_answers_in_any_pieces(name: str) -> None:
+    """What is nearly an answer reaches further into the parser than random text does."""
+    dice = random.Random(name)
+    answers = [each for each in round_trip.samples(name).values() if each]
+    format, texts = round_trip.format_for(name), [each.generated for each in answers]
+    for seed in range(40):
+        each = dice.choice(answers)
+        text, tail, tools = (
+            mutated(each.generated, texts, dice),
+            dice.choice([each.prompt, ""]),
+            dice.choice([None, TOOLS]),
+        )
+        stream = AnswerStream(format, tools=tools, prompt_tail=tail)
+        deltas = [*(delta for part in pieces(text, seed) for delta in stream.add(part)), *stream.end()]
+        check(deltas)
+        assert Answer.of(deltas) == parse(text, format, tools=tools, prompt_tail=tail), text
+
+
 HOSTILE = [
     "<" * 100_000,
     "<think>" * 20_000,

@@ -287,9 +287,8 @@ class Machine:
                     continue
                 yield from self._broken(str(problem), closer(syntax, opener))
             self.tentative = False
-            white = "".join(self.r.raw[-1:])
-            self.r.recorded()
-            self.content.add(white if not white.strip(WHITE) else "")
+            rest = self.r.recorded()
+            self.content.add(rest[len(rest.rstrip(WHITE)) :])
             return
         if opener:
             self.content.add(opener)
