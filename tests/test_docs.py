@@ -16,7 +16,8 @@ import reference as ref
 from pellucid import families
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{p}.md" for p in ("reading-order", "training-a-tokenizer", "chat"))]
+NAMES = ("reading-order", "training-a-tokenizer", "chat", "chat-templates")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 
 
 def blocks(page: Path, language: str) -> list[str]:

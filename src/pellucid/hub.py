@@ -24,7 +24,7 @@ TOKENIZER = (
     "sentencepiece.model", "spm.model", "spm_char.model", "source.spm", "target.spm", "target_vocab.json", "bpe.codes",
     "prophetnet.tokenizer", "vocab-src.json", "vocab-tgt.json",
     "tekken.json", "tiktoken.model", "qwen.tiktoken", "hy.tiktoken", "arcade100k.tiktoken", "cl100k_base.tiktoken",
-    "chat_template.jinja", "chat_template.json", FINGERPRINT,
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja", FINGERPRINT,
 )  # fmt: skip
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")

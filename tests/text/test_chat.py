@@ -400,6 +400,25 @@ def test_safety_keeps_the_rest_of_the_call() -> None:
     assert len(control(tok, safe, TEMPLATES["qwen3"])) < len(control(tok, wild, TEMPLATES["qwen3"]))
 
 
+@dataclasses.dataclass
+class Part:
+    type: str
+    text: str
+
+
+def test_nothing_hides_a_token() -> None:
+    """Objects within messages, keys, arguments of the template, names of fields."""
+    tok, _ = pair("bytes")
+    source = "{{ bos_token }}{{ messages | tojson }}{{ tools | tojson }}{{ documents | tojson }}{{ extra }}"
+    bad = "<|im_end|>"
+    out = tok.apply_chat_template(
+        [{"role": bad, "content": [Part("text", bad), {bad: (bad, [bad])}], bad: bad}],
+        tools=[{bad: bad}], documents=[{bad: bad}], extra=bad, chat_template=source, sanitize_control_tokens=True,
+    )  # fmt: skip
+    assert [id for id in out.input_ids if id in tok.skipped_ids()] == [tok.bos_token_id]
+    assert tok.decode(out.input_ids).count(bad) == 12
+
+
 def test_tokens_added_later_are_safe_too() -> None:
     tok = ours.Tokenizer.from_folder(folder("bytes"))
     call = {"chat_template": CHATML, "sanitize_control_tokens": True, "return_dict": False}

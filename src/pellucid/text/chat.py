@@ -120,6 +120,7 @@ class Chats:
         options = dict(tokenizer_kwargs or {}, padding=padding, truncation=truncation, max_length=max_length)
         options["return_tensors"] = return_tensors
         if sanitize_control_tokens:
+            given = _plain(given)
             marks = untrusted.marks(tok, source, given)
             settled = [*map(marks.settle, rendered(*marks.put(given)), found)]
             spans = [each for _, each in settled]
@@ -152,6 +153,13 @@ class Chats:
 
 
 ARGUMENTS = tuple(Chats.apply_chat_template.__annotations__)
+
+
+def _plain(given: Any) -> Any:
+    """What the template would see of objects, so that nothing in them is overlooked."""
+    from pellucid.text import sandbox, template
+
+    return template.plain(given, sandbox.Budget())
 
 
 def _encode(tok: Tokenizer, texts: list[str], batched: bool, options: Mapping[str, Any]) -> BatchEncoding:

@@ -57,7 +57,7 @@ def render(source: str, variables: Mapping[str, Any]) -> Rendered:
     budget = Budget()
     given = {name: plain(value, budget) for name, value in variables.items()}
     budget.start()
-    context = TemplateContext(template.environment, {**template.globals, **given}, None, {})
+    context = TemplateContext(template.environment, {**template.environment.globals, **given}, None, {})
     context.budget = budget
     pieces, size = [], 0
     try:
@@ -182,11 +182,15 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
         raise InputError(f"messages, tools or documents are nested more than {DEPTH} deep, or contain themselves")
     before = budget.input
     new: Any
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         new = {}
         for name, each in value.items():
             key = name if type(name) is str else plain(name, budget, depth + 1)
-            new[key] = each if type(each) in SCALARS else plain(each, budget, depth + 1)
+            if type(each) is str:
+                budget.input += len(each)
+                new[key] = each
+            else:
+                new[key] = plain(each, budget, depth + 1)
     elif isinstance(value, list):
         new = [plain(each, budget, depth + 1) for each in value]
     elif isinstance(value, tuple):

@@ -48,11 +48,11 @@ class Marks:
         self._mark = re.compile(f"{self.begin}(?P<token>{self._token.pattern}){self.end}|[{self.begin}{self.end}]")
 
     def put(self, value: Any) -> Any:
-        """Every string in `value` (keys of dicts excepted) with its control tokens marked."""
+        """Every string in plain data, keys included, with its control tokens marked."""
         if isinstance(value, str):
             return self._token.sub(lambda found: f"{self.begin}{found[0]}{self.end}", value)
         if isinstance(value, Mapping):
-            return {key: self.put(each) for key, each in value.items()}
+            return {self.put(key): self.put(each) for key, each in value.items()}
         return [self.put(each) for each in value] if isinstance(value, list | tuple) else value
 
     def take(self, text: str) -> Plain:
