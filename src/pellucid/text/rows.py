@@ -73,21 +73,31 @@ def _added_tokens(rust: RustTokenizer) -> list[AddedToken]:
     return [token for _, token in sorted(rust.get_added_tokens_decoder().items())]
 
 
+def finds_whole_pieces(rust: RustTokenizer) -> bool:
+    """Whether the model may find a special token in a text by itself: by merging characters, BPE does not."""
+    return isinstance(rust.model, models.Unigram | models.WordLevel | models.WordPiece)
+
+
 def _apart(rust: RustTokenizer) -> tuple[models.Model, list[AddedToken]]:
     """The model and the added tokens for texts in which special tokens are ordinary text.
 
     A Unigram model finds every piece that it has, `</s>` too: to the Rust library, and so to the reference,
-    sentencepiece's control pieces are pieces like others. A space before their name is what no text has then, where
-    spaces are written as ▁ or are gone.
+    sentencepiece's control pieces are pieces like others. Models of whole words do so for a special token between
+    spaces. A space before their name is what no text has then, where spaces are written as ▁ or are gone.
     """
-    tokens = _added_tokens(rust)
-    model = rust.model
-    special = {token.content for token in tokens if token.special and rust.model.token_to_id(token.content) is not None}
-    if not special or not isinstance(model, models.Unigram):
+    tokens, model = _added_tokens(rust), rust.model
+    special = {token.content for token in tokens if token.special and model.token_to_id(token.content) is not None}
+    state = json.loads(model.__getstate__()) if special and finds_whole_pieces(rust) else {}
+    special.discard(state.get("unk_token"))  # the same id either way, and the model asks for it by name
+    if not state or not special:
         return model, tokens
-    state = json.loads(model.__getstate__())
-    pieces = [(f" {text}" if text in special else text, score) for text, score in state["vocab"]]
-    model = models.Unigram(pieces, unk_id=state["unk_id"], byte_fallback=state["byte_fallback"])
+    if isinstance(model, models.Unigram):
+        pieces = [(f" {text}" if text in special else text, score) for text, score in state["vocab"]]
+        model = models.Unigram(pieces, unk_id=state["unk_id"], byte_fallback=state["byte_fallback"])
+    else:
+        options = {key: value for key, value in state.items() if key not in ("type", "vocab")}
+        vocabulary = {f" {text}" if text in special else text: id for text, id in state["vocab"].items()}
+        model = type(model)(vocabulary, **options)
     return model, [token for token in tokens if token.content not in special]
 
 

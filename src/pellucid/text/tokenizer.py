@@ -28,7 +28,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid import hub
 from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, Unsupported, strict
-from pellucid.text import convert, fingerprint, loading, rows, saving
+from pellucid.text import alignment, convert, fingerprint, loading, rows, saving
 from pellucid.text.answering import Answering
 from pellucid.text.chat import Chats, holds_chats
 from pellucid.text.classes import GENERIC, ROLES
@@ -97,6 +97,7 @@ class Tokenizer(Vocabulary, Chats, Answering):
         super().__init__(_given(backend_tokenizer, tokenizer_object, tokenizer_file), roles or {}, ())
         self.rust.no_truncation()
         self.rust.no_padding()
+        alignment.keep_offsets(self.rust)
         self._settled: dict[Settings, RustTokenizer] = {}
         self._said: set[str] = set()
         self.model_input_names = list(model_input_names)
@@ -461,10 +462,15 @@ class Tokenizer(Vocabulary, Chats, Answering):
             except TypeError:
                 rows.check_surrogates(inputs)
                 raise
-            except Exception as e:
-                if "Truncation error" not in str(e):
-                    raise
-                raise ArgumentError(f"cannot truncate with {settings.truncation}: {e}") from None
+            except BaseException as e:  # a panic of the Rust side derives from nothing else
+                if "Truncation error" in str(e):
+                    raise ArgumentError(f"cannot truncate with {settings.truncation}: {e}") from None
+                if "retry-limit" in str(e):
+                    raise InputError(
+                        "a run of millions of equal characters is too long for this tokenizer's regular expression",
+                        next="encode the text in parts",
+                    ) from None
+                raise
 
     def _for_targets(self) -> Tokenizer:
         """The tokenizer of `text_target`: of what a model is to answer, in another language for example."""
@@ -481,7 +487,7 @@ class Tokenizer(Vocabulary, Chats, Answering):
     def _with(self, settings: Settings) -> RustTokenizer:
         """The Rust tokenizer with these settings: itself, or one that was made for them and never changes."""
         split = settings.split_special_tokens
-        apart = split and type(self.rust.model).__name__ == "Unigram"
+        apart = split and rows.finds_whole_pieces(self.rust)
         if settings == (None, None, self.rust.encode_special_tokens) and not apart:
             return self.rust
         found = self._settled.get(settings)
