@@ -173,7 +173,7 @@ BUILDERS: dict[str, Builder] = {
     "fastbpe": bpe.build,
     "fixed": fixed.build,
 }
-QUICK = ("wordpiece", "prophetnet", "letters", "fixed")  # built as fast as a tokenizer.json is read
+QUICK = ("wordpiece", "prophetnet", "letters", "bpe", "fastbpe", "fixed")  # built as fast as a tokenizer.json is read
 MAX_BYTES = 128 << 20
 
 
