@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pellucid.ops.elementwise import soft_cap, upcast
+from pellucid.ops.elementwise import upcast
 from pellucid.spec import Temperature
 
 
@@ -102,13 +102,15 @@ def pattern(
     T, J = q_BTHK.shape[1], k_BSJK.shape[2]
     if causal:
         allow_TS = visible(T, T, end=T, device=q_BTHK.device)
-    q_BTJRK = upcast(q_BTHK).unflatten(2, (J, -1))
-    score = torch.einsum("btjrk,bsjk->bjrts", q_BTJRK, upcast(k_BSJK)).flatten(1, 2)
-    score_BHTS = soft_cap(score * scale, cap)
+    # scaled before the product, and for the cap too: fewer passes over [T, S]
+    q_BTJRK = (upcast(q_BTHK) * (scale if cap is None else scale / cap)).unflatten(2, (J, -1))
+    score_BHTS = torch.einsum("btjrk,bsjk->bjrts", q_BTJRK, upcast(k_BSJK)).flatten(1, 2)
+    if cap is not None:
+        score_BHTS = torch.tanh(score_BHTS) * cap
     if bias_HTS is not None:
         score_BHTS = score_BHTS + bias_HTS
     if allow_TS is not None:
-        score_BHTS = score_BHTS.masked_fill(~allow_TS, float("-inf"))
+        score_BHTS = score_BHTS.masked_fill_(~allow_TS, float("-inf"))
     if sinks_H is None:
         return score_BHTS.softmax(-1)
     sink_BHT1 = sinks_H.to(score_BHTS.dtype)[:, None, None].expand(*score_BHTS.shape[:-1], 1)
@@ -176,9 +178,11 @@ def _widened(x: Tensor, channels: int) -> Tensor:
 
 
 def _mask(allow_TS: Tensor | None, bias_HTS: Tensor | None, like: Tensor) -> Tensor | None:
-    if bias_HTS is None or allow_TS is None:
-        return allow_TS if bias_HTS is None else bias_HTS.to(like.dtype)
-    return bias_HTS.to(like.dtype).masked_fill(~allow_TS, float("-inf"))
+    """[T, S] or [1, H, T, S]: with three dimensions torch takes the slow way."""
+    if bias_HTS is None:
+        return allow_TS
+    bias_1HTS = bias_HTS.to(like.dtype)[None]
+    return bias_1HTS if allow_TS is None else bias_1HTS.masked_fill(~allow_TS, float("-inf"))
 
 
 def _normaliser_known(q_BTHK: Tensor, v_BSJU: Tensor) -> bool:
