@@ -89,9 +89,9 @@ ATTACKS: dict[str, str] = {
     "output macro": "{% set x = "
     + BIG
     + " %}{% macro f() %}{% for i in range(100000) %}{{ x }}{% endfor %}{% endmacro %}{{ f()|length }}",
-    "hoard": "{% set ns = namespace() %}" + "".join(f"{{% set ns.a{i} = 'é' * 900000 %}}" for i in range(1000)),
-    "hoard slices": "{% set x = " + BIG + " %}" + "".join(f"{{% set a{i} = x[1:] %}}" for i in range(1500)),
-    "hoard str": "{% set x = range(100000)|list %}{% set y %}" + "{{ x }}" * 5000 + "{% endset %}",
+    "hoard": "{% set ns = namespace() %}" + "".join(f"{{% set ns.a{i} = 'é' * 900000 %}}" for i in range(850)),
+    "hoard slices": "{% set x = " + BIG + " %}" + "".join(f"{{% set a{i} = x[1:] %}}" for i in range(1300)),
+    "hoard str": "{% set x = range(100000)|list %}{% set y %}" + "{{ x }}" * 4900 + "{% endset %}",
     "strip": "{{ (" + BIG + ").strip('b' * 900000 ~ 'a') }}",
     "rfind": "{{ (" + BIG + ").rfind('b' ~ 'a' * 400000) }}",
     "rsplit": "{{ (" + BIG + ").rsplit('b' ~ 'a' * 400000) }}",
@@ -108,6 +108,11 @@ ATTACKS: dict[str, str] = {
     "select in": "{% set x = range(100000)|list %}{{ x|select('in', x)|list|length }}",
     "map attr": "{{ range(100000)|map(attribute='a' ~ '.a' * 100000)|list }}",
     "sort": "{% for i in range(100000) %}{% set x = range(100000)|sort(reverse=true) %}{% endfor %}",
+    "compile elifs": "{% if a %}"
+    + "".join(f"{{% elif a{i} %}}{{% set b{i}=1 %}}" for i in range(1500))
+    + "{% endif %}{{ 1/0 }}",
+    "compile arguments": "{{ f(" + "a," * 19900 + ") }}",
+    "compile tildes": "{{ a" + "~a" * 19900 + " }}{{ 1/0 }}",
     "include": "{% include 'x' %}",
     "import": "{% import 'x' as y %}",
     "extends": "{% extends 'x' %}",
@@ -117,8 +122,8 @@ ATTACKS: dict[str, str] = {
     "update": "{{ messages[0].update({'role': 'x'}) }}",
     "syntax": "{% if %}",
     "unclosed": "{{ 'a",
-    "parens": "{{ " + "(" * 50000 + ")" * 50000 + " }}",
-    "nested ifs": "{% if a %}" * 5000 + "{% endif %}" * 5000,
+    "parens": "{{ " + "(" * 20000 + ")" * 20000 + " }}",
+    "nested ifs": "{% if a %}" * 2000 + "{% endif %}" * 2000,
     "nested for": "{% for a in b %}" * 30 + "{% endfor %}" * 30,
     "nots": "{{ " + "not " * 20000 + "a }}",
     "adds": "{{ " + "a + " * 20000 + "a }}",
@@ -151,7 +156,7 @@ ATTACKS: dict[str, str] = {
     "zero": "{{ 1/0 }}",
     "sort mixed": "{{ ['a', 1]|sort }}",
     "unpack": "{% set a, b = [1] %}",
-    "wide if": "{% if 1 %}{% for a in range(99999) if 0 %}{% endfor %}{% endif %}" * 1500,
+    "wide if": "{% if 1 %}{% for a in range(99999) if 0 %}{% endfor %}{% endif %}" * 550 + "{{ 1/0 }}",
 }
 
 

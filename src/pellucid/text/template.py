@@ -32,7 +32,7 @@ from pellucid.text.sandbox import (
     sandbox,
 )
 
-LONGEST = 100_000  # characters of a template; the longest published one has about 20,000
+LONGEST = 40_000  # characters of a template; compiling is quadratic in places, and the longest known has 19,000
 
 
 class Rendered(NamedTuple):
