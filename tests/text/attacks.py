@@ -109,7 +109,7 @@ ATTACKS: dict[str, str] = {
     "map attr": "{{ range(100000)|map(attribute='a' ~ '.a' * 100000)|list }}",
     "sort": "{% for i in range(100000) %}{% set x = range(100000)|sort(reverse=true) %}{% endfor %}",
     "compile elifs": "{% if a %}"
-    + "".join(f"{{% elif a{i} %}}{{% set b{i}=1 %}}" for i in range(1500))
+    + "".join(f"{{% elif a{i} %}}{{% set b{i}=1 %}}" for i in range(1050))
     + "{% endif %}{{ 1/0 }}",
     "compile arguments": "{{ f(" + "a," * 19900 + ") }}",
     "compile tildes": "{{ a" + "~a" * 19900 + " }}{{ 1/0 }}",
@@ -122,12 +122,12 @@ ATTACKS: dict[str, str] = {
     "update": "{{ messages[0].update({'role': 'x'}) }}",
     "syntax": "{% if %}",
     "unclosed": "{{ 'a",
-    "parens": "{{ " + "(" * 20000 + ")" * 20000 + " }}",
-    "nested ifs": "{% if a %}" * 2000 + "{% endif %}" * 2000,
+    "parens": "{{ " + "(" * 18900 + ")" * 18900 + " }}",
+    "nested ifs": "{% if a %}" * 1700 + "{% endif %}" * 1700,
     "nested for": "{% for a in b %}" * 30 + "{% endfor %}" * 30,
-    "nots": "{{ " + "not " * 20000 + "a }}",
-    "adds": "{{ " + "a + " * 20000 + "a }}",
-    "brackets": "{{ " + "[" * 30000 + "]" * 30000 + " }}",
+    "nots": "{{ " + "not " * 9000 + "a }}",
+    "adds": "{{ " + "a + " * 9000 + "a }}",
+    "brackets": "{{ " + "[" * 18900 + "]" * 18900 + " }}",
     "long": "x" * 200000,
     "encode": "{{ 'a'.encode('utf-8') }}",
     "int bytes": "{{ (5).to_bytes(1000000000, 'BIG') }}",
