@@ -11,6 +11,8 @@ from torch import Tensor
 from pellucid.ops.elementwise import upcast
 from pellucid.spec import Temperature
 
+ALIGNMENT = 64  # bytes: that of every fresh tensor
+
 
 def visible(
     T: int,
@@ -141,6 +143,8 @@ def attend(
 
     Torch's fused kernels know no soft cap, so a capped layer takes the written-out form.
     """
+    if not torch.is_grad_enabled() and q_BTHK.device.type == "cpu":
+        q_BTHK, k_BSJK, v_BSJU = _aligned(q_BTHK), _aligned(k_BSJK), _aligned(v_BSJU)
     if sinks_H is not None and cap is None and _normaliser_known(q_BTHK, v_BSJU):
         return _attend_with_sinks(q_BTHK, k_BSJK, v_BSJU, sinks_H, scale, causal, _mask(allow_TS, bias_HTS, q_BTHK))
     if cap is not None or sinks_H is not None:
@@ -170,6 +174,11 @@ def attend(
         enable_gqa=H != J,
     )
     return out[..., :channels].transpose(1, 2)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """The kernels round by where a row begins, and in a ragged batch of odd widths it begins anywhere."""
+    return x if torch.compiler.is_compiling() or x.data_ptr() % ALIGNMENT == 0 else x.clone()
 
 
 def _widened(x: Tensor, channels: int) -> Tensor:
