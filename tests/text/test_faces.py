@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import TABLE, folder
+from folders import folder
 
 from pellucid.errors import ArgumentError, TokenizerError
+from pellucid.text import classes
+from pellucid.text.faces import FACES
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.translation import MarianTokenizer, TranslationTokenizer
 from pellucid.text.whisper import WhisperTokenizer, language_code
@@ -198,8 +200,15 @@ def decoded(there: Any, ids: list[int], ask: dict[str, Any]) -> Any:
     return there.decode(ids, **ask)
 
 
-def test_the_table_of_faces() -> None:
-    from pellucid.text.faces import FACES
+@pytest.mark.parametrize("name", ["WhisperTokenizer", "NllbTokenizer", "MarianTokenizer", "M2M100TokenizerFast"])
+def test_a_named_class_has_the_methods(name: str) -> None:
+    import pellucid
 
-    used = {TABLE[name].get("class") for name in TABLE} - {None}
-    assert FACES.keys() == {"translation", "marian", "whisper"} and used
+    named = getattr(pellucid, name)
+    tok = named.from_pretrained(str(folder(name.removesuffix("Fast"))))
+    assert isinstance(tok, named) and isinstance(tok, FACES[classes.row(name).face])
+    assert pickle.loads(pickle.dumps(tok))("Hello") == tok("Hello")
+
+
+def test_the_table_of_faces() -> None:
+    assert FACES.keys() == {row.face for row in classes.CLASSES.values()} - {""}

@@ -8,6 +8,7 @@ from typing import Any
 from pellucid import families, hub
 from pellucid.config import Config
 from pellucid.text.classes import CLASSES
+from pellucid.text.faces import FACES
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -66,7 +67,8 @@ def tokenizer_class(name: str) -> type[Tokenizer] | None:
     if name not in CLASSES:
         return None
     if name not in globals():  # so that pickle finds it
-        globals()[name] = type(name, (Tokenizer,), {"TOKENIZER_CLASS": name, "__module__": __name__})
+        base = FACES.get(CLASSES[name].face, Tokenizer)
+        globals()[name] = type(name, (base,), {"TOKENIZER_CLASS": name, "__module__": __name__})
     found: type[Tokenizer] = globals()[name]
     return found
 
