@@ -195,7 +195,7 @@ def finish(args: argparse.Namespace, what: str, figures: dict[str, Any], check: 
         return
     record = {
         "date": time.strftime("%Y-%m-%d"), "what": what, "commit": commit(),
-        "command": "python " + " ".join(["benchmarks/compare.py", *sys.argv[1:]]), "rounds": args.rounds,
+        "command": "python " + " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]), "rounds": args.rounds,
         "machine": machine(), "figures": figures, "checked": check,
     }  # fmt: skip
     with RECORDS.open("a") as file:

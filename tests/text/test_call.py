@@ -344,7 +344,8 @@ def test_rows_for_a_model_from_ids(bert: Tokenizer) -> None:
         0,
         1,
     ]
-    ways: list[dict[str, Any]] = [{}, {"truncation": True, "max_length": 6}, {"padding": "max_length", "max_length": 12}]
+    padded = {"padding": "max_length", "max_length": 12}
+    ways: list[dict[str, Any]] = [{}, {"truncation": True, "max_length": 6}, padded]
     for options in ways:
         assert bert.prepare_for_model(one, two, **options) == bert("a b c", "d e", **options)
     cut = bert.prepare_for_model(one, truncation=True, max_length=4, return_overflowing_tokens=True, stride=1)

@@ -12,7 +12,8 @@ import pytest
 from folders import TEXTS, folder
 from tokenizers import processors
 
-from pellucid.text.tokenizer import KEPT, Tokenizer
+from pellucid.text.calling import KEPT
+from pellucid.text.tokenizer import Tokenizer
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -76,7 +77,7 @@ def resident() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc/self/statm")
 @pytest.mark.parametrize("name", ["bert-uncased", "gpt2"])
 def test_memory_is_flat(name: str) -> None:
-    """Encodes of texts that were never seen; a million takes the same (benchmarks/tokenizers.py memory)."""
+    """Encodes of texts that were never seen; a million takes the same (benchmarks/tokenizing.py memory)."""
     tok = Tokenizer.from_folder(folder(name))
 
     def some(start: int) -> None:

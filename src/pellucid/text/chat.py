@@ -41,10 +41,12 @@ def holds_chats(inputs: Sequence[Any]) -> bool:
     Raises:
         InputError: chats and other texts in one batch.
     """
+    if ChatText not in map(type, inputs):
+        return False
     found = sum(type(each) is ChatText for each in inputs)
-    if 0 < found < len(inputs):
+    if found < len(inputs):
         raise InputError("rendered chats and other texts in one batch", next="encode them apart, or all as str(text)")
-    return found > 0
+    return True
 
 
 class Chats:

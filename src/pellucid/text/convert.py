@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,22 @@ from pellucid.text.formats import bpe, fixed, sentencepiece, wordpiece
 from pellucid.text.formats.described import Described
 
 
-@contextmanager
-def rust_errors(where: object) -> Iterator[None]:
+class rust_errors:  # noqa: N801  used like a function; a class costs a third of a generator, at every call
     """Errors of the Rust library, panics included, as a TokenizerError.
 
     It raises bare `Exception`s; a panic is a BaseException of its own that derives from nothing else.
     """
-    try:
-        yield
-    except (PellucidError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as e:
-        raise TokenizerError(f"the tokenizer is broken: {e}", where=where) from None
+
+    def __init__(self, where: object) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        passed = (PellucidError, KeyboardInterrupt, SystemExit, GeneratorExit)
+        if error is not None and not isinstance(error, passed):
+            raise TokenizerError(f"the tokenizer is broken: {error}", where=self.where) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Stream:
                 break
         print(stream.end())
 
-    Never half a character, and nothing that a stop string could still begin with. An id costs two decodings of a few
+    Never half a character, and nothing that a stop string could still begin with. An id costs one decoding of a dozen
     tokens, however long the text is. A run of byte pieces (sentencepiece) is decoded once, when it ends, because one
     wrong byte changes how the whole run is written.
     """
@@ -54,8 +54,8 @@ class Stream:
         self._start()
 
     def _start(self) -> None:
-        self._ids: list[int] = []  # the last CONTEXT given out, and those that wait
-        self._given = 0  # how many of `_ids` are given out
+        self._ids: list[int] = []  # at least the last CONTEXT given out, and those that wait
+        self._before = ""  # their text, as far as it is given out
         self._raw = ""  # text that waits for `_clean`
         self._ended = False
 
@@ -90,13 +90,14 @@ class Stream:
 
     def _next(self, *, final: bool) -> str:
         """The text of the ids that wait, up to a last incomplete character."""
-        before = self._decode(self._ids[: self._given]).removesuffix(UNFINISHED)
         after = self._decode(self._ids)
         if not final:
             after = after.removesuffix(UNFINISHED)
-        self._ids = self._ids[-CONTEXT:]
-        self._given = len(self._ids)
-        return after[len(before) :]
+        text, self._before = after[len(self._before) :], after
+        if len(self._ids) > 2 * CONTEXT:
+            self._ids = self._ids[-CONTEXT:]
+            self._before = self._decode(self._ids).removesuffix(UNFINISHED)
+        return text
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.rust.decode(ids, skip_special_tokens=False) if ids else ""

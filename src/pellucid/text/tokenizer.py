@@ -1,8 +1,10 @@
 """Text to ids and back: `Tokenizer.from_folder(path)`, then call it.
 
 The work is done by the Rust library `tokenizers`; here is the call that people know from transformers, with the same
-ids, masks and key order. The special tokens are in `vocabulary.py`, what a call was given and how long its rows become
-in `rows.py`, the way from and to a folder in `loading.py` and `saving.py`. Different on purpose:
+ids, masks and key order. A tokenizer is made of parts, one file each: tokens and special tokens (`vocabulary.py`), the
+Rust tokenizer with a call's settings (`calling.py`, `rows.py`), ids to rows for a model (`preparing.py`), ids to text
+(`decoding.py`), chats and answers (`chat.py`, `answering.py`); `loading.py` and `saving.py` are the way from and to a
+folder. Different on purpose:
 
 - a misspelt argument is an error, and so is a special token that the vocabulary does not have;
 - `truncation=True` without a length says what it cut to; it and `padding="max_length"` without any length to go by do
@@ -17,12 +19,11 @@ from __future__ import annotations
 
 import inspect
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, decoders
+from tokenizers import AddedToken
 from tokenizers import Encoding as RustEncoding
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -30,24 +31,17 @@ from pellucid import hub
 from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerError, Unsupported, strict
 from pellucid.text import alignment, convert, fingerprint, loading, rows, saving
 from pellucid.text.answering import Answering
-from pellucid.text.chat import Chats, holds_chats
-from pellucid.text.classes import GENERIC, ROLES
+from pellucid.text.calling import LONGEST_TEXT
+from pellucid.text.chat import Chats
+from pellucid.text.classes import ROLES
+from pellucid.text.decoding import Decoding
 from pellucid.text.encoding import BatchEncoding
-from pellucid.text.frame import Frame
 from pellucid.text.loading import CONFIG, UNLIMITED
-from pellucid.text.rows import PADDINGS, SIDES, TRUNCATIONS, Padding, Settings, Truncation, one_of
-from pellucid.text.vocabulary import Vocabulary, plain
-
-# WordPiece puts spaces around punctuation; this takes them away, in this order (transformers 5.23).
-CLEAN_UP = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'"}
-CLEAN_UP |= {f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")}
-# A text of so many characters is more than any model reads. The Rust side needs 250 bytes of memory and up to 3
-# microseconds a token, and its regular expressions give up at runs of about ten million characters.
-LONGEST_TEXT = 1 << 24
-KEPT = 16  # tokenizers with other settings; scripts use a few
+from pellucid.text.preparing import Preparing
+from pellucid.text.rows import SIDES, Settings, one_of
 
 
-class Tokenizer(Vocabulary, Chats, Answering):
+class Tokenizer(Preparing, Decoding, Chats, Answering):
     """Made by `from_pretrained` or `from_folder`; see the module."""
 
     TOKENIZER_CLASS: str | None = None  # of a subclass: a row of `classes.CLASSES` that wins over the folder's
@@ -423,330 +417,11 @@ class Tokenizer(Vocabulary, Chats, Answering):
             raise InputError(f"tokenize takes one text, not a list of {len(inputs)}", next="call it for each")
         return list(self._encode(inputs, settings, add_special_tokens, is_split_into_words)[0].tokens)
 
-    @property
-    def split_special_tokens(self) -> bool:
-        """Whether special tokens in a text are taken for ordinary text, where a call does not say."""
-        return self.rust.encode_special_tokens
-
-    @split_special_tokens.setter
-    def split_special_tokens(self, value: bool) -> None:
-        self.rust.encode_special_tokens = bool(value)
-        self._changed()
-
-    @property
-    def max_len_single_sentence(self) -> int:
-        """The room for one text, without its special tokens."""
-        return self.model_max_length - self.num_special_tokens_to_add(pair=False)
-
-    @property
-    def max_len_sentences_pair(self) -> int:
-        """The room for both texts of a pair."""
-        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
-
-    def _encode(
-        self, inputs: list[Any], settings: Settings, special: bool, words: bool, ids_only: bool = False
-    ) -> list[RustEncoding]:
-        """The Rust encodings; with nothing but ids and masks a quarter faster."""
-        for i, row in enumerate(inputs):
-            if len(row) > self.longest_text or not isinstance(row, str):
-                self._check_longest(i, row)
-        special = special and not holds_chats(inputs)
-        if settings.truncation is not None:
-            pair = bool(inputs) and isinstance(inputs[0], tuple)
-            rows.check_room(settings.truncation, self.num_special_tokens_to_add(pair) if special else 0)
-        rust = self._with(settings)
-        encode = rust.encode_batch_fast if ids_only else rust.encode_batch
-        with convert.rust_errors(self.name_or_path):
-            try:
-                return encode(inputs, add_special_tokens=special, is_pretokenized=words)
-            except TypeError:
-                rows.check_surrogates(inputs)
-                raise
-            except BaseException as e:  # a panic of the Rust side derives from nothing else
-                if "Truncation error" in str(e):
-                    raise ArgumentError(f"cannot truncate with {settings.truncation}: {e}") from None
-                if "retry-limit" in str(e):
-                    raise InputError(
-                        "a run of millions of equal characters is too long for this tokenizer's regular expression",
-                        next="encode the text in parts",
-                    ) from None
-                raise
-
     def _for_targets(self) -> Tokenizer:
         """The tokenizer of `text_target`: of what a model is to answer, in another language for example."""
         return self
 
-    def _known(self, rows_of_ids: list[list[int]]) -> list[list[int]]:
-        """Pieces that only merging needs count as the unknown token, see `formats.bpe.complete`."""
-        first = self._behind
-        if first is None:
-            return rows_of_ids
-        unknown, end = self.unk_token_id or 0, self.rust.get_vocab_size(with_added_tokens=False)
-        return [[unknown if first <= id < end else id for id in row] for row in rows_of_ids]
-
-    def _with(self, settings: Settings) -> RustTokenizer:
-        """The Rust tokenizer with these settings: itself, or one that was made for them and never changes."""
-        split = settings.split_special_tokens
-        apart = split and rows.finds_whole_pieces(self.rust)
-        if settings == (None, None, self.rust.encode_special_tokens) and not apart:
-            return self.rust
-        found = self._settled.get(settings)
-        if found is None:
-            bare = Settings(None, None, True)
-            found = rows.with_settings(self._with(bare) if apart and settings != bare else self.rust, settings)
-            if len(self._settled) >= KEPT:
-                self._settled = {}
-            if not self._lent:
-                self._settled[settings] = found
-        return found
-
-    def _changed(self) -> None:
-        self._settled = {}
-
-    def _settings(
-        self,
-        padding: bool | str,
-        truncation: bool | str | None,
-        max_length: int | None,
-        stride: int,
-        multiple: int | None,
-        side: str | None,
-        split: bool | None,
-        verbose: bool,
-    ) -> Settings:
-        """What to truncate to, what to pad to."""
-        padding, truncation = rows.value_of(padding), rows.value_of(truncation)
-        if padding is False and not truncation and max_length is None:  # most calls
-            return Settings(None, None, self._splits(split))
-        one_of("padding", padding, PADDINGS)
-        if truncation is None:
-            truncation = max_length is not None and padding is False
-        one_of("truncation", truncation, TRUNCATIONS)
-        rows.whole_number("max_length", max_length, 0)
-        rows.whole_number("pad_to_multiple_of", multiple, 1)
-        pad, strategy = PADDINGS[padding], TRUNCATIONS[truncation]
-        length = max_length if max_length is not None else self.model_max_length
-        if length >= 1e20:
-            for argument, given in (("truncation", strategy), ("padding", pad == "max_length" and pad)):
-                if given and verbose:
-                    self._say(f"{argument}={given!r} does nothing: no max_length, and model_max_length is unknown")
-            strategy, pad = None, None if pad == "max_length" else pad
-        if pad and max_length is not None and not strategy and pad != "max_length" and verbose:
-            self._say("max_length does nothing beside padding=True without truncation; padding='max_length' pads to it")
-        if strategy and pad and multiple and max_length and max_length % multiple:
-            raise ArgumentError(f"max_length={max_length} is not a multiple of pad_to_multiple_of={multiple}")
-        return Settings(
-            Truncation(length, strategy, stride, self.truncation_side) if strategy else None,
-            self._padding(length if pad == "max_length" else None, multiple, side) if pad else None,
-            self._splits(split),
-        )
-
-    def _padding(self, length: int | None, multiple: int | None, side: str | None) -> Padding:
-        side = side or self.padding_side
-        one_of("padding_side", side, SIDES)
-        token, id = self.pad_token, self.pad_token_id
-        if id is None:
-            roles = [role for role in ("eos_token", "unk_token") if getattr(self, f"{role}_id") is not None]
-            id = getattr(self, f"{roles[0]}_id") if roles else 0
-            token = self.rust.id_to_token(id) or ""
-            self._say(f"no pad token: padding with {roles[0] if roles else 'id 0'} ({token!r}); set tok.pad_token")
-        return Padding(length, multiple, side, id, token or "", self.pad_token_type_id)
-
-    def _splits(self, asked: bool | None) -> bool:
-        return self.rust.encode_special_tokens if asked is None else bool(asked)
-
-    def _default(self, asked: bool | None, name: str) -> bool:
-        return name in self.model_input_names if asked is None else asked
-
-    def _check_longest(self, i: int, row: Any) -> None:
-        longest = max(map(len, rows.texts(row)), default=0)
-        if longest > self.longest_text:
-            raise InputError(
-                f"text {i} has {longest:,} characters, more than {self.longest_text:,}",
-                next="encode it in parts, line by line for example, or raise tok.longest_text (250 bytes a token)",
-            )
-
-    def _say_cut(self, encodings: list[RustEncoding], max_length: int | None, settings: Settings) -> None:
-        """Once: what rows were cut to where no length was given. (A row that is too long is refused by the model.)"""
-        if settings.truncation is None or max_length is not None or "cut" in self._said:
-            return
-        limit = settings.truncation.max_length
-        if any(len(each) >= limit and each.overflowing for each in encodings):
-            self._say(f"truncation without max_length: rows were cut to {limit} tokens, model_max_length", key="cut")
-
-    def _say(self, what: str, key: str = "") -> None:
-        """A warning, once for each tokenizer."""
-        if (key or what) not in self._said:
-            self._said.add(key or what)
-            warnings.warn(what, UserWarning, stacklevel=5)
-
-    # ---- ids to rows for a model --------------------------------------------------------------------------
-
-    @strict
-    def pad(
-        self,
-        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_attention_mask: bool | None = None,
-        return_tensors: str | None = None,
-        verbose: bool = True,
-    ) -> BatchEncoding:
-        """Encoded rows, made equally long: a dict of lists, or a list of dicts (a collator's input).
-
-        input_ids, attention_mask, token_type_ids, special_tokens_mask are padded; other keys are left alone.
-        """
-        given = rows.columns(encoded_inputs)
-        if "input_ids" not in given:
-            raise InputError(f"nothing to pad: no input_ids among {sorted(given)}")
-        kind = return_tensors or _tensor_kind(given["input_ids"])
-        data = {name: plain(value) for name, value in given.items()}
-        single = not data["input_ids"] or isinstance(data["input_ids"][0], int)
-        if single:
-            data = {name: [value] for name, value in data.items()}
-        if self._default(return_attention_mask, "attention_mask"):
-            data.setdefault("attention_mask", [[1] * len(row) for row in data["input_ids"]])
-        rule = self._settings(padding, False, max_length, 0, pad_to_multiple_of, padding_side, None, verbose).padding
-        if rule is not None and data["input_ids"]:
-            data = rows.pad(data, rule)
-        if single and kind is None:
-            data = {name: value[0] for name, value in data.items()}
-        return BatchEncoding(data, tensor_type=kind)
-
-    @strict
-    def prepare_for_model(
-        self,
-        ids: list[int],
-        pair_ids: list[int] | None = None,
-        add_special_tokens: bool = True,
-        padding: bool | str = False,
-        truncation: bool | str | None = None,
-        max_length: int | None = None,
-        stride: int = 0,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_tensors: str | None = None,
-        return_token_type_ids: bool | None = None,
-        return_attention_mask: bool | None = None,
-        return_overflowing_tokens: bool = False,
-        return_special_tokens_mask: bool = False,
-        return_length: bool = False,
-        prepend_batch_axis: bool = False,
-        verbose: bool = True,
-    ) -> BatchEncoding:
-        """What a call makes of a text, for ids that have no special tokens: these, truncation and padding."""
-        settings = self._settings(
-            padding, truncation, max_length, stride, pad_to_multiple_of, padding_side, None, verbose
-        )
-        texts = [list(plain(each)) for each in (ids, pair_ids) if each is not None]
-        size = sum(map(len, texts)) + (self.num_special_tokens_to_add(len(texts) == 2) if add_special_tokens else 0)
-        over: list[int] = []
-        if settings.truncation is not None and size > settings.truncation.max_length:
-            limit, strategy, stride, side = settings.truncation
-            second = texts[1] if len(texts) == 2 else None
-            first, second, over = rows.truncate(texts[0], second, size - limit, strategy, stride, side)
-            texts = [first] if second is None else [first, second]
-            size -= limit
-        frame = self._frame(len(texts) == 2) if add_special_tokens else Frame.bare(len(texts))
-        data: dict[str, Any] = {"input_ids": frame.ids(*texts)}
-        if self._default(return_token_type_ids, "token_type_ids"):
-            data["token_type_ids"] = frame.type_ids(*texts)
-        if self._default(return_attention_mask, "attention_mask"):
-            data["attention_mask"] = [1] * len(data["input_ids"])
-        if return_special_tokens_mask:
-            data["special_tokens_mask"] = frame.mask(*texts)
-        if settings.padding is not None:
-            data = {name: row[0] for name, row in rows.pad({k: [v] for k, v in data.items()}, settings.padding).items()}
-        if return_overflowing_tokens and over:
-            data |= {"overflowing_tokens": over, "num_truncated_tokens": size}
-        if return_length:
-            data["length"] = len(data["input_ids"])
-        return BatchEncoding(data, tensor_type=return_tensors, prepend_batch_axis=prepend_batch_axis)
-
-    def truncate_sequences(
-        self,
-        ids: list[int],
-        pair_ids: list[int] | None = None,
-        num_tokens_to_remove: int = 0,
-        truncation_strategy: str = "longest_first",
-        stride: int = 0,
-    ) -> tuple[list[int], list[int] | None, list[int]]:
-        """Ids, ids of the pair, and what was cut off with `stride` ids before it."""
-        strategy = rows.value_of(truncation_strategy)
-        one_of("truncation_strategy", strategy, TRUNCATIONS)
-        named = TRUNCATIONS[strategy]
-        remove = num_tokens_to_remove if named else 0
-        return rows.truncate(ids, pair_ids, remove, named or "", stride, self.truncation_side)
-
-    @strict
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens go around a text, or around a pair."""
-        return self.rust.num_special_tokens_to_add(pair)
-
-    def build_inputs_with_special_tokens(
-        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
-    ) -> list[int]:
-        """Ids with the special tokens that go around a text, or around a pair."""
-        return self._frame(token_ids_1 is not None).ids(token_ids_0, token_ids_1 or ())
-
-    def create_token_type_ids_from_sequences(
-        self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
-    ) -> list[int]:
-        """The token types of `build_inputs_with_special_tokens`."""
-        return self._frame(token_ids_1 is not None).type_ids(token_ids_0, token_ids_1 or ())
-
-    def get_special_tokens_mask(
-        self,
-        token_ids_0: Sequence[int],
-        token_ids_1: Sequence[int] | None = None,
-        already_has_special_tokens: bool = False,
-    ) -> list[int]:
-        """1 for each special token: among ids that have theirs already, or in what would be built of them."""
-        if not already_has_special_tokens:
-            return self._frame(token_ids_1 is not None).mask(token_ids_0, token_ids_1 or ())
-        if token_ids_1 is not None:
-            raise ArgumentError("ids that have their special tokens already are one list", where="token_ids_1")
-        special = set(self.all_special_ids)
-        return [int(id in special) for id in plain(token_ids_0)]
-
-    def _frame(self, pair: bool) -> Frame:
-        with convert.rust_errors(self.name_or_path):
-            return Frame.of(self.rust, pair=pair)
-
-    @property
-    def add_bos_token(self) -> bool:
-        """Whether a text begins with the bos token."""
-        parts = self._frame(False).parts
-        return parts[0].text is None and parts[0].id == self.bos_token_id
-
-    @add_bos_token.setter
-    def add_bos_token(self, value: bool) -> None:
-        self._put_around(bool(value), self.add_eos_token)
-
-    @property
-    def add_eos_token(self) -> bool:
-        """Whether a text ends with the eos token."""
-        parts = self._frame(False).parts
-        return parts[-1].text is None and parts[-1].id == self.eos_token_id
-
-    @add_eos_token.setter
-    def add_eos_token(self, value: bool) -> None:
-        self._put_around(self.add_bos_token, bool(value))
-
-    def _put_around(self, bos: bool, eos: bool) -> None:
-        ends = {self.bos_token_id, self.eos_token_id}
-        if others := [part.id for part in self._frame(False).parts if part.text is None and part.id not in ends]:
-            raise TokenizerError(
-                f"{self.convert_ids_to_tokens(others)} go around a text, not bos and eos alone",
-                next="set tok.backend_tokenizer.post_processor",
-            )
-        for name, wanted in (("bos_token", bos), ("eos_token", eos)):
-            if wanted and self._roles[name] is None:
-                raise TokenizerError(f"no {name}", next=f"add_special_tokens({{{name!r}: …}})")
-        convert.post_processor(self.rust, GENERIC, {"add_bos_token": bos, "add_eos_token": eos}, self._roles)
-        self._changed()
+    # ---- training -----------------------------------------------------------------------------------------
 
     @strict
     def train_new_from_iterator(
@@ -783,67 +458,6 @@ class Tokenizer(Vocabulary, Chats, Answering):
             special_tokens_map=special_tokens_map,
             show_progress=show_progress,
         )
-
-    # ---- ids to text --------------------------------------------------------------------------------------
-
-    @strict
-    def decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-        spaces_between_special_tokens: bool | None = None,
-    ) -> Any:
-        """The text of ids: an int, a list, a tensor; a list of texts for a list of lists.
-
-        Ids without a token (a model's embedding may be larger than its vocabulary) give nothing.
-        `spaces_between_special_tokens` is accepted: the Rust side puts no spaces of its own around special tokens.
-        """
-        ids = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
-        ids = plain(ids)
-        if isinstance(ids, list | tuple) and ids and isinstance(ids[0], list | tuple):
-            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
-        ids = [ids] if isinstance(ids, int) else ids
-        with convert.rust_errors(self.name_or_path):
-            try:
-                text: str = self.rust.decode(ids, skip_special_tokens=skip_special_tokens)
-            except (TypeError, OverflowError):
-                raise _no_ids(ids) from None
-        return self.clean_up_tokenization(text) if self.cleans_up(clean_up_tokenization_spaces) else text
-
-    @strict
-    def batch_decode(
-        self,
-        sequences: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-        spaces_between_special_tokens: bool | None = None,
-    ) -> list[str]:
-        """`decode` of each row."""
-        sequences = sequences["input_ids"] if isinstance(sequences, Mapping) else sequences
-        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in plain(sequences)]
-
-    @staticmethod
-    def clean_up_tokenization(text: str) -> str:
-        """Without the spaces that WordPiece puts before punctuation and endings."""
-        for spaced, tight in CLEAN_UP.items():
-            text = text.replace(spaced, tight)
-        return text
-
-    def cleans_up(self, asked: bool | None = None) -> bool:
-        """Whether `decode` cleans up: if asked or configured; never for BPE, whose spaces are the text."""
-        wanted = self.clean_up_tokenization_spaces if asked is None else asked
-        return bool(wanted) and type(self.rust.model).__name__ != "BPE"
-
-    @property
-    def decoder(self) -> decoders.Decoder | None:
-        """The Rust decoder."""
-        return self.rust.decoder
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text of tokens, special ones included."""
-        decoder = self.rust.decoder
-        return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
     # ---- what the reference's scripts ask for -------------------------------------------------------------
 
@@ -901,20 +515,3 @@ def _columns(encodings: list[RustEncoding], wanted: Mapping[str, bool], *, padde
     if wanted["length"]:
         data["length"] = [len(row) for row in data["input_ids"]]
     return data
-
-
-def _no_ids(ids: Any) -> InputError:
-    """What is wrong with ids that cannot be decoded."""
-    bad = ids
-    if isinstance(ids, list | tuple):
-        bad = next((id for id in ids if not isinstance(id, int) or not 0 <= id < 2**32), ids)
-    return InputError(f"cannot decode {bad!r} ({type(bad).__name__}): ids are whole numbers from 0")
-
-
-def _tensor_kind(value: Any) -> str | None:
-    """ "pt" or "np" if `value` is a tensor or holds tensors."""
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    if isinstance(value, list | tuple | int):
-        return None
-    return {"torch": "pt", "numpy": "np"}.get(type(value).__module__.split(".")[0])
