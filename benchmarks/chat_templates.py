@@ -18,7 +18,7 @@ from pathlib import Path
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from compare import finish
-from pellucid.text.template import render
+from pellucid.text.chats.template import render
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "data" / "chat_templates"
 USER = {"role": "user", "content": "What is the weather like in Köln today? " * 5}

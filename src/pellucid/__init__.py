@@ -65,8 +65,9 @@ if TYPE_CHECKING:
     from pellucid.compat.streamers import TextStreamer as TextStreamer
     from pellucid.engine.options import GenerationConfig as GenerationConfig
     from pellucid.errors import PellucidError as PellucidError
+    from pellucid.text.chats.schema import get_json_schema as get_json_schema
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
-    from pellucid.text.train import train_tokenizer as train_tokenizer
+    from pellucid.text.training.train import train_tokenizer as train_tokenizer
     from pellucid.text.vocabulary import AddedToken as AddedToken
 
 _HOMES = {
@@ -89,6 +90,7 @@ _HOMES = {
     "BatchEncoding": "text.encoding",
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",
+    "get_json_schema": "text.chats.schema",
     "PreTrainedModel": "compat.modeling",
     "PreTrainedTokenizer": "compat.auto_text",
     "PreTrainedTokenizerBase": "compat.auto_text",
@@ -97,7 +99,7 @@ _HOMES = {
     "TextIteratorStreamer": "compat.streamers",
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
-    "train_tokenizer": "text.train",
+    "train_tokenizer": "text.training.train",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605  the names above
 

@@ -13,7 +13,7 @@ import resource
 import time
 
 from pellucid.errors import PellucidError, TemplateError
-from pellucid.text.template import render
+from pellucid.text.chats.template import render
 
 BIG = "'a' * 900000"
 ATTACKS: dict[str, str] = {

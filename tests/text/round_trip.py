@@ -17,7 +17,7 @@ from typing import Any
 from pellucid.errors import PellucidError
 from pellucid.text.answers import FORMATS, Answer, AnswerStream, Format, format_of, parse
 from pellucid.text.answers.formats import STARTS
-from pellucid.text.template import render
+from pellucid.text.chats.template import render
 
 DATA = Path(__file__).parents[1] / "data" / "chat_templates"
 DOCS = Path(__file__).parents[2] / "docs" / "chat-formats.md"

@@ -23,8 +23,8 @@ from test_templates import MARKED, TEMPLATES
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from pellucid.errors import ArgumentError, InputError, PellucidError, TemplateError, TokenizerError
-from pellucid.text import chat
 from pellucid.text import tokenizer as ours
+from pellucid.text.chats import prompt as chat
 
 ROOT = Path(tempfile.mkdtemp(prefix="pellucid-chats-"))
 SPECIAL = ["<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<start_of_turn>", "[INST]"]

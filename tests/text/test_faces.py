@@ -15,9 +15,9 @@ from folders import folder
 from pellucid.errors import ArgumentError, TokenizerError
 from pellucid.text import classes
 from pellucid.text.faces import FACES
+from pellucid.text.faces.translation import MarianTokenizer, TranslationTokenizer
+from pellucid.text.faces.whisper import WhisperTokenizer, language_code
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.text.translation import MarianTokenizer, TranslationTokenizer
-from pellucid.text.whisper import WhisperTokenizer, language_code
 
 
 @functools.cache

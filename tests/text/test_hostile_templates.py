@@ -13,7 +13,8 @@ import pytest
 from attacks import ATTACKS
 
 from pellucid.errors import TemplateError
-from pellucid.text import chat, template
+from pellucid.text.chats import prompt as chat
+from pellucid.text.chats import template
 
 
 @cache

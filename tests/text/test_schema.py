@@ -12,7 +12,7 @@ import torch
 from transformers.utils import get_json_schema as reference
 
 from pellucid.errors import InputError
-from pellucid.text.schema import get_json_schema
+from pellucid.text.chats.schema import get_json_schema
 
 # ruff: noqa: E501, UP006, UP007, UP035, UP045 (hints as people write them)
 

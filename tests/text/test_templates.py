@@ -23,7 +23,8 @@ from pydantic import BaseModel
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from pellucid.errors import InputError, PellucidError, TemplateError
-from pellucid.text import chat, template
+from pellucid.text.chats import prompt as chat
+from pellucid.text.chats import template
 
 FOLDER = Path(__file__).parents[1] / "data" / "chat_templates"
 TEMPLATES = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.jinja"))}

@@ -22,9 +22,9 @@ from tokenizers import AddedToken, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported
-from pellucid.text.kinds import KINDS, Kind
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.text.train import train_tokenizer
+from pellucid.text.training.kinds import KINDS, Kind
+from pellucid.text.training.train import train_tokenizer
 
 SIZE = 1700  # more than the 1,068 different characters of LINES
 FEW = LINES[::3]
@@ -224,7 +224,7 @@ def test_progress_says_what_is_known() -> None:
 
 
 def test_progress_does_not_invent_totals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("pellucid.text.corpus.EVERY", -1.0)
+    monkeypatch.setattr("pellucid.text.training.corpus.EVERY", -1.0)
     texts = LINES[:300]
     for length, totals in ((None, {None}), (300, {300}), (100, {100, None})):
         seen: list[tuple[str, int, int | None]] = []

@@ -17,8 +17,8 @@ from test_train import trained
 from unicode_texts import CLASSES
 
 from pellucid.errors import InputError
-from pellucid.text.kinds import KINDS, LLAMA_3
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.training.kinds import KINDS, LLAMA_3
 
 PUBLISHED = ["bert-uncased", "bert-cased", "gpt2", "llama2", "stories260K", "t5", "xlm-roberta"]
 TRAINED = [f"trained {kind}" for kind in KINDS]

@@ -178,7 +178,8 @@ def read_messages(path: Path) -> Any:
 
 def variables_of(tokenizer: Tokenizer) -> list[str]:
     """What the template reads beside messages, tools and special tokens."""
-    from pellucid.text import chat, template
+    from pellucid.text.chats import prompt as chat
+    from pellucid.text.chats import template
 
     asked = template.names(tokenizer.get_chat_template()).asked
     return sorted(asked - chat.STANDARD - tokenizer.special_tokens_map.keys())
@@ -191,7 +192,7 @@ def set_value(chat: Chat, name: str, text: str) -> None:
         ArgumentError: there is no such name, or the value is out of range. TemplateError: the template refuses it.
     """
     from pellucid.engine.options import GenerationConfig
-    from pellucid.text import turns
+    from pellucid.text.chats import turns
 
     own = variables_of(chat.tokenizer)
     if name not in OPTIONS and name not in own:

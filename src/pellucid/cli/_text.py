@@ -12,7 +12,8 @@ from pellucid import hub
 from pellucid.cli._folder import Known
 from pellucid.config import read_json
 from pellucid.errors import PellucidError, TokenizerError
-from pellucid.text import fingerprint, turns
+from pellucid.text import fingerprint
+from pellucid.text.chats import turns
 from pellucid.text.classes import GENERIC, row
 from pellucid.text.loading import CONFIG
 from pellucid.text.tokenizer import Tokenizer

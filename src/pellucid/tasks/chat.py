@@ -18,8 +18,8 @@ from pellucid.engine.options import GenerationConfig
 from pellucid.engine.runner import Request, run
 from pellucid.errors import ArgumentError, InputError, TokenizerError, Unsupported
 from pellucid.models.model import Model
-from pellucid.text import turns
 from pellucid.text.answers import Answer, AnswerTokens, Delta
+from pellucid.text.chats import turns
 from pellucid.text.tokenizer import Tokenizer
 
 LONGEST = 4096  # tokens of an answer where nobody says how long

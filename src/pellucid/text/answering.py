@@ -71,7 +71,7 @@ class Answering:
 
 def _schemas(tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None) -> list[Mapping[str, Any]] | None:
     """Tools as `apply_chat_template` takes them: schemas, or functions whose docstrings describe them."""
-    from pellucid.text.schema import get_json_schema
+    from pellucid.text.chats.schema import get_json_schema
 
     if tools is None:
         return None

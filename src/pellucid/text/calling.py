@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, InputError
 from pellucid.text import convert, rows
-from pellucid.text.chat import holds_chats
+from pellucid.text.chats.prompt import holds_chats
 from pellucid.text.rows import PADDINGS, SIDES, TRUNCATIONS, Padding, Settings, Truncation, one_of
 from pellucid.text.vocabulary import Vocabulary
 

@@ -11,7 +11,8 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from pellucid.errors import ArgumentError, TokenizerError
-from pellucid.text import convert, finding, named
+from pellucid.text import convert, finding
+from pellucid.text.chats import named
 from pellucid.text.classes import MODEL_TYPES, ROLES, TokenizerClass, row
 from pellucid.text.formats import sentencepiece
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InputError
-from pellucid.text import fingerprint, named
+from pellucid.text import fingerprint
+from pellucid.text.chats import named
 from pellucid.text.classes import ROLES
 from pellucid.text.loading import CONFIG
 

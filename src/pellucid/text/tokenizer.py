@@ -32,7 +32,7 @@ from pellucid.errors import ArgumentError, InputError, PellucidError, TokenizerE
 from pellucid.text import alignment, convert, fingerprint, loading, rows, saving
 from pellucid.text.answering import Answering
 from pellucid.text.calling import LONGEST_TEXT
-from pellucid.text.chat import Chats
+from pellucid.text.chats.prompt import Chats
 from pellucid.text.classes import ROLES
 from pellucid.text.decoding import Decoding
 from pellucid.text.encoding import BatchEncoding
@@ -447,7 +447,7 @@ class Tokenizer(Preparing, Decoding, Chats, Answering):
             special_tokens_map: old text -> new text of special tokens.
             the others: see `train_tokenizer`.
         """
-        from pellucid.text import learn, train
+        from pellucid.text.training import learn, train
 
         return train.train_like(
             self,

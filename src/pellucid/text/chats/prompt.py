@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from pellucid.errors import ArgumentError, InputError, nearest
-from pellucid.text import named, untrusted
+from pellucid.text.chats import named, untrusted
+from pellucid.text.chats.schema import get_json_schema
 from pellucid.text.encoding import BatchEncoding, as_tensor
-from pellucid.text.schema import get_json_schema
 
 if TYPE_CHECKING:
-    from pellucid.text.template import Rendered
+    from pellucid.text.chats.template import Rendered
     from pellucid.text.tokenizer import Tokenizer
 
 TAG = "CONTINUE_FINAL_MESSAGE_TAG "
@@ -159,7 +159,7 @@ ARGUMENTS = tuple(Chats.apply_chat_template.__annotations__)
 
 def _plain(given: Any) -> Any:
     """What the template would see of objects, so that nothing in them is overlooked."""
-    from pellucid.text import sandbox, template
+    from pellucid.text.chats import sandbox, template
 
     return template.plain(given, sandbox.Budget())
 
@@ -189,7 +189,7 @@ def _check_read(tok: Tokenizer, source: str, arguments: Mapping[str, Any], **off
     asked = [*arguments, *(name for name, value in offered.items() if value)]
     if not asked:
         return
-    from pellucid.text import template
+    from pellucid.text.chats import template
 
     read, asked_for = template.names(source)
     for name in arguments:
@@ -227,7 +227,7 @@ def conversations(given: Any) -> tuple[list[list[dict[str, Any]]], bool]:
 
 def _message(given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        from pellucid.text import template
+        from pellucid.text.chats import template
 
         made = template.as_dict(given)
         if made is None:
@@ -282,7 +282,7 @@ def _check_ends(prompt: bool, continued: bool | str, mask: bool) -> None:
 
 
 def _render(source: str, chat: list[dict[str, Any]], shared: Mapping[str, Any], continued: bool | str) -> Rendered:
-    from pellucid.text import template
+    from pellucid.text.chats import template
 
     chat = [_with_reasoning(message) for message in chat]
     if not continued:

@@ -19,7 +19,7 @@ import jinja2
 from jinja2 import meta, nodes, pass_context
 
 from pellucid.errors import InputError, PellucidError, TemplateError
-from pellucid.text.sandbox import (
+from pellucid.text.chats.sandbox import (
     DEPTH,
     LONG,
     SCALARS,

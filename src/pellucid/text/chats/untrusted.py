@@ -22,8 +22,8 @@ from pellucid.errors import InputError, Unsupported
 from pellucid.text import convert
 
 if TYPE_CHECKING:
+    from pellucid.text.chats.template import Rendered
     from pellucid.text.encoding import BatchEncoding
-    from pellucid.text.template import Rendered
     from pellucid.text.tokenizer import Tokenizer
 
 PRIVATE = range(0xF0000, 0xFFFFE)  # private use; no text has a meaning there
@@ -109,7 +109,7 @@ def marks(tok: Tokenizer, source: str, values: Any) -> Marks:
     These are the special tokens, and of the other added ones those that the template writes (as transformers 5.23 has
     it), or that `chat_control_tokens` in tokenizer_config.json lists.
     """
-    from pellucid.text import template
+    from pellucid.text.chats import template
 
     listed = tok.init_kwargs.get("chat_control_tokens")
     among = template.literals(source) if listed is None else listed

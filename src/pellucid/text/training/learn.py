@@ -15,8 +15,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from pellucid.errors import ArgumentError, TokenizerError, Unsupported
-from pellucid.text.corpus import Corpus
-from pellucid.text.kinds import SPACE
+from pellucid.text.training.corpus import Corpus
+from pellucid.text.training.kinds import SPACE
 
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 PENALTY = 1e-4  # between the scores that Rust's Unigram trainer gives to characters that no piece is left for

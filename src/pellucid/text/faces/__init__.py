@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pellucid.text.translation import MarianTokenizer, TranslationTokenizer
-from pellucid.text.whisper import WhisperTokenizer
+from pellucid.text.faces.translation import MarianTokenizer, TranslationTokenizer
+from pellucid.text.faces.whisper import WhisperTokenizer
 
 Face = TranslationTokenizer | MarianTokenizer | WhisperTokenizer
 FACES: dict[str, type[Face]] = {

@@ -29,11 +29,11 @@ from tokenizers import AddedToken
 
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
 from pellucid.text.classes import ROLES
-from pellucid.text.corpus import Corpus, Progress, to_stderr
-from pellucid.text.kinds import KINDS, Kind
-from pellucid.text.learn import Limits, learn, post_tokens
 from pellucid.text.loading import UNLIMITED, text_of, token_of
 from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.training.corpus import Corpus, Progress, to_stderr
+from pellucid.text.training.kinds import KINDS, Kind
+from pellucid.text.training.learn import Limits, learn, post_tokens
 
 STALE = {"added_tokens_decoder", "vocab_file", "tokenizer_file", "name_or_path"}  # facts about the old vocabulary
 

@@ -1,0 +1,1 @@
+"""Texts -> a tokenizer: `train.py` is the way in."""
