@@ -57,9 +57,13 @@ def test_settings_follow_the_tokenizer() -> None:
     assert tok.encode("a b", **cut) == [1037, 1038, 102]
     backend.add_tokens(["zxcvb"])
     assert tok.encode("zxcvb", **cut) == [30524, 102]
+    shared = Tokenizer(tokenizer_object=backend)
+    assert shared.encode("a b", **cut) == [1037, 1038, 102]
+    backend.add_tokens(["mnbv"])
+    assert shared.encode("mnbv", **cut) == tok.encode("mnbv", **cut) == [30525, 102]
     other = copy.deepcopy(tok)
     other.add_tokens(["poiu"])
-    assert len(other) == len(tok) + 1 and other.encode("poiu", **cut) == [30525, 102] != tok.encode("poiu", **cut)
+    assert len(other) == len(tok) + 1 and other.encode("poiu", **cut) == [30526, 102] != tok.encode("poiu", **cut)
 
 
 def test_many_settings_take_no_room() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from typing import Any
 
 import pytest
 from folders import PUBLISHED, RIGHT, SPECIAL, TEXTS, agreed, folder
 
-from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer import GONE, Tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -245,3 +246,71 @@ def test_between_characters_words_and_tokens(name: str) -> None:
     assert got.word_to_chars(0, 1, 1) == expected.word_to_chars(0, 1, 1)
     assert got.char_to_token(1) == expected.char_to_token(1)
     assert got.token_to_word(2) == expected.token_to_word(2)
+
+
+def test_every_public_name_is_there_or_has_advice() -> None:
+    tok = ours("gpt2")
+    for name in dir(transformers.PreTrainedTokenizerFast):
+        if not name.startswith("_") and name not in GONE:
+            assert hasattr(tok, name), name
+    for name in GONE:
+        assert not hasattr(tok, name), name
+    for name in dir(transformers.BatchEncoding):
+        assert name.startswith("_") or hasattr(tok("x"), name), name
+
+
+def test_calls_at_random() -> None:
+    """400 calls with options drawn from all that a call has: the same keys and values in both libraries."""
+    draw = random.Random(0)
+    words = "the cat doesn't 日本 🤗 naïve 12,345 \t \n x uncharacteristically ... é [SEP] </s>".split(" ")
+    names = ["bert-uncased", "gpt2", "t5", "xlm-roberta"]
+    pairs = {
+        name: (
+            Tokenizer.from_folder(folder(name), model_max_length=512),
+            transformers.AutoTokenizer.from_pretrained(folder(name), model_max_length=512),
+        )
+        for name in names
+    }
+    for pair in pairs.values():
+        for tok in pair:
+            tok.pad_token = tok.pad_token or tok.eos_token
+    for _ in range(400):
+        a, b = pairs[draw.choice(names)]
+        split = draw.random() < 0.3
+
+        def text(split: bool = split) -> Any:
+            some = [draw.choice(words) for _ in range(draw.randint(2, 14))]
+            return some if split else " ".join(some)
+
+        batch = [text() for _ in range(draw.randint(1, 4))]
+        texts = draw.choice([(text(),), (text(), text()), (batch,), (batch, batch[::-1]), (list(zip(batch, batch)),)])
+        ask = {name: draw.choice(values) for name, values in CHOICES.items() if draw.random() < 0.4}
+        if ask.get("padding") is True and not ask.get("truncation"):
+            ask.pop("max_length", None)  # said by both: it does nothing
+        a.truncation_side = b.truncation_side = draw.choice(["left", "right"])
+        asked = ask | {"is_split_into_words": split}
+        if draw.random() < 0.1:
+            asked["text_target"] = texts[0]
+        try:
+            expected = b(*texts, **asked)
+        except BaseException:  # a panic of the Rust side among them
+            continue
+        same(a(*texts, verbose=False, **asked), expected)
+
+
+CHOICES: dict[str, list[Any]] = {
+    "padding": [True, False, "longest", "max_length", "do_not_pad"],
+    "truncation": [True, False, "only_first", "longest_first", "do_not_truncate"],
+    "max_length": [12, 16, 64],
+    "stride": [0, 1, 2],
+    "return_overflowing_tokens": [True],
+    "pad_to_multiple_of": [4, 8],
+    "padding_side": ["left", "right"],
+    "add_special_tokens": [False],
+    "split_special_tokens": [False],
+    "return_token_type_ids": [True, False],
+    "return_attention_mask": [True, False],
+    "return_special_tokens_mask": [True],
+    "return_offsets_mapping": [True],
+    "return_length": [True],
+}

@@ -89,14 +89,15 @@ class Calling(Vocabulary):
         apart = split and rows.finds_whole_pieces(self.rust)
         if settings == (None, None, self.rust.encode_special_tokens) and not apart:
             return self.rust
-        found = self._settled.get(settings)
+        kept = self._settled  # one that `_changed` has put away is no longer read
+        found = kept.get(settings)
         if found is None:
             bare = Settings(None, None, True)
             found = rows.with_settings(self._with(bare) if apart and settings != bare else self.rust, settings)
-            if len(self._settled) >= KEPT:
-                self._settled = {}
+            if len(kept) >= KEPT:
+                kept.clear()
             if not self._lent:
-                self._settled[settings] = found
+                kept[settings] = found
         return found
 
     def _changed(self) -> None:

@@ -89,6 +89,7 @@ class Tokenizer(Preparing, Decoding, Chats, Answering):
         for argument, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
             one_of(argument, side, SIDES)
         super().__init__(_given(backend_tokenizer, tokenizer_object, tokenizer_file), roles or {}, ())
+        self._lent = tokenizer_object is not None  # whoever made it may still change it
         self.rust.no_truncation()
         self.rust.no_padding()
         alignment.keep_offsets(self.rust)
@@ -475,6 +476,12 @@ GONE = {
     "push_to_hub": "save_pretrained(folder), then: hf upload <id> <folder>",
     "set_truncation_and_padding": "settings belong to a call: pass padding= and truncation=",
     "register_for_auto_class": "Pellucid runs no code from a model folder",
+    "convert_to_native_format": "from_pretrained(folder) reads every format",
+    "convert_added_tokens": "special_tokens_map_extended has AddedTokens",
+    "pretrained_vocab_files_map": "from_pretrained takes an id of the hub",
+    "save_chat_templates": "save_pretrained writes them",
+    "get_response_parser": "call parse_response",
+    "model": "backend_tokenizer.model",
     "update_post_processor": "set tok.add_bos_token or tok.add_eos_token",
 }
 
