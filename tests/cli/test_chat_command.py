@@ -276,7 +276,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.file, text.encode())
 
-    def until(self, text: str, seconds: float = 120.0) -> str:
+    def interrupt(self) -> None:
+        """Ctrl-C at the prompt, a moment later: one between the prompt and the waiting for keys is seen with the next."""
+        time.sleep(0.5)
+        self.type("\x03")
+
+    def until(self, text: str, seconds: float = 60.0) -> str:
         """What is shown up to `text`, which has to come."""
         end = time.monotonic() + seconds
         while text not in self.seen:
@@ -293,11 +298,8 @@ class Terminal:
 
     def ended(self) -> int:
         """The exit status, once all is read."""
-        try:
-            while data := os.read(self.file, 4096):
-                self.seen += data.decode("utf-8", "replace")
-        except OSError:
-            pass
+        with pytest.raises(AssertionError, match="the end"):
+            self.until("\0")
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
@@ -339,7 +341,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal, tmp_path):
         screen.type("Tell me of Lily.\n")
         screen.until("Lily.\r\n")
         screen.until(" ")  # the first words are there
-        screen.type("\x03")
+        screen.interrupt()
         if "(stopped; what was said so far stays in the talk" in screen.until("> "):
             break
         screen.type("/reset\n")
@@ -358,16 +360,16 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(terminal, tmp_path):
     before, read = map(int, re.search(r"(\d+) tokens before the answer, (\d+) of them read", shown).groups())
     assert 20 < read < before, "the stopped answer is still in the cache"
     screen.until("> ")
-    screen.type("\x03")
+    screen.interrupt()
     screen.until("(Ctrl-C again, or Ctrl-D, ends the talk)")
     screen.until("> ")
     screen.type("/system\n")
     screen.until("(there is no system message)")
     screen.until("> ")
-    screen.type("\x03")
+    screen.interrupt()
     screen.until("(Ctrl-C again")
     screen.until("> ")
-    screen.type("\x03")
+    screen.interrupt()
     assert screen.ended() == 0 and "Traceback" not in screen.seen
 
 
@@ -378,6 +380,7 @@ def test_reasoning_is_dim(terminal, chat_folder):
     screen.type("Hello\n")
     shown = screen.until("(cut off")
     assert re.search("\x1b\\[2m[^\x1b]+\x1b\\[0m", shown)
+    screen.until("> ")
     screen.type("\x04")
     assert screen.ended() == 0
 
