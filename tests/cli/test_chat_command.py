@@ -277,7 +277,7 @@ class Terminal:
         os.write(self.file, text.encode())
 
     def interrupt(self) -> None:
-        """Ctrl-C at the prompt, a moment later: one between the prompt and the waiting for keys is seen with the next."""
+        """Ctrl-C at the prompt, a moment later: before Python waits for keys, it would be seen with the next one."""
         time.sleep(0.5)
         self.type("\x03")
 
