@@ -178,7 +178,7 @@ def keywords(a: int, *, b: str, c: float = 1.0) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "function", [Tools().method, Tools.method, Tools.made, Tools.free, no_hint, no_arguments, keywords], ids=str
+    "function", [Tools().method, Tools.method, Tools.made, Tools.free, no_hint, no_arguments, keywords], ids=range(7)
 )
 def test_kinds_of_functions(function: Callable[..., Any]) -> None:
     same(function)

@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import json
+import re
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -280,7 +281,7 @@ def test_progress_does_not_invent_totals(monkeypatch: pytest.MonkeyPatch, capsys
         (["x"], {"special_tokens": {"bos_token": None}}, "bos_token=None"),
         (["x"], {"kind": "wordpiece", "special_tokens": {"unk_token": None}}, "unk_token=None"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: re.sub(" at 0x.*", "", str(value))[:40],
 )
 def test_mistakes_are_named(texts: Any, ask: dict[str, Any], message: str) -> None:
     with pytest.raises(PellucidError, match=message.replace("(", r"\(")):

@@ -32,7 +32,7 @@ PACKED_ROWS = 2
 PLAIN_ROWS = 4
 # How a large bfloat16 model is packed: so many bytes (about 0.1 s) in each forward of at most so many rows.
 PACKED_PER_FORWARD = 2**26
-PACKED_AT_ONCE = 2**27  # a model of no more bytes is not worth the waiting
+PACKED_AT_ONCE = 2**28  # a model of no more bytes (0.4 s) is not worth the waiting
 FEW_ROWS = 64
 
 
