@@ -41,13 +41,15 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def openmp() -> str | None:
-    """The file of the OpenMP runtime that torch has loaded."""
+    """The file of the OpenMP runtime that torch has loaded; other libraries may have brought theirs."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:  # no Linux
         return None
-    files = (line.split(maxsplit=5)[-1] for line in lines if "omp" in line)
-    return next((file for file in files if Path(file).name.startswith(("libgomp", "libiomp", "libomp"))), None)
+    files = dict.fromkeys(line.split(maxsplit=5)[-1] for line in lines if "omp" in line)
+    found = [file for file in files if Path(file).name.startswith(("libgomp", "libiomp", "libomp"))]
+    homes = tuple(str(Path(torch.__file__).parent.with_name(name)) for name in ("torch", "torch.libs"))
+    return next((file for file in found if file.startswith(homes)), found[0] if len(found) == 1 else None)
 
 
 @dataclass(frozen=True)
