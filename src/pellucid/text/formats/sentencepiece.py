@@ -166,9 +166,8 @@ def _assemble(
         _sentence(rust, model, prefix, every_stretch, before)
     rust.add_special_tokens([AddedToken(text, normalized=False) for text in model.texts(spm.CONTROL) if text in vocab])
     own = [text for text in model.texts(spm.USER_DEFINED) if text in vocab]
-    normalized = not prefix or bool(
-        row.words
-    )  # then "▁▁" is found where spaces are written so; else Prepend is in the way
+    # then "▁▁" is found where spaces are written so; else Prepend is in the way
+    normalized = not prefix or bool(row.words)
     rust.add_tokens([AddedToken(text, normalized=normalized and SPACE in text, special=False) for text in own])
     return rust
 
