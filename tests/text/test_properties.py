@@ -124,7 +124,7 @@ def spelled(tok: Tokenizer, token: str, piece: str) -> bool:
 
 
 def dropped_behind_expanded(text: str) -> bool:
-    """Whether a character that character maps drop follows one that they make longer: see pellucid/text/alignment.py."""
+    """Whether a character that is dropped follows one that becomes longer: see pellucid/text/alignment.py."""
     pairs = zip(text, text[1:])
     return any(b in alignment.CANDIDATES and len(unicodedata.normalize("NFKC", a)) > 1 for a, b in pairs)
 

@@ -4,8 +4,8 @@ Where the Rust `Precompiled` normalizer drops characters at the start of a text 
 forgets to count them, and every offset of that text is too small (tokenizers 0.23, `replace` in precompiled.rs: the
 removal is written to the character before, and there is none). So a step before it drops them, which counts right.
 
-Left: a dropped character behind one that becomes longer (`¨` is a space and a mark) takes the place of its last part, so
-that part's offset is one character late. To drop it before would join what it keeps apart, and change ids.
+Left: a dropped character behind one that becomes longer (`¨` is a space and a mark) takes the place of its last part,
+so that part's offset is one character late. To drop it before would join what it keeps apart, and change ids.
 """
 
 from __future__ import annotations
