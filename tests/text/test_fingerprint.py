@@ -291,10 +291,19 @@ def test_the_tokenizer_that_is_there_already_wins(tmp_path):
     assert fingerprint.read(tmp_path).tokens == 513
 
 
-def test_a_tokenizer_that_does_not_load_does_not_stop_a_model(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer.json": "{"},
+        {"merges.txt": "", "vocab-src.json": "{}", "tokenizer_config.json": '{"tokenizer_class": "FSMTTokenizer"}'},
+    ],
+    ids=["broken", "not supported"],
+)
+def test_a_tokenizer_that_does_not_load_does_not_stop_a_model(tmp_path, caplog, files):
     pellucid.AutoModelForCausalLM.from_pretrained().save_pretrained(tmp_path / "a")
     (tmp_path / "a" / fingerprint.FILE).unlink()
-    (tmp_path / "a" / "tokenizer.json").write_text("{")
+    for name, text in files.items():
+        (tmp_path / "a" / name).write_text(text)
     pellucid.AutoModelForCausalLM.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
     assert not (tmp_path / "b" / fingerprint.FILE).exists()
     assert "no fingerprint is saved" in caplog.text

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pellucid import families, hub
-from pellucid.errors import TokenizerError
+from pellucid.errors import PellucidError
 from pellucid.models.model import Model
 from pellucid.text import fingerprint
 from pellucid.text.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ def remember_tokenizer(model: Model, target: Path) -> None:
         return
     try:
         tokenizer = Tokenizer.from_folder(folder)
-    except TokenizerError as error:
+    except PellucidError as error:
         log.warning("no fingerprint is saved, as the tokenizer beside the weights does not load: %s", error)
     else:
         fingerprint.write(fingerprint.take(tokenizer, folder), target)

@@ -117,15 +117,8 @@ class WhisperTokenizer(Tokenizer):
         """
         ids = plain(token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids)
         if isinstance(ids, list) and ids and isinstance(ids[0], list):
-            return self.batch_decode(
-                ids,
-                skip_special_tokens,
-                clean_up_tokenization_spaces,
-                spaces_between_special_tokens,
-                output_offsets,
-                time_precision,
-                decode_with_timestamps,
-            )
+            asked = (skip_special_tokens, clean_up_tokenization_spaces, spaces_between_special_tokens)
+            return self.batch_decode(ids, *asked, output_offsets, time_precision, decode_with_timestamps)
         ids = [ids] if isinstance(ids, int) else ids
         kept = self._without_prompt(ids) if skip_special_tokens else ids
         if decode_with_timestamps:
@@ -146,18 +139,9 @@ class WhisperTokenizer(Tokenizer):
         decode_with_timestamps: bool = False,
     ) -> list[Any]:
         """`decode` of each row."""
-        return [
-            self.decode(
-                row,
-                skip_special_tokens,
-                clean_up_tokenization_spaces,
-                spaces_between_special_tokens,
-                output_offsets,
-                time_precision,
-                decode_with_timestamps,
-            )
-            for row in plain(sequences)
-        ]
+        asked = (skip_special_tokens, clean_up_tokenization_spaces, spaces_between_special_tokens)
+        timed = (output_offsets, time_precision, decode_with_timestamps)
+        return [self.decode(row, *asked, *timed) for row in plain(sequences)]
 
     @property
     def timestamp_begin(self) -> int:
