@@ -63,7 +63,7 @@ def read(path: Path) -> SentencePieceModel:
         raise TokenizerError(
             f"not a readable sentencepiece model: {e}",
             where=path,
-            next="fetch the file again; a tiktoken file needs to be saved as tokenizer.json first",
+            next="download the file again: it is cut short or damaged",
         ) from None
 
 
