@@ -1,7 +1,7 @@
 """Attention over a paged cache: the tokens of a row lie in pages of a pool, anywhere in it.
 
-Source of the layout: arXiv 2309.06180, section 4.1. Letters: P pages of a pool, S tokens of a page, I table entries of a
-row; the others are in `ops/__init__.py`.
+Source of the layout: arXiv 2309.06180, section 4.1. Letters: P pages of a pool, S tokens of a page, I table entries of
+a row; the others are in `ops/__init__.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.ops.attention import attend, visible
+from pellucid.ops.cpu import paged as native
 
 
 def attend_paged(
@@ -46,22 +47,53 @@ def attend_paged(
         slopes_H: slope times (key's position - query's) is added to the scores (ALiBi, arXiv 2108.12409).
         bias: of each row [H, T, end], float32, added to the scores.
     """
-    outs, begin = [], 0
+    attend_rows = native.attend_paged if native.takes(q_NHK, k_PSJK, v_PSJU) else attend_gathered
+    return attend_rows(
+        q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window, chunk=chunk, cap=cap,
+        sinks_H=sinks_H, slopes_H=slopes_H, bias=bias,
+    )  # fmt: skip
+
+
+def attend_gathered(
+    q_NHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    tables_BI: Tensor,
+    lengths: Sequence[int],
+    ends: Sequence[int],
+    *,
+    scale: float,
+    window: int | None = None,
+    chunk: int | None = None,
+    cap: float | None = None,
+    sinks_H: Tensor | None = None,
+    slopes_H: Tensor | None = None,
+    bias: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """The same written out, for every dtype and device: row by row, over copies of its pages."""
+    size, begin, outs = k_PSJK.shape[1], 0, []
     for b, (length, end) in enumerate(zip(lengths, ends)):
         if not length:
             continue
         q_THK, begin = q_NHK[begin : begin + length], begin + length
-        first = first_seen(end - length, window, chunk) // k_PSJK.shape[1]
-        pages = tables_BI[b, first : -(-end // k_PSJK.shape[1])]
-        start = first * k_PSJK.shape[1]
-        k_SJK, v_SJU = gathered(k_PSJK, pages)[: end - start], gathered(v_PSJU, pages)[: end - start]
+        first = first_seen(end - length, window, chunk) // size
+        pages_I, start = tables_BI[b, first : -(-end // size)], first * size
         outs.append(
             _attend_row(
-                q_THK, k_SJK, v_SJU, end, scale=scale, window=window, chunk=chunk, cap=cap, sinks_H=sinks_H,
-                slopes_H=slopes_H, bias_HTS=None if bias is None else bias[b][..., start:],
+                q_THK,
+                gathered(k_PSJK, pages_I)[: end - start],
+                gathered(v_PSJU, pages_I)[: end - start],
+                end,
+                scale=scale,
+                window=window,
+                chunk=chunk,
+                cap=cap,
+                sinks_H=sinks_H,
+                slopes_H=slopes_H,
+                bias_HTS=None if bias is None else bias[b][..., start:],
             )  # fmt: skip
         )
-    return torch.cat(outs) if outs else q_NHK.new_empty(0, q_NHK.shape[1], v_PSJU.shape[-1])
+    return torch.cat(outs) if outs else q_NHK.new_empty(0, q_NHK.shape[1], v_PSJU.shape[3])
 
 
 def first_seen(position: int, window: int | None = None, chunk: int | None = None) -> int:
@@ -92,6 +124,7 @@ def _attend_row(
     slopes_H: Tensor | None,
     bias_HTS: Tensor | None,
 ) -> Tensor:
+    """[T, H, U]: the last T of `end` queries over the last S keys."""
     T, S, device = len(q_THK), len(k_SJK), q_THK.device
     if slopes_H is not None:
         apart_TS = torch.arange(end - S, end, device=device) - torch.arange(end - T, end, device=device)[:, None]
@@ -108,5 +141,5 @@ def _attend_row(
 
 def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, v_NJU: Tensor) -> None:
     """Put new keys and values into the pools, in place; slot n is page * S + place in the page, int64."""
-    k_PSJK.flatten(0, 1).index_copy_(0, slots_N, k_NJK)
-    v_PSJU.flatten(0, 1).index_copy_(0, slots_N, v_NJU)
+    for pool, new in ((k_PSJK, k_NJK), (v_PSJU, v_NJU)):
+        pool.view(-1, *pool.shape[2:]).index_copy_(0, slots_N, new)

@@ -1,0 +1,91 @@
+// The C interface to paged attention, and the choice of the instruction level.
+
+#include "attention.h"
+
+#include <cstdlib>
+
+namespace {
+
+constexpr double WORTH_SHARING = 1 << 19;  // multiply-adds, from which a second thread pays
+
+static_assert(sizeof(Attending) == 31 * 8, "as paged.py packs it");
+
+enum Level { BEST, AVX2, AVX512 };  // as in paged.py
+
+Attention supported(int level) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx512 && (level == BEST || level == AVX512)) return attention_avx512;
+  if (avx2 && (level == BEST || level == AVX2)) return attention_avx2;
+#endif
+  return nullptr;
+}
+
+const Attention levels[] = {supported(BEST), supported(AVX2), supported(AVX512)};
+
+// Whether a row's queries are there, and all pages that they see.
+bool sound(const Attending &a, std::int64_t row) {
+  const std::int64_t length = a.lengths[row], end = a.ends[row];
+  if (length < 0 || end < length || end > a.entries * a.page) return false;
+  if (length == 0) return true;
+  for (std::int64_t i = first_seen(a, end - length) / a.page; i * a.page < end; i++) {
+    const std::int32_t page = a.tables[row * a.entries + i];
+    if (page < 0 || page >= a.pages) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+// Whether there is a kernel of this level for this processor.
+extern "C" int pellucid_attends(int level) { return levels[level] != nullptr; }
+
+// Attends, on so many threads at most. 0, or else and with `out` untouched: -1 where queries are missing or too many,
+// -2 without memory, b + 1 where row b has no such queries or pages.
+extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int threads) {
+  const Attending &a = *asked;
+  const std::int64_t R = a.heads / a.kv_heads;
+  std::int64_t longest = 0, tokens = 0;
+  double seen = 0;
+  for (std::int64_t row = 0; row < a.rows; row++) {
+    if (!sound(a, row)) return row + 1;
+    const std::int64_t length = a.lengths[row];
+    longest = length > longest ? length : longest;
+    tokens += length;
+    seen += double(length) * (a.ends[row] - first_seen(a, a.ends[row] - length));
+  }
+  if (tokens != a.queries) return -1;
+  const std::int64_t blocks = (longest * R + MOST_QUERIES - 1) / MOST_QUERIES;
+  const std::int64_t pieces = a.rows * blocks * a.kv_heads;
+  const double work = seen * a.heads * (a.channels + a.values);
+  if (work < WORTH_SHARING) threads = 1;
+  if (threads > pieces) threads = pieces ? pieces : 1;
+
+  const std::int64_t scratch = scratch_of(a), bytes = (scratch * threads * 4 + a.rows * 8 + 63) / 64 * 64;
+  float *memory = static_cast<float *>(std::aligned_alloc(64, bytes));
+  if (!memory) return -2;
+  std::int64_t *starts = reinterpret_cast<std::int64_t *>(memory + scratch * threads);
+  for (std::int64_t row = 0, start = 0; row < a.rows; start += a.lengths[row++]) starts[row] = start;
+
+  const Attention attend = levels[level];
+  const auto piece = [&](std::int64_t which, float *own) {
+    const std::int64_t row = which / (blocks * a.kv_heads), begin = which / a.kv_heads % blocks * MOST_QUERIES;
+    const std::int64_t left = a.lengths[row] * R - begin;
+    if (left <= 0) return;
+    attend(a, {row, which % a.kv_heads, begin, left < MOST_QUERIES ? left : MOST_QUERIES, starts[row]}, own);
+  };
+  if (threads == 1) {
+    for (std::int64_t which = 0; which < pieces; which++) piece(which, memory);
+  } else {
+    std::int64_t next = 0;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++)
+      for (std::int64_t which; (which = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;)
+        piece(which, memory + thread * scratch);
+  }
+  std::free(memory);
+  return 0;
+}

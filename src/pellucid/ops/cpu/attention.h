@@ -1,0 +1,57 @@
+// Attention over a paged cache: what its files share. A plain C interface: no header of torch or Python.
+
+#pragma once
+
+#include <cstdint>
+
+constexpr int TILE = 64;          // keys that a softmax takes at a time; tiles begin at multiples of it
+constexpr int MOST_QUERIES = 32;  // that pass over the keys together
+
+struct Bf16 {
+  std::uint16_t bits;
+};
+
+// As Python packs it (paged.py): 8 bytes each, in this order. Steps are in elements.
+struct Attending {
+  const void *q;                // [queries, heads, channels], dense
+  const void *k, *v;            // [pages, page, kv_heads, channels or values]
+  void *out;                    // [queries, heads, values], dense
+  const std::int32_t *tables;   // [rows, entries]: the page of each `page` tokens of a row
+  const std::int64_t *lengths;  // [rows]: queries of a row, the last ones of its tokens
+  const std::int64_t *ends;     // [rows]: tokens of a row
+  const float *sinks, *slopes;  // [heads], or null
+  const float *const *biases;   // for each row [heads, length, end], or null
+  const std::int64_t *bias_steps;  // for each row: to the next head, to the next query
+  std::int64_t bf16;               // whether q, k, v and out are; else float32
+  std::int64_t rows, queries, entries, pages, page, heads, kv_heads, channels, values;
+  std::int64_t k_page_step, k_token_step, k_head_step, v_page_step, v_token_step, v_head_step;
+  std::int64_t window, chunk;  // 0 for none
+  double scale, cap;           // 0 for no cap
+};
+
+// Up to MOST_QUERIES queries of a row's heads that share a key head. Query m is that of token m / R and of head m % R
+// of the group, R = heads / kv_heads.
+struct Piece {
+  std::int64_t row, kv_head;
+  std::int64_t begin, count;  // of the row's queries
+  std::int64_t first_token;   // of the row, in q and out
+};
+
+// (static: a file compiled for newer processors must not lend its copy to others.)
+// Position of the earliest key that the query at `position` sees.
+static inline std::int64_t first_seen(const Attending &a, std::int64_t position) {
+  std::int64_t first = 0;
+  if (a.window && position - a.window + 1 > first) first = position - a.window + 1;
+  if (a.chunk && position / a.chunk * a.chunk > first) first = position / a.chunk * a.chunk;
+  return first;
+}
+
+// Floats that a piece needs as scratch.
+static inline std::int64_t scratch_of(const Attending &a) {
+  return MOST_QUERIES * (a.channels + a.values + TILE + 64);
+}
+
+typedef void (*Attention)(const Attending &, const Piece &, float *scratch);
+
+void attention_avx2(const Attending &, const Piece &, float *scratch);
+void attention_avx512(const Attending &, const Piece &, float *scratch);

@@ -1,0 +1,49 @@
+#if defined(__x86_64__)
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#pragma GCC diagnostic ignored "-Wuninitialized"  // in the header, of GCC 12
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+#include "attention.h"
+
+#define LEVEL attention_avx512
+#define WIDTH 16
+#define QUERIES 4
+
+namespace {
+
+typedef float Vector __attribute__((vector_size(64)));
+
+inline Vector widened(__m256i bits) {
+  return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+
+inline Vector load(const float *at) { return (Vector)_mm512_loadu_ps(at); }
+inline Vector load(const Bf16 *at) { return widened(_mm256_loadu_si256((const __m256i *)at)); }
+
+// The first `count` numbers, and zeros.
+inline Vector load(const float *at, std::int64_t count) {
+  return (Vector)_mm512_maskz_loadu_ps((1u << count) - 1, at);
+}
+inline Vector load(const Bf16 *at, std::int64_t count) {
+  return widened(_mm256_maskz_loadu_epi16((1u << count) - 1, at));
+}
+
+inline void store(float *at, Vector x) { _mm512_storeu_ps(at, (__m512)x); }
+
+inline float sum(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
+
+// The sums of four vectors.
+inline void sums(const Vector (&x)[4], float *to) {
+  const __m512 a = (__m512)x[0], b = (__m512)x[1], c = (__m512)x[2], d = (__m512)x[3];
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  const __m512 abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+}  // namespace
+
+#include "attention_level.h"
+#endif

@@ -1,0 +1,157 @@
+"""Paged attention through the native kernel (attention.cpp); written out in `ops/paged.py`."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import ArgumentError
+from pellucid.ops.cpu import kernels
+
+LEVELS = {"best": 0, "avx2": 1, "avx512": 2}  # of instructions; what another than the best is for: tests
+CALL = struct.Struct("11Q18q2d")  # `Attending` in attention.h
+NO_QUERIES, NO_MEMORY = -1, -2
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library with its attention; None where it was not built, or not for this processor."""
+    found = kernels()
+    if found is None or not hasattr(found, "pellucid_attend"):
+        return None
+    found.pellucid_attend.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+    found.pellucid_attend.restype = ctypes.c_int64
+    return found if found.pellucid_attends(LEVELS["best"]) else None
+
+
+def takes(q_NHK: Tensor, k_PSJK: Tensor, v_PSJU: Tensor) -> bool:
+    """Whether there is a kernel for these: float32 or bfloat16 on the CPU, without gradients."""
+    dtype = q_NHK.dtype
+    return (
+        (dtype is torch.float32 or dtype is torch.bfloat16)
+        and q_NHK.device.type == "cpu"
+        and k_PSJK.dtype is dtype
+        and v_PSJU.dtype is dtype
+        and not (torch.is_grad_enabled() and (q_NHK.requires_grad or k_PSJK.requires_grad or v_PSJU.requires_grad))
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+def attend_paged(
+    q_NHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    tables_BI: Tensor,
+    lengths: Sequence[int],
+    ends: Sequence[int],
+    *,
+    scale: float,
+    window: int | None = None,
+    chunk: int | None = None,
+    cap: float | None = None,
+    sinks_H: Tensor | None = None,
+    slopes_H: Tensor | None = None,
+    bias: Sequence[Tensor] | None = None,
+    level: str = "best",
+) -> Tensor:
+    """As `ops.paged.attend_paged`, for what `takes` says yes to.
+
+    Each query has the same bits beside any other queries, from any pages, and on any number of threads.
+
+    Raises:
+        ArgumentError: shapes, lengths and tables that do not belong together. The pool is not read beyond its pages.
+    """
+    found = library()
+    assert found is not None, "`takes` says whether there is a kernel"
+    N, H, K = q_NHK.shape
+    pages, page, J, U = v_PSJU.shape
+    B, entries = tables_BI.shape
+    if k_PSJK.shape != (pages, page, J, K) or H % J or k_PSJK.stride(3) != 1 or v_PSJU.stride(3) != 1:
+        shapes = f"{tuple(q_NHK.shape)}, {tuple(k_PSJK.shape)}, {tuple(v_PSJU.shape)}"
+        raise ArgumentError(f"queries, keys and values do not fit: {shapes}", where="attend_paged")
+    if not len(lengths) == len(ends) == B == len(bias or lengths) or tables_BI.dtype is not torch.int32:
+        raise ArgumentError(
+            f"{len(lengths)} lengths and {len(ends)} ends for {B} tables of {tables_BI.dtype}",
+            where="attend_paged",
+            next="one int32 table for each row",
+        )
+    q_NHK, tables_BI = q_NHK.contiguous(), tables_BI.contiguous()
+    queries, tokens = array("q", lengths), array("q", ends)
+    sinks_H, slopes_H = _of_heads(sinks_H, H), _of_heads(slopes_H, H)
+    added = None if bias is None else Biases.of(bias, H, lengths, ends)
+    out_NHU = q_NHK.new_empty(N, H, U)
+    call = CALL.pack(
+        q_NHK.data_ptr(),
+        k_PSJK.data_ptr(),
+        v_PSJU.data_ptr(),
+        out_NHU.data_ptr(),
+        tables_BI.data_ptr(),
+        queries.buffer_info()[0],
+        tokens.buffer_info()[0],
+        0 if sinks_H is None else sinks_H.data_ptr(),
+        0 if slopes_H is None else slopes_H.data_ptr(),
+        added.addresses.buffer_info()[0] if added else 0,
+        added.steps.buffer_info()[0] if added else 0,
+        q_NHK.dtype is torch.bfloat16,
+        *(B, N, entries, pages, page, H, J, K, U),
+        *k_PSJK.stride()[:3],
+        *v_PSJU.stride()[:3],
+        window or 0,
+        chunk or 0,
+        scale,
+        cap or 0.0,
+    )
+    failed = found.pellucid_attend(call, LEVELS[level], torch.get_num_threads())
+    if failed:
+        raise _failure(failed, tables_BI, lengths, ends, N)
+    return out_NHU
+
+
+def _of_heads(x_H: Tensor | None, heads: int) -> Tensor | None:
+    if x_H is None:
+        return None
+    if x_H.shape != (heads,):
+        raise ArgumentError(f"one number for each of {heads} heads, not {tuple(x_H.shape)}", where="attend_paged")
+    return x_H.detach().float().contiguous()
+
+
+@dataclass(frozen=True)
+class Biases:
+    """What is added to the scores of each row, [H, T, end], for the kernel."""
+
+    kept: list[Tensor]
+    addresses: array[int]
+    steps: array[int]  # of each row: floats to the next head, and to the next query
+
+    @classmethod
+    def of(cls, bias: Sequence[Tensor], heads: int, lengths: Sequence[int], ends: Sequence[int]) -> Biases:
+        for b, (x, length, end) in enumerate(zip(bias, lengths, ends)):
+            if x.shape != (heads, length, end):
+                raise ArgumentError(
+                    f"the bias of row {b} is {tuple(x.shape)}, not {(heads, length, end)}", where="attend_paged"
+                )
+        kept = [x.detach().float() for x in bias]
+        kept = [x if x.stride(2) == 1 else x.contiguous() for x in kept]
+        addresses = array("Q", (x.data_ptr() for x in kept))
+        return cls(kept, addresses, array("q", (step for x in kept for step in x.stride()[:2])))
+
+
+def _failure(code: int, tables_BI: Tensor, lengths: Sequence[int], ends: Sequence[int], queries: int) -> Exception:
+    if code == NO_MEMORY:
+        return MemoryError("no memory for the scratch of attend_paged")
+    if code == NO_QUERIES:
+        return ArgumentError(f"{queries} queries for rows of {sum(lengths)}", where="attend_paged")
+    row = code - 1
+    return ArgumentError(
+        f"row {row}: {lengths[row]} queries at the end of {ends[row]} tokens in pages {tables_BI[row].tolist()}",
+        where="attend_paged",
+        next="every page that a query sees is one of the pool, and the queries are among the tokens",
+    )
