@@ -1,0 +1,111 @@
+"""What a logits rule is: a function of one row's ids and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+NEVER = float("-inf")
+
+
+class Rule(Protocol):
+    """Changes the logits of the next token, and with them what is chosen.
+
+    A pure function of its arguments: what a rule keeps is a cache of what `ids` say, or comes from `took`, and holds
+    when `ids` went back since (speculation) or were another text.
+    """
+
+    def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
+        """Other logits, [V] float32 on the CPU; the argument stays as it is.
+
+        Args:
+            ids: all decoder tokens so far, the prompt among them where there is no encoder; no pads.
+        """
+        ...
+
+    def took(self, ids: Sequence[int], token: int, logits_V: Tensor) -> None:
+        """`token` was chosen behind `ids`, from `logits_V` after all rules."""
+        ...
+
+    def fork(self) -> Rule:
+        """A rule for a second row that goes its own way from here."""
+        ...
+
+
+class Pure:
+    """The hooks of a rule without state."""
+
+    def took(self, ids: Sequence[int], token: int, logits_V: Tensor) -> None:
+        """Nothing to note."""
+
+    def fork(self) -> Self:
+        """Itself."""
+        return self
+
+
+class Trail:
+    """The ids of a row as a tensor that grows with them, so that a step costs the new ids alone."""
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._buffer = torch.empty(64, dtype=torch.long)
+
+    def follow(self, ids: Sequence[int]) -> Tensor:
+        """`ids` as a tensor [N], a view that holds until the next call."""
+        ids = ids if isinstance(ids, list) else list(ids)
+        kept = shared(self._ids, ids)
+        if kept < len(self._ids):
+            del self._ids[kept:]
+        if kept < len(ids):
+            fresh = ids[kept:]
+            if len(ids) > len(self._buffer):
+                bigger = torch.empty(2 * len(ids), dtype=torch.long)
+                bigger[:kept] = self._buffer[:kept]
+                self._buffer = bigger
+            self._buffer[kept : len(ids)] = torch.tensor(fresh)
+            self._ids += fresh
+        return self._buffer[: len(ids)]
+
+    def copy(self) -> Trail:
+        """Another trail that has come as far."""
+        new = Trail()
+        new._ids, new._buffer = list(self._ids), self._buffer.clone()
+        return new
+
+
+def shared(first: list[int], second: list[int]) -> int:
+    """How many ids two lists begin with alike."""
+    most = min(len(first), len(second))
+    if first[:most] == second[:most]:
+        return most
+    least = 0  # equal up to here, different at `most`
+    while most - least > 1:
+        middle = (least + most) // 2
+        if first[least:middle] == second[least:middle]:
+            least = middle
+        else:
+            most = middle
+    return least
+
+
+def inside(ids_N: Tensor, logits_V: Tensor) -> Tensor:
+    """The ids that these logits have a place for: a vocabulary may hold more than the head predicts."""
+    return ids_N[ids_N < len(logits_V)]
+
+
+def forbid(logits_V: Tensor, ids_N: Tensor) -> Tensor:
+    """These tokens never."""
+    return logits_V.index_fill(0, inside(ids_N, logits_V), NEVER)
+
+
+def only(logits_V: Tensor, ids_N: Tensor, value: float = 0.0) -> Tensor:
+    """One of these tokens and no other, all alike."""
+    return torch.full_like(logits_V, NEVER).index_fill(0, inside(ids_N, logits_V), value)
+
+
+def id_tensor(ids: Iterable[int]) -> Tensor:
+    """Ids as a tensor, also where there are none."""
+    return torch.tensor(list(ids), dtype=torch.long)
