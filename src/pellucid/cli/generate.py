@@ -13,7 +13,7 @@ from pellucid import families, hub
 from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, read_text
 
 if TYPE_CHECKING:
-    from pellucid.engine.runner import Request
+    from pellucid.engine.job import Job
     from pellucid.models.model import Model
 
 
@@ -63,8 +63,8 @@ def command(
     network = open_model(folder, dtype)
     run = Run(text)
     try:
-        for piece, request in stream_text(network, tokenizer, text, settings):
-            run.take(piece, request)
+        for piece, job in stream_text(network, tokenizer, text, settings):
+            run.take(piece, job)
             if not no_stream and not as_json:
                 click.echo(piece, nl=False)
     except KeyboardInterrupt:
@@ -106,25 +106,25 @@ class Run:
 
     prompt: str
     pieces: list[str] = field(default_factory=list)
-    request: Request | None = None
+    job: Job | None = None
     interrupted: bool = False
     begun: float = field(default_factory=time.perf_counter)
     first: float = 0.0
     last: float = 0.0
 
-    def take(self, piece: str, request: Request) -> None:
+    def take(self, piece: str, job: Job) -> None:
         self.pieces.append(piece)
-        self.request = request
+        self.job = job
         self.last = time.perf_counter() - self.begun
         self.first = self.first or self.last
 
     @property
     def ids(self) -> list[int]:
-        return list(self.request.output) if self.request else []
+        return list(self.job.outputs[0].ids) if self.job else []
 
     @property
     def finish(self) -> str:
-        return "interrupted" if self.interrupted else self.request.finish if self.request else ""
+        return "interrupted" if self.interrupted else self.job.outputs[0].finish if self.job else ""
 
     @property
     def decode_rate(self) -> float:
@@ -143,7 +143,7 @@ class Run:
             "dtype": str(model.dtype).removeprefix("torch."),
             "prompt": self.prompt,
             "text": "".join(self.pieces),
-            "prompt_tokens": len(self.request.ids) if self.request else 0,
+            "prompt_tokens": len(self.job.request.ids) if self.job else 0,
             "ids": self.ids,
             "finish": self.finish,
             "seconds": round(self.last, 4),

@@ -17,8 +17,10 @@ from pellucid import families, hub
 from pellucid.compat.arguments import one_device, sort_out
 from pellucid.compat.streamers import TextStreamer
 from pellucid.config import Config
+from pellucid.engine.engine import Engine
+from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig, of_config, options_of, read_options
-from pellucid.engine.runner import Request, run
+from pellucid.engine.request import Request
 from pellucid.errors import ArgumentError, InputError, Unsupported, strict
 from pellucid.models.checks import WHOLE
 from pellucid.models.loading import create, load, parse_dtype
@@ -247,8 +249,8 @@ class PreTrainedModel(Model):
             given = inputs if inputs is not None else input_ids
             prompts = self._prompts(given, attention_mask, settings)
             requests = [settings.request(self, prompt, row) for row, prompt in enumerate(prompts)]
-            self._run(requests, streamer)
-        return self._result(given, requests, settings)
+            jobs = self._run(requests, streamer)
+        return self._result(given, jobs, settings)
 
     def _prompts(self, given: Any, mask: Tensor | None, settings: GenerationConfig) -> list[list[int]]:
         """The ids of each row, without pads."""
@@ -287,34 +289,39 @@ class PreTrainedModel(Model):
         inside = (real.cumsum(1) > 0) & (real.flip(1).cumsum(1).flip(1) > 0)
         return inside.long()
 
-    def _run(self, requests: list[Request], streamer: TextStreamer | None) -> None:
+    def _run(self, requests: list[Request], streamer: TextStreamer | None) -> list[Job]:
         if streamer is not None and len(requests) > 1:
             raise ArgumentError(f"a streamer for {len(requests)} sequences", where="streamer", next="stream one")
-        wished = [request.max_new for request in requests]
+        engine = Engine(self)
+        jobs = [engine.add(request) for request in requests]
+        for job in jobs:
+            job.result()
         if streamer is not None:
-            streamer.put(list(requests[0].begin or requests[0].ids))
-        for _, token in run(self, requests):
-            if streamer is not None:
-                streamer.put([token])
+            streamer.put(list(requests[0].prompt))
+        while engine.busy:
+            for _, _, token in engine.step():
+                if streamer is not None:
+                    streamer.put([token])
+        for job in jobs:
+            job.result()
         if streamer is not None:
             streamer.end()
-        cut = sum(request.max_new < wish for request, wish in zip(requests, wished))
+        cut = sum(job.most < job.request.max_new for job in jobs)
         if cut:
             log.warning("generate: %d row(s) may end early, the context holds %s tokens", cut, self.spec.context)
+        return jobs
 
-    def _result(self, given: Any, requests: list[Request], settings: GenerationConfig) -> Any:
-        if self.encoder is not None:
-            rows = [[*request.begin, *request.output] for request in requests]
-        else:
-            rows = [[*request.ids, *request.output] for request in requests]
+    def _result(self, given: Any, jobs: list[Job], settings: GenerationConfig) -> Any:
+        outputs = [(job, output) for job in jobs for output in job.outputs]
+        rows = [[*job.request.prompt, *output.ids] for job, output in outputs]
         if given is not None and not isinstance(given, Tensor):
-            return rows[0] if _is_ids(given) else rows
+            return rows[0] if _is_ids(given) and len(rows) == 1 else rows
         pad = settings.pad_token_id
         if pad is None:
             pad = min(settings.eos, default=0)
         if self.encoder is None and given is not None:
-            whole = given if given.dim() == 2 else given[None]
-            rows = [[*row, *request.output] for row, request in zip(whole.tolist(), requests)]
+            whole = (given if given.dim() == 2 else given[None]).tolist()
+            rows = [[*whole[i], *output.ids] for i, job in enumerate(jobs) for output in job.outputs]
         width = max(map(len, rows))
         return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pellucid import families, hub
 from pellucid.config import read_json
-from pellucid.engine.runner import Request
+from pellucid.engine.interim import Held, Warp
+from pellucid.engine.request import Request
 from pellucid.engine.sampling import Sampling
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
 from pellucid.models.model import Model
@@ -180,17 +180,20 @@ class GenerationConfig:
                 raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
             begin = [start]
         sampling = self.sampling()
-        if sampling.seed is not None:
-            sampling = replace(sampling, seed=sampling.seed + row)
         most = self.new_tokens(len(begin or prompt))
+        eos = frozenset(token for token in self.eos if 0 <= token < model.spec.vocab)
+        forced = self.forced(most, behind_encoder=bool(begin))
+        rules = [Held(len(begin or prompt), self.min_new_tokens, eos, forced)]
+        if not sampling.greedy:
+            rules.append(Warp(sampling))
         return Request(
             ids=list(prompt),
-            max_new=most,
-            forced=self.forced(most, behind_encoder=bool(begin)),
-            min_new=self.min_new_tokens,
-            eos=self.eos,
-            sampling=sampling,
             begin=begin,
+            max_new=most,
+            eos=eos,
+            sample=not sampling.greedy,
+            seed=None if sampling.seed is None else sampling.seed + row,
+            rules=rules,
         )
 
     @classmethod

@@ -101,6 +101,12 @@ def turning_points(stack: Stack) -> frozenset[int]:
     return frozenset(s.original_positions for s in scalings if isinstance(s, LongRopeScaling))
 
 
+def turns_with_length(stack: Stack) -> bool:
+    """Whether each token is turned by the length that its row had when it was read: a dynamic base."""
+    ropes = [getattr(getattr(block, "attn", None), "rope", None) for block in stack.blocks]
+    return any(isinstance(rope, Rope) and isinstance(rope.scaling, DynamicScaling) for rope in ropes)
+
+
 # ------------------------------------------------------------------------------------------------ angles
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
-from pellucid.cache.extents import Cache, Row
+from pellucid.engine.engine import Engine
 from pellucid.engine.options import GenerationConfig
-from pellucid.engine.runner import Request, run
-from pellucid.errors import ArgumentError, InputError, TokenizerError, Unsupported
+from pellucid.engine.request import Request
+from pellucid.errors import InputError, TokenizerError, Unsupported
 from pellucid.models.model import Model
 from pellucid.text.answers import Answer, AnswerTokens, Delta
 from pellucid.text.chats import turns
@@ -70,9 +70,8 @@ class Chat:
         # The token behind an answer that the stated ends have missed, as (text, id); it ends answers all the same.
         self.missed = (seen.end, end) if seen.end is not None and end is not None and end not in stated else None
         self.ends = frozenset(i for i in (*stated, self.tokenizer.eos_token_id, end) if i is not None)
-        self.cache = Cache(1)
-        self.held: list[int] = []  # ids in the cache
-        self.before = Row()  # of a recurrent model, the cache before its latest answer
+        self.engine = Engine(self.model)
+        self.held = self.engine.sequence()  # what the model has read of the talk
 
     # ---- asking ------------------------------------------------------------------------------------------
 
@@ -95,20 +94,21 @@ class Chat:
         """
         ids = self.ids(add_generation_prompt=True)
         request = self._request(ids)
-        self._keep(self.common(ids))
-        self.turn = Turn(prompt=len(ids), cached=self.cache.rows[0].length)
+        self.held.trim(self.common(ids))
+        self.turn = Turn(prompt=len(ids), cached=self.held.row.length)
         parser = AnswerTokens(self.tokenizer, prompt_ids=ids)
         deltas: list[Delta] = []
         begun = time.perf_counter()
         self.asked += 1
-        self.stopped, finish = False, MARK
+        self.stopped, finish, output = False, MARK, None
         try:
-            for _, token in run(self.model, [request], self.cache):
+            for job, _, token in self.engine.stream(request, self.held):
+                output = job.outputs[0]
                 self.turn.last = time.perf_counter() - begun
                 self.turn.first = self.turn.first or self.turn.last
                 self.turn.new += 1
-                if self.turn.new == 1 and self.cache.rows[0].states:
-                    self.before = self.cache.rows[0].copy()
+                if self.turn.new == 1:
+                    self.held.keep()
                 for delta in parser.add(token):
                     deltas.append(delta)
                     yield delta
@@ -117,11 +117,10 @@ class Chat:
             for delta in parser.end():
                 deltas.append(delta)
                 yield delta
-            finish = request.finish or MARK
+            finish = MARK if output is None or output.finish in ("", "cancelled") else output.finish
         finally:
-            self.held = [*ids, *request.output][: self.cache.rows[0].length]
             self.turn.finish = finish
-            if request.output:
+            if self.turn.new:
                 self._take(Answer.of(deltas), finish)
 
     def _request(self, ids: list[int]) -> Request:
@@ -135,9 +134,7 @@ class Chat:
         options = self.options
         if options.max_new_tokens is None:
             options = options.merged_quietly({"max_new_tokens": LONGEST})
-        request = options.request(self.model, ids, self.asked)
-        request.eos = self.ends
-        return request
+        return replace(options.request(self.model, ids, self.asked), eos=self.ends)
 
     def _take(self, answer: Answer, finish: str) -> None:
         message = answer.to_message(json_arguments=False)
@@ -161,21 +158,12 @@ class Chat:
 
     def common(self, ids: list[int]) -> int:
         """How many ids of the cache these begin with; one is left over, whose logits are the first answer's."""
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.held, ids)))
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.held.tokens, ids)))
         return min(same, len(ids) - 1)
-
-    def _keep(self, tokens: int) -> None:
-        """Forgets all but the first tokens; where a state cannot go back to them, all that its latest copy has not."""
-        try:
-            self.cache.trim(0, tokens)
-        except ArgumentError:
-            self.cache = Cache(1)
-            if self.before.length <= tokens:
-                self.cache.rows = [self.before]
 
     def forget(self) -> None:
         """Nothing of the talk is in the cache: after an interruption that may have left it half written."""
-        self.cache, self.held, self.before = Cache(1), [], Row()
+        self.held.trim(0)
 
     # ---- changing it -------------------------------------------------------------------------------------
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pellucid.engine.engine import Engine
+from pellucid.engine.engine import generate as run
+from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig
-from pellucid.engine.runner import Request, generate, run
+from pellucid.engine.request import Output, Request
 from pellucid.errors import InputError
 from pellucid.models.model import Model
 from pellucid.text.stream import Stream
@@ -53,15 +56,14 @@ def opening(tokenizer: Tokenizer, options: GenerationConfig) -> list[int]:
     return [] if bos is None else [bos]
 
 
-def finish(tokenizer: Tokenizer, prompt: str, request: Request) -> Continuation:
-    """A finished request as text; special tokens are left out."""
+def finish(tokenizer: Tokenizer, prompt: str, request: Request, output: Output) -> Continuation:
+    """A finished output as text; special tokens are left out."""
     if request.begin:
-        return Continuation(
-            prompt, tokenizer.decode(request.output, skip_special_tokens=True), request.output, request.finish
-        )
-    whole = tokenizer.decode([*request.ids, *request.output], skip_special_tokens=True)
+        text = tokenizer.decode(output.ids, skip_special_tokens=True)
+        return Continuation(prompt, text, output.ids, output.finish)
+    whole = tokenizer.decode([*request.ids, *output.ids], skip_special_tokens=True)
     given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
-    return Continuation(prompt, whole[len(given) :], request.output, request.finish)
+    return Continuation(prompt, whole[len(given) :], output.ids, output.finish)
 
 
 def generate_text(
@@ -70,13 +72,14 @@ def generate_text(
     """Continues all prompts together, in their order."""
     options.check()
     requests = prepare(model, tokenizer, prompts, options)
-    generate(model, requests)
-    return [finish(tokenizer, prompt, request) for prompt, request in zip(prompts, requests)]
+    found = run(model, requests)
+    rows = zip(prompts, requests, found)
+    return [finish(tokenizer, prompt, request, outputs[0]) for prompt, request, outputs in rows]
 
 
 def stream_text(
     model: Model, tokenizer: Tokenizer, prompt: str, options: GenerationConfig
-) -> Iterator[tuple[str, Request]]:
+) -> Iterator[tuple[str, Job]]:
     """Pieces of one continuation as they are chosen, never half a character, with the request so far."""
     options.check()
     (request,) = prepare(model, tokenizer, [prompt], options)
@@ -85,8 +88,8 @@ def stream_text(
     if not request.begin:
         given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
         owed = len(given) - sum(len(stream.add(token)) for token in request.ids)
-    for _, token in run(model, [request]):
+    for job, _, token in Engine(model).stream(request):
         piece = stream.add(token)
-        yield piece[owed:], request
+        yield piece[owed:], job
         owed = max(0, owed - len(piece))
-    yield stream.end()[owed:], request
+    yield stream.end()[owed:], job

@@ -1,0 +1,147 @@
+"""A continuation under way: what was chosen so far, and how the next token is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pellucid.engine.decoding.reading import Reader
+from pellucid.engine.request import Logprob, Output
+from pellucid.errors import InputError
+
+if TYPE_CHECKING:
+    from pellucid.engine.job import Job
+    from pellucid.engine.rules import Rule
+    from pellucid.engine.stops import Stop
+
+
+@dataclass(eq=False)
+class Line:
+    """One output of a request, and the sequences behind it.
+
+    Args:
+        ids: the decoder's tokens, prompt and output; all but the last were fed to the reader.
+        chance: the line's own source of chance, on the CPU so that every device draws the same; None for greedy.
+    """
+
+    job: Job
+    reader: Reader
+    output: Output
+    ids: list[int]
+    chance: torch.Generator | None
+    rules: Sequence[Rule] = ()
+    stops: Sequence[Stop] = ()
+    fed: int = field(default=0)  # tokens that the reader has, guesses included
+
+    @property
+    def done(self) -> bool:
+        return self.output.finish != ""
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still follow."""
+        return self.job.most - len(self.output.ids)
+
+    def fork(self, output: Output, chance: torch.Generator | None) -> Line:
+        """A line that goes its own way from here."""
+        return Line(
+            self.job, self.reader.fork(), output, list(self.ids), chance,
+            [rule.fork() for rule in self.rules], [stop.fork() for stop in self.stops], self.fed,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------- one token
+
+    def ruled(self, logits_V: Tensor) -> Tensor:
+        """The logits after all rules.
+
+        Raises:
+            InputError: they are NaN, or allow no token.
+        """
+        for rule in self.rules:
+            logits_V = rule(self.ids, logits_V)
+        return logits_V
+
+    def choose(self, logits_V: Tensor, guess: int | None = None, guessed_V: Tensor | None = None) -> int:
+        """The next token, which joins the line.
+
+        Args:
+            guess: a token that a drafter proposes; one that is drawn from the line's own distribution all the same.
+            guessed_V: the distribution that the guess was drawn from; None where it is certain.
+        """
+        scores_V = self.ruled(logits_V)
+        if self.chance is None:
+            token = int(scores_V.argmax())
+        else:
+            token = draw(scores_V.softmax(-1), self.chance, guess, guessed_V)
+        highest = float(scores_V[token])
+        if not highest > -torch.inf:
+            what = "the logits are NaN" if highest != highest else "no token is allowed"
+            raise InputError(f"{what} after {len(self.ids)} tokens", where="generate", next=_advice(highest))
+        for rule in self.rules:
+            rule.took(self.ids, token, scores_V)
+        self.accept(token, logits_V, scores_V)
+        return token
+
+    def accept(self, token: int, logits_V: Tensor, scores_V: Tensor) -> None:
+        """A token joins the line; notes what the request keeps, and whether it was the last."""
+        request, output = self.job.request, self.output
+        self.ids.append(token)
+        output.ids.append(token)
+        if request.logprobs is not None:
+            output.logprobs.append(Logprob.of(logits_V, token, request.logprobs))
+        if "logits" in request.keep:
+            output.logits.append(logits_V)
+        if "scores" in request.keep:
+            output.scores.append(scores_V)
+        self.job.emit(output, token)
+        stopped = [stop(self.ids, scores_V) for stop in self.stops]  # all of them: each follows the text
+        if token in request.eos or any(stopped):
+            output.finish = "stop"
+        elif len(output.ids) >= self.job.most:
+            output.finish = "length"
+        if self.done:
+            self.reader.drop()
+
+    # ---------------------------------------------------------------------------------------- many at once
+
+    def confirm(self, tokens: Sequence[int], share_KV: Tensor | None, logits_WV: Tensor) -> int:
+        """Chooses tokens as long as they are those that were guessed, and one more; returns how many were right.
+
+        The distribution is the line's own: a guess is taken with probability min(1, p / q), and otherwise the token is
+        drawn from what p has beyond q. Source: arXiv 2211.17192, algorithm 1.
+        """
+        for right, logits_V in enumerate(logits_WV):
+            guess = tokens[right] if right < len(tokens) else None
+            guessed_V = share_KV[right] if share_KV is not None and guess is not None else None
+            token = self.choose(logits_V, guess, guessed_V)
+            if self.done or token != guess:
+                break
+        if not self.done and tokens:
+            self.reader.trim(len(self.ids) - 1)
+        return right
+
+
+def draw(share_V: Tensor, chance: torch.Generator, guess: int | None = None, guessed_V: Tensor | None = None) -> int:
+    """A token from a distribution [V]; the guess, drawn from another one, as often as that is right."""
+    if not torch.isfinite(share_V).all():  # of NaN or of no allowed token: the caller says which
+        return int(share_V.argmax())
+    if guess is None:
+        return int(torch.multinomial(share_V, 1, generator=chance))
+    of_guess = 1.0 if guessed_V is None else float(guessed_V[guess])
+    if float(torch.rand((), generator=chance)) * of_guess < float(share_V[guess]):
+        return guess
+    if guessed_V is None:
+        rest_V = share_V.index_fill(0, torch.tensor(guess), 0.0)
+    else:
+        rest_V = (share_V - guessed_V).clamp_min(0)
+    return guess if not float(rest_V.sum()) > 0 else int(torch.multinomial(rest_V, 1, generator=chance))
+
+
+def _advice(highest: float) -> str:
+    if highest != highest:
+        return "look at the weights and at what rules and taps return"
+    return "loosen the rules: together they forbid every token"

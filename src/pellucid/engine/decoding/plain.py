@@ -1,0 +1,81 @@
+"""One token after the other: the most likely one, or one that is drawn; several at once where they were guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from pellucid.engine.decoding import Guess, Steps, together
+from pellucid.engine.request import Logprob
+from pellucid.engine.sequence import Feed, Seen
+
+if TYPE_CHECKING:
+    from pellucid.engine.decoding.line import Line
+    from pellucid.engine.job import Job
+
+SCORED = 128  # prompt tokens whose logits are held at once, where their log-probabilities are asked for
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Every output on its own."""
+
+    def steps(self, job: Job) -> Steps:
+        lines = yield from openings(job)
+        while lines := [line for line in lines if not line.done]:
+            guesses = yield from _guesses(job, lines)
+            wishes = [
+                line.reader.feeds([line.ids[-1], *guess.tokens], len(guess.tokens) + 1)
+                for line, guess in zip(lines, guesses)
+            ]  # fmt: skip
+            answers = yield from together(wishes)
+            for line, guess, seen in zip(lines, guesses, answers):
+                right = line.confirm(guess.tokens, guess.share_KV, line.reader.read(seen))
+                if guess.tokens and job.drafter is not None:
+                    line.output.drafted += len(guess.tokens)
+                    line.output.accepted += right
+                    job.drafter.judged(line, guess, right)
+
+
+def openings(job: Job) -> Generator[list[Feed], list[Seen], list[Line]]:
+    """A line for each output, with its first token; the prompt is read once. A fork goes on where it was."""
+    line = job.line()
+    if line.output.ids:
+        return [line]
+    logits_V = yield from read_prompt(job, line)
+    lines = [line, *(line.fork(output, job.chance(i)) for i, output in enumerate(job.outputs[1:], 1))]
+    for line in lines:
+        line.choose(logits_V)
+    return lines
+
+
+def read_prompt(job: Job, line: Line) -> Generator[list[Feed], list[Seen], Tensor]:
+    """The logits [V] after the prompt; notes the log-probabilities of its tokens, where they are asked for."""
+    prompt, most = line.ids, job.request.prompt_logprobs
+    if most is None:
+        logits_WV = line.reader.read((yield line.reader.open(prompt)))
+        return logits_WV[-1]
+    for begin in range(0, len(prompt), SCORED):
+        piece = prompt[begin : begin + SCORED]
+        logits_WV = line.reader.read((yield line.reader.feeds(piece, len(piece))))
+        following = prompt[begin + 1 : begin + 1 + len(piece)]
+        job.prompt_logprobs += [Logprob.of(logits_V, token, most) for logits_V, token in zip(logits_WV, following)]
+    return logits_WV[-1]
+
+
+def _guesses(job: Job, lines: Sequence[Line]) -> Generator[list[Feed], list[Seen], list[Guess]]:
+    if job.drafter is None:
+        return [Guess()] * len(lines)
+    guesses = yield from job.drafter.guess(lines)
+    return [_within(guess, line.room - 1) for guess, line in zip(guesses, lines)]
+
+
+def _within(guess: Guess, most: int) -> Guess:
+    """No more tokens than have room."""
+    if len(guess.tokens) <= most:
+        return guess
+    share_KV = None if guess.share_KV is None else guess.share_KV[:most]
+    return Guess(guess.tokens[:most], share_KV)
