@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pellucid import AutoModelForCausalLM, AutoTokenizer
-from pellucid.engine import runner
-from pellucid.engine.runner import Request, generate, run
-from pellucid.engine.sampling import Sampling
+from pellucid.engine.engine import LEAST, Engine, generate
+from pellucid.engine.options import GenerationConfig
+from pellucid.engine.request import Output, Request
 from pellucid.errors import InputError
 from pellucid.tasks.text_generation import generate_text, stream_text
 
@@ -22,54 +23,53 @@ def model() -> AutoModelForCausalLM:
     return AutoModelForCausalLM.from_pretrained()
 
 
+def outputs(model: Any, *requests: Request) -> list[Output]:
+    return [output for (output,) in generate(model, requests)]
+
+
 def test_the_published_story(model: AutoModelForCausalLM) -> None:
     """256 greedy tokens after BOS are llama2.c's, to the letter."""
     (ids,) = [model.generate([1], max_new_tokens=256, do_sample=False)]
     assert AutoTokenizer.from_pretrained().decode(ids, skip_special_tokens=True) == STORY.rstrip("\n")
 
 
-def test_prefill_in_steps_is_prefill_at_once(model: AutoModelForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = [list(range(3, 60)), list(range(40, 50)), [7]]
-    whole = [Request(ids=p, max_new=9) for p in prompts]
-    generate(model, whole)
-    for most in (1, 3, 20):
-        monkeypatch.setattr(runner, "PREFILL_TOKENS", most)
-        pieces = [Request(ids=p, max_new=9) for p in prompts]
-        generate(model, pieces)
-        assert [r.output for r in pieces] == [r.output for r in whole]
+@pytest.mark.parametrize("budget", [1, 3, 20])
+def test_prefill_in_steps_is_prefill_at_once(model: AutoModelForCausalLM, budget: int) -> None:
+    requests = [Request(ids=ids, max_new=9) for ids in (list(range(3, 60)), list(range(40, 50)), [7])]
+    whole = outputs(model, *requests)
+    engine = Engine(model, budget=budget)
+    assert [job.result()[0].ids for job in engine.generate(requests)] == [output.ids for output in whole]
+    assert engine.main.steps > (57 - LEAST) // budget  # the long prompt was read in pieces
 
 
 def test_rows_end_on_their_own(model: AutoModelForCausalLM) -> None:
-    first = Request(ids=[1], max_new=30)
-    generate(model, [first])
-    stop = first.output[4]
-    requests = [
-        Request(ids=[1], max_new=30, eos=frozenset({stop})),
-        Request(ids=[1], max_new=3),
-        Request(ids=[1], max_new=30, eos=frozenset({stop}), min_new=10),
-    ]
-    tokens = list(run(model, requests))
-    assert requests[0].output == first.output[:5]
-    assert requests[0].finish == "stop"
-    assert requests[1].output == first.output[:3]
-    assert requests[1].finish == "length"
-    assert stop not in requests[2].output[:10]
-    assert len(tokens) == sum(len(r.output) for r in requests)
+    (first,) = outputs(model, Request(ids=[1], max_new=30))
+    end = first.ids[4]
+    least = GenerationConfig(max_new_tokens=30, min_new_tokens=10, eos_token_id=end).request(model, [1])
+    jobs = [Request(ids=[1], max_new=30, eos=frozenset({end})), Request(ids=[1], max_new=3), least]
+    engine = Engine(model)
+    events = list(engine.stream(jobs))
+    held, short, long = outputs(model, *jobs)
+    assert held.ids == first.ids[:5]
+    assert held.finish == "stop"
+    assert short.ids == first.ids[:3]
+    assert short.finish == "length"
+    assert end not in long.ids[:10]
+    assert len(events) == sum(len(output.ids) for output in (held, short, long))
+    assert not engine.busy
 
 
 def test_the_context_is_a_limit(model: AutoModelForCausalLM) -> None:
-    long = Request(ids=[1] * 510, max_new=50)
-    generate(model, [long])
-    assert (len(long.output), long.finish) == (2, "length")
+    (long,) = outputs(model, Request(ids=[1] * 510, max_new=50))
+    assert (len(long.ids), long.finish) == (2, "length")
     with pytest.raises(InputError, match="512"):
         generate(model, [Request(ids=[1] * 512, max_new=1)])
 
 
 def test_seeds_belong_to_rows(model: AutoModelForCausalLM) -> None:
     def drawn(*seeds: int) -> list[list[int]]:
-        requests = [Request(ids=[1], max_new=12, sampling=Sampling(temperature=1.0, seed=s)) for s in seeds]
-        generate(model, requests)
-        return [r.output for r in requests]
+        requests = [Request(ids=[1], max_new=12, sample=True, seed=seed) for seed in seeds]
+        return [output.ids for output in outputs(model, *requests)]
 
     together = drawn(1, 2, 1)
     assert together[0] == together[2] != together[1]
@@ -78,9 +78,11 @@ def test_seeds_belong_to_rows(model: AutoModelForCausalLM) -> None:
 
 def test_an_interrupted_loop_leaves_the_model_as_it_was(model: AutoModelForCausalLM) -> None:
     before = torch.get_num_threads()
-    loop = run(model, [Request(ids=[1], max_new=50)])
+    engine = Engine(model)
+    loop = engine.stream(Request(ids=[1], max_new=50))
     next(loop)
     loop.close()
+    assert not engine.busy
     assert torch.get_num_threads() == before
     assert not torch.is_inference_mode_enabled()
 

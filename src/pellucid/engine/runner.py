@@ -61,8 +61,7 @@ class Runner:
     def forward(self, parts: Sequence[Part]) -> None:
         """Computes all parts; what they wanted is in their tasks."""
         if self.points:
-            for part in parts:
-                self._turn(part.task.seq, part.count)
+            parts = [self._turn(part) for part in parts]
         fresh = [part for part in parts if part.task.seq.source and not part.task.seq.row.cross_attention]
         others = [part for part in parts if part not in fresh] if fresh else parts
         if fresh:
@@ -70,12 +69,15 @@ class Runner:
         if others:
             self._forward(others, None)
 
-    def _turn(self, seq: Seq, count: int) -> None:
-        """A row that grows past a length at which all keys are turned anew is read again (LongRoPE)."""
-        span = max(seq.first, seq.row.length + count)
-        if seq.row.length and any(seq.span <= point < span for point in self.points):
-            seq.release()
-            seq.first = len(seq.tokens)
+    def _turn(self, part: Part) -> Part:
+        """A row that grows past a length at which all keys are turned anew is read again, as one piece (LongRoPE)."""
+        seq = part.task.seq
+        span = max(seq.first, seq.row.length + part.count)
+        if not seq.row.length or not any(seq.span <= point < span for point in self.points):
+            return part
+        seq.release()
+        seq.first = len(seq.tokens)
+        return Part(part.task, seq.first)
 
     def _forward(self, parts: Sequence[Part], memory: Memory | None) -> None:
         model, device = self.model, self.model.device
