@@ -45,7 +45,7 @@ class Guess:
     """Tokens that may come next.
 
     Args:
-        share_KV: the distribution that each was drawn from, after the rules; None where they are certain guesses.
+        share_KV: the distribution that each was drawn from, after the rules; None where they were not drawn.
     """
 
     tokens: Sequence[int] = ()
@@ -62,8 +62,8 @@ class Speculation(Protocol):
 class Drafter(Protocol):
     """Guesses what comes next, for the lines of one request."""
 
-    def guess(self, lines: Sequence[Line]) -> Generator[list[Feed], list[Seen], list[Guess]]:
-        """A guess for each line; it may be empty."""
+    def guess(self, lines: Sequence[Line], most: Sequence[int]) -> Generator[list[Feed], list[Seen], list[Guess]]:
+        """A guess for each line, of at most so many tokens; it may be empty."""
 
     def judged(self, line: Line, guess: Guess, accepted: int) -> None:
         """How many tokens of its guess were right."""

@@ -11,11 +11,13 @@ from torch import Tensor
 from pellucid.engine.decoding import Guess, Steps, together
 from pellucid.engine.request import Logprob
 from pellucid.engine.sequence import Feed, Seen
+from pellucid.errors import InputError
 
 if TYPE_CHECKING:
     from pellucid.engine.decoding.line import Line
     from pellucid.engine.job import Job
 
+LONGEST = 48  # tokens of a guess: fewer than a window's cache can take back (cache/row.py, SPARE)
 SCORED = 128  # prompt tokens whose logits are held at once, where their log-probabilities are asked for
 
 
@@ -69,13 +71,19 @@ def read_prompt(job: Job, line: Line) -> Generator[list[Feed], list[Seen], Tenso
 def _guesses(job: Job, lines: Sequence[Line]) -> Generator[list[Feed], list[Seen], list[Guess]]:
     if job.drafter is None:
         return [Guess()] * len(lines)
-    guesses = yield from job.drafter.guess(lines)
-    return [_within(guess, line.room - 1) for guess, line in zip(guesses, lines)]
+    most = [min(line.room - 1, LONGEST) for line in lines]
+    guesses = yield from job.drafter.guess(lines, most)
+    for guess, room in zip(guesses, most):
+        check_guess(guess, room, job.model.spec.vocab)
+    return guesses
 
 
-def _within(guess: Guess, most: int) -> Guess:
-    """No more tokens than have room."""
-    if len(guess.tokens) <= most:
-        return guess
-    share_KV = None if guess.share_KV is None else guess.share_KV[:most]
-    return Guess(guess.tokens[:most], share_KV)
+def check_guess(guess: Guess, most: int, vocab: int) -> None:
+    """Raises InputError for a guess that the model cannot judge: it fails this request, and no other."""
+    if len(guess.tokens) > most:
+        what = f"a guess of {len(guess.tokens)} tokens where {most} have room"
+        raise InputError(what, where="speculation", next="guess no more than `most`")
+    wrong = next((token for token in guess.tokens if not 0 <= token < vocab), None)
+    if wrong is not None:
+        what = f"guessed token id {wrong} is outside the vocabulary of {vocab}"
+        raise InputError(what, where="speculation", next="draft with the tokenizer of this model")
