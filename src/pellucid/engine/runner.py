@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid.cache.batch import Batch, Memory
 from pellucid.cache.extents import Cache, Row
+from pellucid.engine.clock import Clock
 from pellucid.engine.sequence import Listener, Seq, Task
 from pellucid.models.model import Model
 from pellucid.ops.rope import turning_points, turns_with_length
@@ -35,6 +36,7 @@ class Runner:
         self.moving = turns_with_length(model.stack)
         self.steps = 0  # forwards so far
         self.computed = 0  # tokens so far
+        self.clock = Clock()
 
     def row(self) -> Row:
         """An empty row of the cache."""
@@ -60,6 +62,10 @@ class Runner:
     @torch.inference_mode()
     def forward(self, parts: Sequence[Part]) -> None:
         """Computes all parts; what they wanted is in their tasks."""
+        with self.clock.timing([part.count for part in parts]):
+            self._compute(parts)
+
+    def _compute(self, parts: Sequence[Part]) -> None:
         if self.points:
             parts = [self._turn(part) for part in parts]
         fresh = [part for part in parts if part.task.seq.source and not part.task.seq.row.cross_attention]

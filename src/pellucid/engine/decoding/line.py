@@ -55,22 +55,21 @@ class Line:
 
     # ---------------------------------------------------------------------------------------- one token
 
-    def ruled(self, logits_V: Tensor) -> Tensor:
-        """The logits after all rules.
-
-        Raises:
-            InputError: they are NaN, or allow no token.
-        """
+    def ruled(self, logits_V: Tensor, ids: Sequence[int] | None = None) -> Tensor:
+        """The logits after all rules, behind the line's ids or, of a draft, behind others."""
         for rule in self.rules:
-            logits_V = rule(self.ids, logits_V)
+            logits_V = rule(self.ids if ids is None else ids, logits_V)
         return logits_V
 
     def choose(self, logits_V: Tensor, guess: int | None = None, guessed_V: Tensor | None = None) -> int:
         """The next token, which joins the line.
 
         Args:
-            guess: a token that a drafter proposes; one that is drawn from the line's own distribution all the same.
-            guessed_V: the distribution that the guess was drawn from; None where it is certain.
+            guess: a token that a drafter has drawn; what is chosen follows the line's own distribution all the same.
+            guessed_V: the distribution that it was drawn from.
+
+        Raises:
+            InputError: the logits are NaN, or allow no token.
         """
         scores_V = self.ruled(logits_V)
         if self.chance is None:
@@ -111,13 +110,15 @@ class Line:
     def confirm(self, tokens: Sequence[int], share_KV: Tensor | None, logits_WV: Tensor) -> int:
         """Chooses tokens as long as they are those that were guessed, and one more; returns how many were right.
 
-        The distribution is the line's own: a guess is taken with probability min(1, p / q), and otherwise the token is
-        drawn from what p has beyond q. Source: arXiv 2211.17192, algorithm 1.
+        Guesses that were not drawn are compared with what the line chooses without them: its tokens are the same with and
+        without speculation, drawn ones too. One that was drawn is taken as often as `draw` says.
         """
-        for right, logits_V in enumerate(logits_WV):
+        right = 0
+        for logits_V in logits_WV:
             guess = tokens[right] if right < len(tokens) else None
             guessed_V = share_KV[right] if share_KV is not None and guess is not None else None
             token = self.choose(logits_V, guess, guessed_V)
+            right += token == guess
             if self.done or token != guess:
                 break
         if not self.done and tokens:
@@ -126,19 +127,21 @@ class Line:
 
 
 def draw(share_V: Tensor, chance: torch.Generator, guess: int | None = None, guessed_V: Tensor | None = None) -> int:
-    """A token from a distribution [V]; the guess, drawn from another one, as often as that is right."""
+    """A token from a distribution p, [V]; where a guess was drawn from another one, q, as often the guess as may be.
+
+    It is taken with probability min(1, p / q), and otherwise the token is drawn from what p has beyond q.
+    Source: arXiv 2211.17192, algorithm 1.
+    """
     if not torch.isfinite(share_V).all():  # of NaN or of no allowed token: the caller says which
         return int(share_V.argmax())
-    if guess is None:
+    if guess is None or guessed_V is None:
         return int(torch.multinomial(share_V, 1, generator=chance))
-    of_guess = 1.0 if guessed_V is None else float(guessed_V[guess])
-    if float(torch.rand((), generator=chance)) * of_guess < float(share_V[guess]):
+    if float(torch.rand((), generator=chance)) * float(guessed_V[guess]) < float(share_V[guess]):
         return guess
-    if guessed_V is None:
-        rest_V = share_V.index_fill(0, torch.tensor(guess), 0.0)
-    else:
-        rest_V = (share_V - guessed_V).clamp_min(0)
-    return guess if not float(rest_V.sum()) > 0 else int(torch.multinomial(rest_V, 1, generator=chance))
+    rest_V = (share_V - guessed_V).clamp_min(0)
+    if not float(rest_V.sum()) > 0:  # p and q are equal but for rounding
+        return int(torch.multinomial(share_V, 1, generator=chance))
+    return int(torch.multinomial(rest_V, 1, generator=chance))
 
 
 def _advice(highest: float) -> str:
