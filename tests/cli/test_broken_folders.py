@@ -99,7 +99,7 @@ TABLE = {
     "an end the tokenizer lacks": Broken(
         edit("generation_config.json", eos_token_id=9), 0, 0, 0, "and 2 in the tokenizer"
     ),
-    "beams": Broken(edit("generation_config.json", num_beams=4), 0, 0, 2, "num_beams=4"),
+    "beams": Broken(edit("generation_config.json", num_beams=0), 0, 0, 2, "num_beams=0"),
     "a temperature that is text": Broken(
         edit("generation_config.json", temperature="hot", do_sample=True), 0, 0, 2, "temperature='hot'"
     ),

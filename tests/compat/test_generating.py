@@ -98,7 +98,7 @@ def test_prompts_that_are_none(model: Any, prompt: Any, says: str) -> None:
         ({"eos_token_id": "x"}, "eos_token_id"), ({"eos_token_id": 1.5}, "eos_token_id"),
         ({"eos_token_id": [1, "x"]}, "eos_token_id"), ({"pad_token_id": "x"}, "pad_token_id"),
         ({"do_sample": "yes"}, "do_sample"), ({"num_beams": 2}, "num_beams"), ({"top_k": float("inf")}, "top_k"),
-        ({"num_return_sequences": 2}, "num_return_sequences"), ({"repetition_penalty": 1.3}, "repetition_penalty"),
+        ({"num_return_sequences": 2}, "num_return_sequences"), ({"repetition_penalty": 0.0}, "repetition_penalty"),
         ({"stop_strings": ["x"]}, "stop_strings"), ({"return_dict_in_generate": True}, "return_dict_in_generate"),
         ({"attention_mask": torch.ones(1, 3)}, "attention_mask"), ({"attention_mask": [[1, 1]]}, "attention_mask"),
         ({"attention_mask": torch.zeros(1, 2)}, "row 0"), ({"input_ids": torch.tensor([[5]])}, "both"),

@@ -205,7 +205,6 @@ def set_value(chat: Chat, name: str, text: str) -> None:
         kept = {key: each for key, each in chat.options.to_dict().items() if key != name}
         options = GenerationConfig(**kept).merged({name: value})
         options.check()
-        options.sampling()
         chat.options = options
         return
     variables = {key: each for key, each in chat.variables.items() if key != name}

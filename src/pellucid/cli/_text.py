@@ -216,7 +216,6 @@ def _look_at_settings(found: Findings, settings: Any, stated: dict[str, Any], co
     """generation_config.json against itself and against the model's context."""
     try:
         settings.check()
-        settings.sampling()
     except PellucidError as error:
         found.warn("special", f"generation_config.json: {error.what}", f"generate refuses; {error.next}")
     idle = {key: stated[key] for key, neutral in FOR_SAMPLING.items() if stated.get(key) not in (None, neutral)}

@@ -77,7 +77,6 @@ def command(
 
     options = read_options(folder).merged(as_options(**wishes))
     options.check()
-    options.sampling()
     tokenizer = Tokenizer.from_folder(folder)
     require_template(tokenizer)  # before the weights are read
     messages = [] if load is None else read_messages(load)

@@ -57,8 +57,8 @@ def command(
     from pellucid.text.tokenizer import Tokenizer
 
     settings = read_options(folder).merged(options)
-    settings.check()
-    settings.sampling()  # refuses a value out of range before the weights are read
+    settings.check()  # refuses a value out of range before the weights are read
+
     tokenizer = Tokenizer.from_folder(folder)
     network = open_model(folder, dtype)
     run = Run(text)

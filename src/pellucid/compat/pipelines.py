@@ -10,7 +10,8 @@ from typing import Any
 from pellucid.compat import auto
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
-from pellucid.engine.options import DEFAULTS, NEUTRAL, options_of
+from pellucid.engine.fields import DEFAULTS
+from pellucid.engine.options import options_of
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.tasks import fill_mask, hidden, text_generation
 from pellucid.tasks.fit import report_misfit, require_trained
@@ -45,7 +46,7 @@ class Pipeline:
         """Refuses options that the task does not take; `also` are names to think of when one is misspelt."""
         known = [name for name in signature(self.results).parameters if name not in ("inputs", "options")]
         if "options" in signature(self.results).parameters:
-            known += [*DEFAULTS, *NEUTRAL]
+            known += DEFAULTS
         for name in options:
             if name not in (*known, "batch_size"):
                 near = nearest(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"

@@ -1,59 +1,35 @@
-"""Options: how a sequence is continued, from generation_config.json and from arguments."""
+"""Options: how a sequence is continued, from generation_config.json and from arguments. The table is in `fields`."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from pellucid import families, hub
-from pellucid.config import read_json
-from pellucid.engine.interim import Held, Warp
+from pellucid.config import GENERATION, read_json
+from pellucid.engine.checks import check_fields, check_together
+from pellucid.engine.fields import ALWAYS, DEFAULTS, FOR_SAMPLING, OF_THE_CALL
 from pellucid.engine.request import Request
-from pellucid.engine.sampling import Sampling
+from pellucid.engine.rules.build import rules
+from pellucid.engine.stops import stops
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
 from pellucid.models.model import Model
 from pellucid.weights.save import replace_file
 
-# What is done, with the value that holds where nobody says otherwise.
-DEFAULTS: dict[str, Any] = {
-    "max_new_tokens": None, "max_length": 20, "min_new_tokens": 0, "do_sample": False, "temperature": 1.0,
-    "top_k": 50, "top_p": 1.0, "seed": None, "eos_token_id": None, "pad_token_id": None, "bos_token_id": None,
-    "decoder_start_token_id": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "use_cache": True,
-}  # fmt: skip
-
-# What the reference knows and this version does not do: the values at which that makes no difference.
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,), "num_beam_groups": (1,), "num_return_sequences": (1,), "repetition_penalty": (1.0,),
-    "length_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,), "min_p": (0, 0.0),
-    "typical_p": (1.0,), "epsilon_cutoff": (0, 0.0), "eta_cutoff": (0, 0.0), "diversity_penalty": (0.0,),
-    "penalty_alpha": (0, 0.0), "bad_words_ids": (), "force_words_ids": (), "constraints": (), "stop_strings": (),
-    "suppress_tokens": (), "begin_suppress_tokens": (),
-    "max_time": (), "min_length": (0,), "early_stopping": (False,), "guidance_scale": (1.0,), "sequence_bias": (),
-    "output_scores": (False,), "output_logits": (False,), "output_attentions": (False,),
-    "output_hidden_states": (False,), "return_dict_in_generate": (False,),
-    "cache_implementation": ("dynamic", "hybrid"), "low_memory": (False,), "dola_layers": (),
-    "prompt_lookup_num_tokens": (), "assistant_early_exit": (),
-    "token_healing": (False,), "watermarking_config": (), "exponential_decay_length_penalty": (),
-    "renormalize_logits": (False,), "remove_invalid_values": (False,), "encoder_repetition_penalty": (1.0,),
-    "top_h": (), "is_assistant": (False,), "cache_config": (), "compile_config": (), "disable_compile": (True, False),
-    "return_legacy_cache": (False,), "prefill_chunk_size": (),
-}  # fmt: skip
-# Settings of a feature that is off, and who wrote the file: kept, without effect.
-IDLE = frozenset(
-    """
-    transformers_version _from_model_config num_assistant_tokens num_assistant_tokens_schedule target_lookbehind
-    assistant_confidence_threshold assistant_lookbehind max_matching_ngram_size chat_format language task
-    """.split()
-)
-ENDS = ("eos_token_id", "forced_eos_token_id")  # of which there may be several
-FOR_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+if TYPE_CHECKING:
+    from pellucid.text.tokenizer import Tokenizer
 
 
 class GenerationConfig:
-    """Options of `generate`; unset ones take the values of `DEFAULTS`.
+    """Options of `generate`, under the reference's names; `engine/fields.py` says what each does.
+
+    An option that is unset, or None, has its default. Values are checked when they are used, by `check`.
 
     Raises:
         ArgumentError: an option that does not exist; says which one was meant.
@@ -61,95 +37,113 @@ class GenerationConfig:
 
     def __init__(self, **options: Any) -> None:
         self._given: dict[str, Any] = {}
+        self._foreign: dict[str, Any] = {}  # of a file: what nothing here reads
         self.update(**options)
 
     def update(self, **options: Any) -> None:
         """Sets options; None unsets."""
         for name, value in options.items():
-            if name not in DEFAULTS and name not in NEUTRAL and name not in IDLE:
-                near = nearest(name, [*DEFAULTS, *NEUTRAL])
-                raise ArgumentError(f"generate has no option {name!r}", where=name, next=near or "see GenerationConfig")
-            self._given[name] = value
+            if name not in DEFAULTS:
+                if name in OF_THE_CALL:
+                    advice = "pass it to generate"
+                else:
+                    advice = nearest(name, DEFAULTS) or "see engine/fields.py for the options"
+                raise ArgumentError(f"generate has no option {name!r}", where=name, next=advice)
+            if value is None:
+                self._given.pop(name, None)
+            else:
+                self._given[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or (name not in DEFAULTS and name not in NEUTRAL and name not in IDLE):
-            raise AttributeError(f"generate has no option {name!r}. {nearest(name, DEFAULTS)}".rstrip())
-        value = self._given.get(name)
-        return DEFAULTS.get(name) if value is None else value
+        given = self.__dict__.get("_given", {})
+        if name in DEFAULTS:
+            return given.get(name, DEFAULTS[name])
+        foreign = self.__dict__.get("_foreign", {})
+        if name in foreign and not name.startswith("__"):
+            return foreign[name]
+        raise AttributeError(f"generate has no option {name!r}. {nearest(name, DEFAULTS)}".rstrip())
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_given":
+        if name in ("_given", "_foreign"):
             super().__setattr__(name, value)
         else:
             self.update(**{name: value})
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *DEFAULTS]
+
+    def is_given(self, name: str) -> bool:
+        """Whether somebody set this option."""
+        return name in self._given
+
     def to_dict(self) -> dict[str, Any]:
         """The options that were set."""
-        return {name: value for name, value in self._given.items() if value is not None}
+        return dict(self._given)
 
-    def merged(self, options: Mapping[str, Any]) -> GenerationConfig:
-        """A copy with other options set; sampling is on where an option for sampling was passed."""
-        new = GenerationConfig(**self._given)
+    def merged(self, options: Mapping[str, Any], *, explicit: bool = False) -> GenerationConfig:
+        """A copy with other options set; sampling is on where an option for sampling was passed.
+
+        Args:
+            explicit: a None was said, as in `generate(forced_eos_token_id=None)`, and takes back what is set here:
+                such an option does nothing then. Otherwise a None is no wish.
+        """
+        new = self.merged_quietly(options)
         given = {name: value for name, value in options.items() if value is not None}
-        new.update(**given)
-        if "do_sample" not in given and any(name in given for name in FOR_SAMPLING):
+        if explicit:
+            silent = {name: None for name, value in options.items() if value is None}
+            new.update(**silent | ({"top_k": 0} if "top_k" in silent else {}))
+        if "do_sample" not in given and any(_asks_to_draw(new, name) for name in given):
             new.update(do_sample=True)
         return new
 
     def merged_quietly(self, options: Mapping[str, Any]) -> GenerationConfig:
         """A copy with other options set, from a file: nothing is inferred."""
-        return GenerationConfig(**{**self._given, **{k: v for k, v in options.items() if v is not None}})
+        new = GenerationConfig(**{**self._given, **{k: v for k, v in options.items() if v is not None}})
+        new._foreign = dict(self._foreign)
+        return new
 
     def check(self) -> None:
-        """Refuses what this version does not do.
+        """Raises ArgumentError for a value out of range, and for options that contradict each other."""
+        check_fields(self)
+        check_together(self)
 
-        Raises:
-            Unsupported: names the option and the value at which it is off.
+    # ---------------------------------------------------------------------------------------- what they mean
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn; temperature 0 is greedy."""
+        return bool(self.do_sample) and self.temperature != 0
+
+    def mode(self, *, assisted: bool = False) -> str:
+        """The way of decoding that the options ask for, by the reference's name.
+
+        Args:
+            assisted: whether `generate` got an assistant model.
         """
-        for name, value in self.to_dict().items():
-            allowed = NEUTRAL.get(name)
-            if allowed is not None and value not in allowed and value not in ([], {}):
-                off = f"pass {name}={allowed[0]!r}" if allowed else f"leave {name} out"
-                raise Unsupported(f"{name}={value!r} is not supported yet", where="generate", next=off)
-        for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("max_length", 1)):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ArgumentError(f"{name}={value!r}", where=name, next=f"use a whole number, at least {least}")
-        for name in FOR_SAMPLING:
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise ArgumentError(f"{name}={value!r}", where=name, next="use a number")
-        if self.seed is not None and not (type(self.seed) is int and abs(self.seed) < 1 << 62):
-            raise ArgumentError(f"seed={self.seed!r}", where="seed", next="use a whole number below 2**62")
-        if not isinstance(self.do_sample, bool):
-            raise ArgumentError(f"do_sample={self.do_sample!r}", where="do_sample", next="use True or False")
-        for name in (option for option in DEFAULTS if option.endswith("_token_id")):
-            value = getattr(self, name)
-            ids = value if name in ENDS and isinstance(value, (list, tuple, set)) else [value]
-            if value is not None and not all(type(token) is int for token in ids):
-                raise ArgumentError(f"{name}={value!r}", where=name, next="use an id, a whole number")
-
-    def sampling(self) -> Sampling:
-        """How tokens are chosen: greedy without `do_sample`, or at temperature 0."""
-        if not self.do_sample:
-            return Sampling()
-        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed)
+        if self.constraints is not None or self.force_words_ids is not None:
+            return "constrained_beam_search"
+        if self.num_beams > 1:
+            if self.num_beam_groups > 1:
+                return "group_beam_search"
+            return "beam_sample" if self.samples else "beam_search"
+        if not self.samples and self.penalty_alpha and self.top_k > 1:
+            return "contrastive_search"
+        if self.dola_layers is not None:
+            return "dola_generation"
+        guesses = self.use_mtp or self.prompt_lookup_num_tokens is not None or self.assistant_early_exit is not None
+        if assisted or guesses:
+            return "assisted_generation"
+        return "sample" if self.samples else "greedy_search"
 
     @property
     def eos(self) -> frozenset[int]:
         """The ids that end a sequence."""
-        value = self.eos_token_id
-        return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)
+        return frozenset(_several(self.eos_token_id))
 
-    def forced(self, most: int, *, behind_encoder: bool) -> dict[int, int]:
-        """Tokens that are given, not chosen: a decoder's first, and the last where a text would be cut off."""
-        found: dict[int, int] = {}
-        if self.forced_eos_token_id is not None:
-            end = self.forced_eos_token_id
-            found[most - 1] = end if isinstance(end, int) else next(iter(end))
-        if self.forced_bos_token_id is not None and behind_encoder:
-            found[0] = self.forced_bos_token_id
-        return found
+    @property
+    def forced_eos(self) -> tuple[int, ...]:
+        """The ids of which one ends a sequence that reached its length; none where nothing is forced."""
+        return _several(self.forced_eos_token_id)
 
     def new_tokens(self, held: int) -> int:
         """How many tokens may follow `held` ones.
@@ -159,42 +153,95 @@ class GenerationConfig:
         """
         if self.max_new_tokens is not None:
             return int(self.max_new_tokens)
-        if "max_length" not in self.to_dict():
+        if not self.is_given("max_length"):
             return int(DEFAULTS["max_length"])  # of new tokens, as the reference has it
         if self.max_length <= held:
             what = f"max_length={self.max_length} leaves no room behind {held} tokens"
             raise ArgumentError(what, where="max_length", next="raise it, or use max_new_tokens")
         return int(self.max_length) - held
 
-    def request(self, model: Model, prompt: Sequence[int], row: int = 0) -> Request:
+    def start(self, model: Model, row: int = 0) -> list[int]:
+        """What the decoder behind an encoder begins with; nothing where there is no encoder.
+
+        Raises:
+            InputError: nobody names the token.
+        """
+        if model.encoder is None:
+            return []
+        found = self.decoder_start_token_id
+        if isinstance(found, (list, tuple)):
+            if row >= len(found) > 1:
+                what = f"{len(found)} decoder_start_token_id for row {row}"
+                raise InputError(what, where="decoder_start_token_id", next="give one for each row, or one for all")
+            found = found[row if len(found) > 1 else 0]
+        found = model.spec.decoder_start if found is None else found
+        if not isinstance(found, int):
+            raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
+        return [found]
+
+    def request(
+        self,
+        model: Model,
+        prompt: Sequence[int],
+        row: int = 0,
+        *,
+        tokenizer: Tokenizer | None = None,
+        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+        logits_processor: Iterable[Any] = (),
+        stopping_criteria: Iterable[Any] = (),
+    ) -> Request:
         """The request that continues a prompt under these options; rows of one call differ in their seeds.
 
         Raises:
             InputError: an encoder-decoder whose start token nobody names.
+            ArgumentError: an option that needs a tokenizer without one.
         """
-        begin: list[int] = []
-        if model.encoder is not None:
-            start = self.decoder_start_token_id
-            start = model.spec.decoder_start if start is None else start
-            if not isinstance(start, int):
-                raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
-            begin = [start]
-        sampling = self.sampling()
-        most = self.new_tokens(len(begin or prompt))
+        self._refuse_what_comes_later()
+        begin = self.start(model, row)
+        held = len(begin or prompt)
+        most = self.new_tokens(held)
+        if model.spec.context is not None and not begin:
+            most = max(min(most, model.spec.context - held), 1)
         eos = frozenset(token for token in self.eos if 0 <= token < model.spec.vocab)
-        forced = self.forced(most, behind_encoder=bool(begin))
-        rules = [Held(len(begin or prompt), self.min_new_tokens, eos, forced)]
-        if not sampling.greedy:
-            rules.append(Warp(sampling))
+        seed = None if self.seed is None else self.seed + row
         return Request(
             ids=list(prompt),
             begin=begin,
-            max_new=most,
+            max_new=self.new_tokens(held),
             eos=eos,
-            sample=not sampling.greedy,
-            seed=None if sampling.seed is None else sampling.seed + row,
-            rules=rules,
+            sample=self.samples,
+            seed=seed,
+            n=self.num_return_sequences,
+            rules=rules(
+                self,
+                prompt=begin or prompt,
+                encoder_ids=prompt,
+                eos=eos,
+                most=most,
+                row=row,
+                seed=seed,
+                tokenizer=tokenizer,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                processors=logits_processor,
+            ),
+            stops=stops(self, tokenizer=tokenizer, criteria=stopping_criteria),
         )
+
+    def _refuse_what_comes_later(self) -> None:
+        mode = self.mode()
+        for name, wrong in (
+            ("num_beams", "beam" in mode), ("penalty_alpha", mode == "contrastive_search"),
+            ("dola_layers", mode == "dola_generation"), ("prompt_lookup_num_tokens", mode == "assisted_generation"),
+            ("guidance_scale", self.guidance_scale not in (None, 1)), ("token_healing", self.token_healing),
+            ("watermarking_config", self.watermarking_config is not None),
+            ("return_dict_in_generate", self.return_dict_in_generate),
+        ):  # fmt: skip
+            if wrong:
+                raise Unsupported(
+                    f"{name}={getattr(self, name)!r} is not supported yet", where=name, next="leave it out"
+                )
+
+    # ---------------------------------------------------------------------------------------- files
 
     @classmethod
     @strict
@@ -219,7 +266,8 @@ class GenerationConfig:
         """Writes generation_config.json."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "generation_config.json", json.dumps(self.to_dict(), indent=2) + "\n")
+        values = {name: _write(name, value) for name, value in self._given.items() if name != "compile_config"}
+        replace_file(folder / "generation_config.json", json.dumps({**self._foreign, **values}, indent=2) + "\n")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GenerationConfig) and self.to_dict() == other.to_dict()
@@ -241,13 +289,43 @@ def options_of(config: object) -> dict[str, Any]:
 
 
 def read_options(folder: Path) -> GenerationConfig:
-    """generation_config.json; the special ids of config.json where it has none."""
+    """generation_config.json, with the special ids of config.json where it has none; else what config.json says."""
     path = folder / "generation_config.json"
-    known = {*DEFAULTS, *NEUTRAL, *IDLE}
-    usual = of_config(_config_values(folder))
+    ids = of_config(_config_values(folder))
     if not path.exists():
-        return usual
-    return usual.merged_quietly({k: v for k, v in read_json(path).items() if k in known})
+        own = read_json(folder / "config.json")
+        return ids.merged_quietly({name: own[name] for name in GENERATION if own.get(name) is not None})
+    values = read_json(path)
+    options = ids.merged_quietly({name: _read(name, value) for name, value in values.items() if name in DEFAULTS})
+    options._foreign = {name: value for name, value in values.items() if name not in DEFAULTS}
+    return options
+
+
+def _read(name: str, value: Any) -> Any:
+    """A value of a file; the reference writes the tuples that `sequence_bias` has for keys as strings."""
+    if name == "sequence_bias" and isinstance(value, dict):
+        return [[list(ast.literal_eval(tokens)), bias] for tokens, bias in value.items()]
+    return value
+
+
+def _write(name: str, value: Any) -> Any:
+    """A value for a file.
+
+    Raises:
+        ArgumentError: one that JSON cannot hold.
+    """
+    if name == "sequence_bias" and isinstance(value, dict):
+        value = [[list(tokens), float(bias)] for tokens, bias in value.items()]
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value)
+    if hasattr(value, "to_dict"):
+        value = value.to_dict()
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        what = f"{name} is a {type(value).__name__}, which a file cannot hold"
+        raise ArgumentError(what, where=name, next=f"set {name}=None before saving, and pass it to generate") from None
+    return value
 
 
 def _config_values(folder: Path) -> dict[str, Any]:
@@ -262,3 +340,17 @@ def _config_values(folder: Path) -> dict[str, Any]:
 def of_config(values: Mapping[str, Any]) -> GenerationConfig:
     """The special ids that a config names."""
     return GenerationConfig(**{k: v for k, v in values.items() if k in DEFAULTS and k.endswith("_token_id")})
+
+
+def _asks_to_draw(options: GenerationConfig, name: str) -> bool:
+    """Whether passing this option is a wish for sampling; `top_k` is part of a contrastive search too."""
+    if name not in FOR_SAMPLING or (name == "top_k" and options.penalty_alpha):
+        return False
+    return name in ALWAYS or getattr(options, name) != DEFAULTS[name]
+
+
+def _several(ids: Any) -> tuple[int, ...]:
+    """One id, several or none, as several."""
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, (list, tuple, set, frozenset)) else (ids,)

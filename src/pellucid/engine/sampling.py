@@ -1,69 +1,35 @@
-"""From logits to a token, one row at a time: a row's choice depends on its own logits, options and seed only."""
+"""Drawing a token from a distribution, on the CPU so that every device draws the same."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError
-
-COLDEST = 1e-30  # below, a quotient leaves float32, and the choice is greedy anyway
+PART = 512  # sums of so many weights are made first
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a token is chosen.
+def source(seed: int | None) -> torch.Generator:
+    """A row's own source of chance; without a seed, one from torch's global generator."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, ())) if seed is None else seed)
 
-    Args:
-        temperature: divides the logits; 0 is greedy, the most likely token.
-        top_k: only the k most likely tokens; 0 for all.
-        top_p: only the most likely tokens that together reach this probability (arXiv 1904.09751).
-        seed: of this row; None takes one from torch's global generator.
+
+def draw(weight_V: Tensor, chance: torch.Generator) -> int:
+    """A token with a probability in proportion to its weight, float32, at least 0 and not all 0.
+
+    One number decides, against running sums: of parts of the vocabulary, then inside one part.
     """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, right, allowed in (
-            ("temperature", self.temperature >= 0 and math.isfinite(self.temperature), "0 (greedy) or above"),
-            ("top_k", 0 <= self.top_k < math.inf and self.top_k == int(self.top_k), "a whole number, 0 for all tokens"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-        ):
-            if not right:
-                raise ArgumentError(f"{name}={getattr(self, name)!r}", where=name, next=f"use {allowed}")
-
-    @property
-    def greedy(self) -> bool:
-        return self.temperature == 0
-
-    def generator(self) -> torch.Generator:
-        """The row's own source of chance, on the CPU so that every device draws the same."""
-        seed = self.seed if self.seed is not None else int(torch.randint(2**62, ()))
-        return torch.Generator().manual_seed(seed)
+    whole = len(weight_V) // PART * PART
+    parts = [weight_V[:whole].view(-1, PART).sum(1), weight_V[whole:].sum()[None]]
+    reached_N = torch.cat(parts).double().cumsum(0)
+    aim = torch.rand((), dtype=torch.float64, generator=chance) * reached_N[-1]
+    part = _first_above(reached_N, aim)
+    inside_P = weight_V[part * PART : (part + 1) * PART]
+    if part:
+        aim = aim - reached_N[part - 1]
+    return part * PART + _first_above(inside_P.double().cumsum(0), aim)
 
 
-def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
-    """One token from one row of logits, float32 on the CPU."""
-    if sampling.greedy:
-        return int(logits_V.argmax())
-    return int(torch.multinomial(probabilities(logits_V, sampling), 1, generator=generator))
-
-
-def probabilities(logits_V: Tensor, sampling: Sampling) -> Tensor:
-    """What `choose` draws from, [V], sums to 1. Temperature first, then top_k, then top_p."""
-    logits_V = (logits_V - logits_V.max()) / max(sampling.temperature, COLDEST)
-    if 0 < sampling.top_k < logits_V.numel():
-        least = logits_V.topk(sampling.top_k).values[-1]
-        logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
-    if sampling.top_p < 1:
-        ordered, token = logits_V.sort(descending=True)
-        share = ordered.softmax(-1)
-        beyond = share.cumsum(-1) - share >= sampling.top_p  # never the first
-        logits_V = logits_V.index_fill(0, token[beyond], float("-inf"))
-    return logits_V.softmax(-1)
+def _first_above(reached_N: Tensor, aim: Tensor) -> int:
+    """Where a running sum first exceeds a value; where rounding put that above the whole, the place that ends it."""
+    place = int(torch.searchsorted(reached_N, aim, right=True))
+    return place if place < len(reached_N) else int(torch.searchsorted(reached_N, reached_N[-1]))
