@@ -21,6 +21,7 @@ ROWS = 6  # most rows of x that every level takes: with more, a product is bound
 WORTH_SHARING = 2**19  # multiply-adds of a product, from which a second thread pays
 WIDTHS = (64, 48, 32, 24, 16, 8)  # outputs side by side in oneDNN's layouts
 BLOCKS = (1024, 512, 2048)  # products that oneDNN sums before they join the total
+WAYS = {0: "nothing", 1: "AVX2", 2: "AVX-512", 3: "AVX512_BF16"}  # bfloat16 products
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +38,7 @@ def kernels() -> ctypes.CDLL | None:
     if not found.pellucid_vector():
         return None
     found.pellucid_few_rows.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 6 + [ctypes.c_int]
+    found.pellucid_bfloat16.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5 + [ctypes.c_int] * 2
     return found
 
 
@@ -50,6 +52,57 @@ def openmp() -> str | None:
     found = [file for file in files if Path(file).name.startswith(("libgomp", "libiomp", "libomp"))]
     homes = tuple(str(Path(torch.__file__).parent.with_name(name)) for name in ("torch", "torch.libs"))
     return next((file for file in found if file.startswith(homes)), found[0] if len(found) == 1 else None)
+
+
+@lru_cache(maxsize=1)
+def bfloat16_way() -> int:
+    """How this processor multiplies in bfloat16: one of `WAYS`. 0: not with our kernel.
+
+    That is where there is no library, and where oneDNN multiplies in tiles (AMX): many times as fast for many rows.
+    """
+    library = kernels()
+    return 0 if library is None else library.pellucid_bfloat16_best()  # type: ignore[no-any-return]
+
+
+def multiplies(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> bool:
+    """Whether `product` computes x W^T + b; it knows no gradients."""
+    return (
+        x.dtype == weight_OI.dtype == torch.bfloat16
+        and bfloat16_way() > 0
+        and type(x) is Tensor
+        and x.is_cpu
+        and weight_OI.is_cpu
+        and weight_OI.dim() == 2
+        and weight_OI.stride(1) == 1
+        and x.shape[-1] == weight_OI.shape[1]
+        and x.numel() > 0
+        and weight_OI.numel() > 0
+        and (bias_O is None or (bias_O.dtype == torch.bfloat16 and bias_O.is_contiguous()))
+    )
+
+
+def product(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, way: int | None = None) -> Tensor:
+    """x W^T + b in bfloat16 with float32 sums, [..., I] -> [..., O], for what `multiplies` accepts.
+
+    W is read where it lies. A row's bits do not depend on the other rows, nor on the number of threads.
+
+    Raises `Unsupported` for a way that this processor has not.
+    """
+    library = kernels()
+    assert library is not None, "`multiplies` says so"
+    O, I = weight_OI.shape  # noqa: E741
+    x_NI = x if x.dim() == 2 else x.reshape(-1, I)
+    x_NI = x_NI if x_NI.stride(1) == 1 else x_NI.contiguous()
+    rows = x_NI.shape[0]
+    y_NO = x.new_empty(rows, O)
+    failed = library.pellucid_bfloat16(
+        weight_OI.data_ptr(), x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
+        rows, O, I, weight_OI.stride(0), x_NI.stride(0), bfloat16_way() if way is None else way,
+        1 if rows * O * I < WORTH_SHARING else torch.get_num_threads(),
+    )  # fmt: skip
+    if failed:
+        raise Unsupported(f"this processor cannot multiply by {WAYS[way or 0]}", where="ops.cpu")
+    return y_NO if x.dim() == 2 else y_NO.view(*x.shape[:-1], O)
 
 
 @dataclass(frozen=True)

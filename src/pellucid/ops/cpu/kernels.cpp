@@ -2,6 +2,10 @@
 
 #include "kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace {
 
 Level best() {
@@ -16,6 +20,20 @@ Level best() {
 }
 
 const Level level = best();
+
+#if defined(__x86_64__)
+
+// Whether the processor multiplies bfloat16 in pairs (AVX512_BF16), or in tiles (AMX).
+bool pairs() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+bool in_tiles() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22);
+}
+
+#endif
 
 }  // namespace
 
@@ -40,4 +58,37 @@ extern "C" int pellucid_few_rows(const float *w, const float *x, const float *bi
   for (int thread = 0; thread < threads; thread++)
     done = level(p, panels * thread / threads, panels * (thread + 1) / threads) && done;
   return !done;
+}
+
+// Ways to multiply in bfloat16: 1 AVX2, 2 AVX-512, 3 AVX-512 with products in pairs; 0 where another's product is faster.
+extern "C" int pellucid_bfloat16_best() {
+#if defined(__x86_64__)
+  if (!level || in_tiles()) return 0;
+  if (level != few_rows_avx512) return 1;
+  // A product in pairs is one instruction for 32 products. Intel starts one in two cycles, and four multiply-adds of 16.
+  return pairs() && __builtin_cpu_is("amd") ? 3 : 2;
+#else
+  return 0;
+#endif
+}
+
+// y = x W^T + b in bfloat16 on so many threads; 1, and y untouched, where the processor has not that way.
+extern "C" int pellucid_bfloat16(const Half *w, const Half *x, const Half *bias, Half *y, std::int64_t rows,
+                                 std::int64_t out, std::int64_t in, std::int64_t w_stride, std::int64_t x_stride, int way,
+                                 int threads) {
+#if defined(__x86_64__)
+  const HalfLevel levels[] = {nullptr, bfloat16_avx2, bfloat16_avx512, bfloat16_dot};
+  if (way < 1 || way > 3 || !level || (way > 1 && level != few_rows_avx512) || (way == 3 && !pairs())) return 1;
+  const HalfLevel run = levels[way];
+  const HalfProduct p{w, x, bias, y, rows, out, in, w_stride, x_stride};
+  const std::int64_t fours = (out + 3) / 4;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int thread = 0; thread < threads; thread++) {
+    const std::int64_t end = fours * (thread + 1) / threads * 4;
+    run(p, fours * thread / threads * 4, end < out ? end : out);
+  }
+  return 0;
+#else
+  return 1;
+#endif
 }

@@ -20,3 +20,20 @@ typedef bool (*Level)(const Product &, std::int64_t begin, std::int64_t end);
 
 bool few_rows_avx2(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_avx512(const Product &, std::int64_t begin, std::int64_t end);
+
+typedef std::uint16_t Half;  // the bits of a bfloat16
+
+struct HalfProduct {
+  const Half *w;     // [out, in], rows w_stride values apart
+  const Half *x;     // [rows, in], rows x_stride values apart
+  const Half *bias;  // [out], or null
+  Half *y;           // [rows, out]
+  std::int64_t rows, out, in, w_stride, x_stride;
+};
+
+// Outputs `begin` to `end` of a product; `begin` is a multiple of 4.
+typedef void (*HalfLevel)(const HalfProduct &, std::int64_t begin, std::int64_t end);
+
+void bfloat16_avx2(const HalfProduct &, std::int64_t begin, std::int64_t end);
+void bfloat16_avx512(const HalfProduct &, std::int64_t begin, std::int64_t end);
+void bfloat16_dot(const HalfProduct &, std::int64_t begin, std::int64_t end);

@@ -1,0 +1,9 @@
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma")
+#define LEVEL bfloat16_avx2
+#define WIDTH 8
+#define FEW 2
+#define MOST 4
+#define MANY 4
+#include "bfloat16.h"
+#endif

@@ -1,0 +1,10 @@
+#if defined(__x86_64__)
+#pragma GCC target("avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#define LEVEL bfloat16_dot
+#define WIDTH 16
+#define FEW 6
+#define MOST 8
+#define MANY 6
+#define DOT 1
+#include "bfloat16.h"
+#endif
