@@ -59,8 +59,43 @@ if TYPE_CHECKING:
     from pellucid.compat.auto_text import PreTrainedTokenizerBase as PreTrainedTokenizerBase
     from pellucid.compat.auto_text import PreTrainedTokenizerFast as PreTrainedTokenizerFast
     from pellucid.compat.auto_text import TokenizersBackend as TokenizersBackend
+    from pellucid.compat.logits import EncoderNoRepeatNGramLogitsProcessor as EncoderNoRepeatNGramLogitsProcessor
+    from pellucid.compat.logits import (
+        EncoderRepetitionPenaltyLogitsProcessor as EncoderRepetitionPenaltyLogitsProcessor,
+    )
+    from pellucid.compat.logits import EpsilonLogitsWarper as EpsilonLogitsWarper
+    from pellucid.compat.logits import EtaLogitsWarper as EtaLogitsWarper
+    from pellucid.compat.logits import ExponentialDecayLengthPenalty as ExponentialDecayLengthPenalty
+    from pellucid.compat.logits import ForcedBOSTokenLogitsProcessor as ForcedBOSTokenLogitsProcessor
+    from pellucid.compat.logits import ForcedEOSTokenLogitsProcessor as ForcedEOSTokenLogitsProcessor
+    from pellucid.compat.logits import InfNanRemoveLogitsProcessor as InfNanRemoveLogitsProcessor
+    from pellucid.compat.logits import LogitNormalization as LogitNormalization
+    from pellucid.compat.logits import LogitsProcessor as LogitsProcessor
+    from pellucid.compat.logits import LogitsProcessorList as LogitsProcessorList
+    from pellucid.compat.logits import MinLengthLogitsProcessor as MinLengthLogitsProcessor
+    from pellucid.compat.logits import MinNewTokensLengthLogitsProcessor as MinNewTokensLengthLogitsProcessor
+    from pellucid.compat.logits import MinPLogitsWarper as MinPLogitsWarper
+    from pellucid.compat.logits import NoBadWordsLogitsProcessor as NoBadWordsLogitsProcessor
+    from pellucid.compat.logits import NoRepeatNGramLogitsProcessor as NoRepeatNGramLogitsProcessor
+    from pellucid.compat.logits import PrefixConstrainedLogitsProcessor as PrefixConstrainedLogitsProcessor
+    from pellucid.compat.logits import RepetitionPenaltyLogitsProcessor as RepetitionPenaltyLogitsProcessor
+    from pellucid.compat.logits import SequenceBiasLogitsProcessor as SequenceBiasLogitsProcessor
+    from pellucid.compat.logits import SuppressTokensAtBeginLogitsProcessor as SuppressTokensAtBeginLogitsProcessor
+    from pellucid.compat.logits import SuppressTokensLogitsProcessor as SuppressTokensLogitsProcessor
+    from pellucid.compat.logits import TemperatureLogitsWarper as TemperatureLogitsWarper
+    from pellucid.compat.logits import TopHLogitsWarper as TopHLogitsWarper
+    from pellucid.compat.logits import TopKLogitsWarper as TopKLogitsWarper
+    from pellucid.compat.logits import TopPLogitsWarper as TopPLogitsWarper
+    from pellucid.compat.logits import TypicalLogitsWarper as TypicalLogitsWarper
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
     from pellucid.compat.pipelines import pipeline as pipeline
+    from pellucid.compat.stopping import ConfidenceCriteria as ConfidenceCriteria
+    from pellucid.compat.stopping import EosTokenCriteria as EosTokenCriteria
+    from pellucid.compat.stopping import MaxLengthCriteria as MaxLengthCriteria
+    from pellucid.compat.stopping import MaxTimeCriteria as MaxTimeCriteria
+    from pellucid.compat.stopping import StoppingCriteria as StoppingCriteria
+    from pellucid.compat.stopping import StoppingCriteriaList as StoppingCriteriaList
+    from pellucid.compat.stopping import StopStringCriteria as StopStringCriteria
     from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
     from pellucid.compat.streamers import TextStreamer as TextStreamer
     from pellucid.engine.options import GenerationConfig as GenerationConfig
@@ -101,6 +136,21 @@ _HOMES = {
     "pipeline": "compat.pipelines",
     "train_tokenizer": "text.training.train",
 }
+_PROCESSORS = """
+    LogitsProcessor LogitsProcessorList
+    TemperatureLogitsWarper TopKLogitsWarper TopPLogitsWarper MinPLogitsWarper TopHLogitsWarper TypicalLogitsWarper
+    EpsilonLogitsWarper EtaLogitsWarper RepetitionPenaltyLogitsProcessor EncoderRepetitionPenaltyLogitsProcessor
+    NoRepeatNGramLogitsProcessor EncoderNoRepeatNGramLogitsProcessor SequenceBiasLogitsProcessor
+    NoBadWordsLogitsProcessor MinLengthLogitsProcessor MinNewTokensLengthLogitsProcessor
+    PrefixConstrainedLogitsProcessor ForcedBOSTokenLogitsProcessor ForcedEOSTokenLogitsProcessor
+    InfNanRemoveLogitsProcessor ExponentialDecayLengthPenalty LogitNormalization SuppressTokensLogitsProcessor
+    SuppressTokensAtBeginLogitsProcessor
+    """
+_CRITERIA = """
+    StoppingCriteria StoppingCriteriaList MaxLengthCriteria MaxTimeCriteria EosTokenCriteria StopStringCriteria
+    ConfidenceCriteria
+    """
+_HOMES |= dict.fromkeys(_PROCESSORS.split(), "compat.logits") | dict.fromkeys(_CRITERIA.split(), "compat.stopping")
 __all__ = sorted(_HOMES)  # noqa: PLE0605  the names above
 
 

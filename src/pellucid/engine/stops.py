@@ -95,7 +95,7 @@ class StopTexts(Same):
         return any(text.find(stop, max(0, old - len(stop) + 1)) >= 0 for stop in self.texts)
 
     def _tokens(self) -> int:
-        return max(len(text.encode()) for text in self.texts) + CONTEXT + 1
+        return max((len(text.encode()) for text in self.texts), default=0) + CONTEXT + 1
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.rust.decode(ids, skip_special_tokens=False) if ids else ""
