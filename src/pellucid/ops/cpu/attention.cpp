@@ -10,6 +10,8 @@ constexpr double WORTH_SHARING = 1 << 19;  // multiply-adds, from which a second
 
 static_assert(sizeof(Attending) == 31 * 8, "as paged.py packs it");
 
+constexpr int PIECES_EACH = 4;  // for each thread at least, so that long rows hold nobody up
+
 enum Level { BEST, AVX2, AVX512 };  // as in paged.py
 
 Attention supported(int level) {
@@ -38,6 +40,31 @@ bool sound(const Attending &a, std::int64_t row) {
   return true;
 }
 
+// How the work is cut: rows, blocks of their queries, and some key heads at a time. Bits do not depend on it.
+struct Cut {
+  std::int64_t blocks, kv_heads, parts, pieces;
+
+  Cut(const Attending &a, std::int64_t most, int threads) {  // queries that share a key head
+    blocks = (most + BLOCK - 1) / BLOCK;
+    kv_heads = most < BLOCK ? MOST_QUERIES / (most ? most : 1) : MOST_QUERIES / BLOCK;
+    const std::int64_t fair = a.rows * blocks * a.kv_heads / (threads * PIECES_EACH);
+    if (threads > 1 && kv_heads > fair) kv_heads = fair ? fair : 1;
+    if (kv_heads > a.kv_heads) kv_heads = a.kv_heads;
+    parts = (a.kv_heads + kv_heads - 1) / kv_heads;
+    pieces = a.rows * blocks * parts;
+  }
+};
+
+void attend(const Attending &a, const Cut &cut, std::int64_t which, const std::int64_t *starts, int level,
+            float *scratch) {
+  const std::int64_t row = which / (cut.blocks * cut.parts), block = which / cut.parts % cut.blocks;
+  const std::int64_t begin = block * BLOCK, left = a.lengths[row] * (a.heads / a.kv_heads) - begin;
+  if (left <= 0) return;
+  const std::int64_t kv_begin = which % cut.parts * cut.kv_heads, kv_end = kv_begin + cut.kv_heads;
+  const Piece piece{row, begin, left < BLOCK ? left : BLOCK, kv_begin, kv_end < a.kv_heads ? kv_end : a.kv_heads, starts[row]};
+  levels[level](a, piece, scratch);
+}
+
 }  // namespace
 
 // Whether there is a kernel of this level for this processor.
@@ -58,11 +85,10 @@ extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int t
     seen += double(length) * (a.ends[row] - first_seen(a, a.ends[row] - length));
   }
   if (tokens != a.queries) return -1;
-  const std::int64_t blocks = (longest * R + MOST_QUERIES - 1) / MOST_QUERIES;
-  const std::int64_t pieces = a.rows * blocks * a.kv_heads;
   const double work = seen * a.heads * (a.channels + a.values);
   if (work < WORTH_SHARING) threads = 1;
-  if (threads > pieces) threads = pieces ? pieces : 1;
+  const Cut cut(a, longest * R, threads);
+  if (threads > cut.pieces) threads = cut.pieces > 1 ? cut.pieces : 1;
 
   const std::int64_t scratch = scratch_of(a), bytes = (scratch * threads * 4 + a.rows * 8 + 63) / 64 * 64;
   float *memory = static_cast<float *>(std::aligned_alloc(64, bytes));
@@ -70,21 +96,14 @@ extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int t
   std::int64_t *starts = reinterpret_cast<std::int64_t *>(memory + scratch * threads);
   for (std::int64_t row = 0, start = 0; row < a.rows; start += a.lengths[row++]) starts[row] = start;
 
-  const Attention attend = levels[level];
-  const auto piece = [&](std::int64_t which, float *own) {
-    const std::int64_t row = which / (blocks * a.kv_heads), begin = which / a.kv_heads % blocks * MOST_QUERIES;
-    const std::int64_t left = a.lengths[row] * R - begin;
-    if (left <= 0) return;
-    attend(a, {row, which % a.kv_heads, begin, left < MOST_QUERIES ? left : MOST_QUERIES, starts[row]}, own);
-  };
   if (threads == 1) {
-    for (std::int64_t which = 0; which < pieces; which++) piece(which, memory);
+    for (std::int64_t which = 0; which < cut.pieces; which++) attend(a, cut, which, starts, level, memory);
   } else {
     std::int64_t next = 0;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++)
-      for (std::int64_t which; (which = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < pieces;)
-        piece(which, memory + thread * scratch);
+      for (std::int64_t which; (which = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < cut.pieces;)
+        attend(a, cut, which, starts, level, memory + thread * scratch);
   }
   std::free(memory);
   return 0;

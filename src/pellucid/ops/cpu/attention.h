@@ -5,7 +5,8 @@
 #include <cstdint>
 
 constexpr int TILE = 64;          // keys that a softmax takes at a time; tiles begin at multiples of it
-constexpr int MOST_QUERIES = 32;  // that pass over the keys together
+constexpr int BLOCK = 32;         // queries that share a key head and pass over its keys together
+constexpr int MOST_QUERIES = 64;  // of a piece
 
 struct Bf16 {
   std::uint16_t bits;
@@ -29,12 +30,12 @@ struct Attending {
   double scale, cap;           // 0 for no cap
 };
 
-// Up to MOST_QUERIES queries of a row's heads that share a key head. Query m is that of token m / R and of head m % R
-// of the group, R = heads / kv_heads.
+// Queries of a row, for some key heads: `count` for each, from `begin` on. Query m of a key head is that of token m / R
+// and of head m % R of the group, R = heads / kv_heads. At most BLOCK for a head and MOST_QUERIES together.
 struct Piece {
-  std::int64_t row, kv_head;
-  std::int64_t begin, count;  // of the row's queries
-  std::int64_t first_token;   // of the row, in q and out
+  std::int64_t row, begin, count;
+  std::int64_t kv_begin, kv_end;
+  std::int64_t first_token;  // of the row, in q and out
 };
 
 // (static: a file compiled for newer processors must not lend its copy to others.)
@@ -48,7 +49,7 @@ static inline std::int64_t first_seen(const Attending &a, std::int64_t position)
 
 // Floats that a piece needs as scratch.
 static inline std::int64_t scratch_of(const Attending &a) {
-  return MOST_QUERIES * (a.channels + a.values + TILE + 64);
+  return BLOCK * TILE + MOST_QUERIES * (a.channels + a.values + 128);
 }
 
 typedef void (*Attention)(const Attending &, const Piece &, float *scratch);

@@ -7,33 +7,35 @@
 #define LEVEL attention_avx2
 #define WIDTH 8
 #define QUERIES 2
+#define COPIED_PARTS  // there are no masked loads of 16 bits
 
 namespace {
 
 typedef float Vector __attribute__((vector_size(32)));
 
+// 16 channels: in float32 one half and the other, in bfloat16 the even and the odd ones.
+struct Pair {
+  Vector low, high;
+};
+
 inline Vector load(const float *at) { return (Vector)_mm256_loadu_ps(at); }
-inline Vector load(const Bf16 *at) {
-  const __m128i bits = _mm_loadu_si128((const __m128i *)at);
-  return (Vector)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
-}
-
-// The first `count` numbers, and zeros.
-template <class E>
-inline Vector load(const E *at, std::int64_t count) {
-  E found[8] = {};
-  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
-  return load(found);
-}
-
 inline void store(float *at, Vector x) { _mm256_storeu_ps(at, (__m256)x); }
 
-inline float sum(__m128 x) {
-  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+inline Pair load_pair(const Bf16 *at) {
+  const __m256i bits = _mm256_loadu_si256((const __m256i *)at);
+  return {(Vector)_mm256_slli_epi32(bits, 16), (Vector)_mm256_and_si256(bits, _mm256_set1_epi32(0xffff0000))};
 }
+
 inline float sum(Vector x) {
-  return sum(_mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1)));
+  __m128 y = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+
+inline float largest(Vector x) {
+  __m128 y = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+  return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
 }
 
 // The sums of four vectors.

@@ -14,24 +14,30 @@ namespace {
 
 typedef float Vector __attribute__((vector_size(64)));
 
-inline Vector widened(__m256i bits) {
-  return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
-}
+// 32 channels: in float32 one half and the other, in bfloat16 the even and the odd ones.
+struct Pair {
+  Vector low, high;
+};
 
 inline Vector load(const float *at) { return (Vector)_mm512_loadu_ps(at); }
-inline Vector load(const Bf16 *at) { return widened(_mm256_loadu_si256((const __m256i *)at)); }
-
-// The first `count` numbers, and zeros.
-inline Vector load(const float *at, std::int64_t count) {
-  return (Vector)_mm512_maskz_loadu_ps((1u << count) - 1, at);
-}
-inline Vector load(const Bf16 *at, std::int64_t count) {
-  return widened(_mm256_maskz_loadu_epi16((1u << count) - 1, at));
-}
-
 inline void store(float *at, Vector x) { _mm512_storeu_ps(at, (__m512)x); }
 
+inline Pair split(__m512i bits) {
+  return {(Vector)_mm512_slli_epi32(bits, 16), (Vector)_mm512_and_si512(bits, _mm512_set1_epi32(0xffff0000))};
+}
+inline Pair load_pair(const Bf16 *at) { return split(_mm512_loadu_si512(at)); }
+
+// The first `count` channels, fewer than 32, and zeros.
+inline Pair load_pair(const float *at, std::int64_t count) {
+  const std::uint32_t mask = (1u << count) - 1;
+  return {(Vector)_mm512_maskz_loadu_ps(mask & 0xffff, at), (Vector)_mm512_maskz_loadu_ps(mask >> 16, at + 16)};
+}
+inline Pair load_pair(const Bf16 *at, std::int64_t count) {
+  return split(_mm512_maskz_loadu_epi16((1u << count) - 1, at));
+}
+
 inline float sum(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
+inline float largest(Vector x) { return _mm512_reduce_max_ps((__m512)x); }
 
 // The sums of four vectors.
 inline void sums(const Vector (&x)[4], float *to) {

@@ -1,40 +1,39 @@
 // Paged attention for one instruction level. A level's file sets LEVEL, WIDTH (floats in a vector) and QUERIES (that
-// share a pass over keys in registers), defines the loads, the stores and `sums`, and includes this.
+// share a pass over keys in registers), defines loads, stores and sums of vectors, and includes this.
 //
 // Each query's numbers come from its own operations in an order that only positions decide: a score is a sum over
 // channels, lane by lane; the softmax goes on tile by tile, tiles cut at multiples of TILE; a mixed value is a chain of
 // multiply-adds from the first key to the last. What a query does not see adds exact zeros. So a query has the same bits
 // beside any others, from any pages, and on any thread.
+//
+// While the keys of a head are scored its values are fetched, and while those are mixed the keys of the next head or
+// tile: heads lie between tokens, so the processor does not guess by itself what comes.
+
+#define UNROLLED _Pragma("GCC unroll 8")  // so that sums stay in registers
 
 namespace {
 
 typedef std::int32_t Integers __attribute__((vector_size(WIDTH * 4)));
+typedef std::uint32_t Unsigned __attribute__((vector_size(WIDTH * 4)));
 
 constexpr float NEGATIVE = -__builtin_inff();
 constexpr int VECTORS = TILE / WIDTH;  // of a tile's scores
 constexpr int GROUP = 4;               // keys whose scores are summed together
+constexpr int PAIR = 2 * WIDTH;        // channels that are loaded together
+constexpr int LINE = 64;               // bytes that are fetched together
 
 inline Vector all(float x) { return Vector{} + x; }
 
 // exp(x), to about 1 in the last place; 0 below the normal numbers. Polynomial: our own minimax fit.
 inline Vector exponential(Vector x) {
   const Vector big = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, found in the low bits
-  const Vector rounded = x * 1.44269504f + big;
-  const Vector n = rounded - big;
+  const Vector shifted = x * 1.44269504f + big;
+  const Vector n = shifted - big;
   const Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two parts
   const Vector high = 0.04166685417f + r * (0.00836320035f + r * 0.00139013096f);
   const Vector power = 1.0f + (r + r * r * (0.5f + r * (0.16666576266f + r * high)));
-  const Integers exponent = ((Integers)rounded - (Integers)big + 127) << 23;
+  const Integers exponent = ((Integers)shifted - (Integers)big + 127) << 23;
   return x < -87.0f ? Vector{} : power * (Vector)exponent;
-}
-
-inline void put(float *to, float x) { *to = x; }
-
-// To the nearest, halves to even; what is not a number stays so.
-inline void put(Bf16 *to, float x) {
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  to->bits = x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40;
 }
 
 inline float exponential(float x) { return exponential(all(x))[0]; }
@@ -50,70 +49,85 @@ inline Vector tangent(Vector x) {
   return far < 0.625f ? small : (x < 0.0f ? -large : large);
 }
 
-inline float largest(Vector x) {
-  float most = NEGATIVE;
-  for (int i = 0; i < WIDTH; i++) most = x[i] > most ? x[i] : most;
-  return most;
+// The bits of bfloat16 in the upper halves: to the nearest, halves to even; what is not a number stays so.
+inline Integers rounded(Vector x) {
+  const Integers bits = (Integers)x, odd = (bits >> 16) & 1;
+  return x == x ? bits + 0x7fff + odd : bits | 0x400000;
 }
 
-// Scores of M queries and GROUP keys.
-template <int M, class E>
-void score_group(const float *q, std::int64_t q_step, const E *const *keys, std::int64_t channels, float *scores) {
-  Vector sum[M][GROUP] = {};
-  std::int64_t c = 0;
-  for (; c + WIDTH <= channels; c += WIDTH) {
-    Vector key[GROUP];
-    for (int i = 0; i < GROUP; i++) key[i] = load(keys[i] + c);
-    for (int m = 0; m < M; m++) {
-      const Vector query = load(q + m * q_step + c);
-      for (int i = 0; i < GROUP; i++) sum[m][i] += query * key[i];
-    }
-  }
-  if (c < channels) {
-    for (int i = 0; i < GROUP; i++) {
-      const Vector key = load(keys[i] + c, channels - c);
-      for (int m = 0; m < M; m++) sum[m][i] += load(q + m * q_step + c) * key;
-    }
-  }
-  for (int m = 0; m < M; m++) sums(sum[m], scores + m * TILE);
+inline void fetch(const void *from, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(static_cast<const char *>(from) + i);
 }
 
-// mixed = mixed * keep + shares of keys `begin` to `end` times their values, for M queries and V vectors of channels, of
-// which the last has `count` channels.
+inline Pair load_pair(const float *at) { return {load(at), load(at + WIDTH)}; }
+
+inline void store_pair(float *at, Pair x) {
+  store(at, x.low);
+  store(at + WIDTH, x.high);
+}
+
+inline void store_pair(Bf16 *at, Pair x) {
+  typedef Integers Loose __attribute__((aligned(2)));
+  *(Loose *)at = (Integers)((Unsigned)rounded(x.low) >> 16) | (rounded(x.high) & ~0xffff);
+}
+
+#ifdef COPIED_PARTS
+// The first `count` channels, fewer than a pair has, and zeros.
+template <class E>
+inline Pair load_pair(const E *at, std::int64_t count) {
+  E found[PAIR] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return load_pair(found);
+}
+#endif
+
+// Scores of M queries and GROUP keys; PART: the last pair has only some channels.
+template <int M, bool PART, class E>
+void score_group(const float *q, std::int64_t q_step, const E *const *keys, std::int64_t offset, std::int64_t channels,
+                 float *scores) {
+  Vector sum[M][GROUP];
+  for (int m = 0; m < M; m++)
+    for (int i = 0; i < GROUP; i++) sum[m][i] = Vector{};
+  const E *at[GROUP];
+  for (int i = 0; i < GROUP; i++) at[i] = keys[i] + offset;
+  for (std::int64_t c = 0; c < channels; c += PAIR) {
+    const bool part = PART && c + PAIR > channels;
+    UNROLLED for (int i = 0; i < GROUP; i++) {
+      const Pair key = part ? load_pair(at[i] + c, channels - c) : load_pair(at[i] + c);
+      UNROLLED for (int m = 0; m < M; m++) {
+        const Pair query = load_pair(q + m * q_step + c);
+        sum[m][i] += query.low * key.low;
+        sum[m][i] += query.high * key.high;
+      }
+    }
+  }
+  UNROLLED for (int m = 0; m < M; m++) sums(sum[m], scores + m * TILE);
+}
+
+// mixed = mixed * keep + shares of keys `begin` to `end` times their values, for M queries and V pairs of channels from
+// `offset` on, of which the last has `count` channels.
 template <int M, int V, bool PART, class E>
-void mix_block(const float *shares, const float *keep, const E *const *values, int begin, int end, std::int64_t from,
+void mix_block(const float *shares, const float *keep, const E *const *values, int begin, int end, std::int64_t offset,
                std::int64_t count, float *mixed, std::int64_t step) {
-  Vector sum[M][V];
+  Pair sum[M][V];
   for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) sum[m][v] = load(mixed + m * step + from + v * WIDTH) * keep[m];
+    for (int v = 0; v < V; v++) {
+      sum[m][v] = load_pair(mixed + m * step + v * PAIR);
+      sum[m][v].low *= keep[m];
+      sum[m][v].high *= keep[m];
+    }
   for (int s = begin; s < end; s++) {
-    const E *at = values[s] + from;
-    Vector value[V];
-    for (int v = 0; v < V; v++) value[v] = PART ? load(at + v * WIDTH, count) : load(at + v * WIDTH);
-    for (int m = 0; m < M; m++) {
-      const Vector share = all(shares[m * TILE + s]);
-      for (int v = 0; v < V; v++) sum[m][v] += share * value[v];
+    const E *at = values[s] + offset;
+    UNROLLED for (int v = 0; v < V; v++) {
+      const Pair value = PART ? load_pair(at + v * PAIR, count) : load_pair(at + v * PAIR);
+      UNROLLED for (int m = 0; m < M; m++) {
+        sum[m][v].low += shares[m * TILE + s] * value.low;
+        sum[m][v].high += shares[m * TILE + s] * value.high;
+      }
     }
   }
   for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) store(mixed + m * step + from + v * WIDTH, sum[m][v]);
-}
-
-template <int M, class E>
-void mix(const float *shares, const float *keep, const E *const *values, int begin, int end, std::int64_t channels,
-         float *mixed, std::int64_t step) {
-  std::int64_t c = 0;
-  for (; c + 4 * WIDTH <= channels; c += 4 * WIDTH)
-    mix_block<M, 4, false>(shares, keep, values, begin, end, c, 0, mixed, step);
-  if (c + 2 * WIDTH <= channels) {
-    mix_block<M, 2, false>(shares, keep, values, begin, end, c, 0, mixed, step);
-    c += 2 * WIDTH;
-  }
-  if (c + WIDTH <= channels) {
-    mix_block<M, 1, false>(shares, keep, values, begin, end, c, 0, mixed, step);
-    c += WIDTH;
-  }
-  if (c < channels) mix_block<M, 1, true>(shares, keep, values, begin, end, c, channels - c, mixed, step);
+    for (int v = 0; v < V; v++) store_pair(mixed + m * step + v * PAIR, sum[m][v]);
 }
 
 // A query's place, and its softmax so far: the largest score, and the sum of exp(score - largest).
@@ -123,32 +137,35 @@ struct Query {
   float largest, total;
 };
 
-// The rows of the keys and values of one tile.
+// A tile: its place, the keys of it that some query sees, and each token's keys and values.
 template <class E>
-struct Rows {
+struct Tile {
+  std::int64_t base;
+  int from, to;
   const E *keys[TILE], *values[TILE];
 };
 
 template <class E>
 class Work {
  public:
-  Work(const Attending &a, const Piece &p, float *scratch) : a(a), p(p) {
-    q_step = (a.channels + WIDTH - 1) / WIDTH * WIDTH;
-    mixed_step = (a.values + WIDTH - 1) / WIDTH * WIDTH;
-    scores = scratch;
-    q = scores + MOST_QUERIES * TILE;
-    mixed = q + MOST_QUERIES * q_step;
-  }
+  Work(const Attending &a, const Piece &p, float *scratch)
+      : a(a), p(p), R(a.heads / a.kv_heads), q_step(padded(a.channels)), mixed_step(padded(a.values)),
+        scores(scratch), q(scores + BLOCK * TILE), mixed(q + MOST_QUERIES * q_step) {}
 
   void run() {
     begin();
     const std::int64_t first = queries[0].first_seen, end = queries[p.count - 1].position + 1;
-    for (std::int64_t base = first / TILE * TILE; base < end; base += TILE) {
-      const int from = first > base ? first - base : 0, to = end - base < TILE ? end - base : TILE;
-      find(base, from, to);
-      for (int m = 0; m < p.count;) m += score<QUERIES>(m, from, to);
-      for (int m = 0; m < p.count; m++) soften(m, base, from, to);
-      for (int m = 0; m < p.count;) m += gather<QUERIES>(m, from, to);
+    find(tiles[0], first, end);
+    for (int now = 0; tiles[now].base < end; now = !now) {
+      const Tile<E> &tile = tiles[now], &next = tiles[!now];
+      find(tiles[!now], tile.base + TILE, end);
+      for (std::int64_t head = p.kv_begin; head < p.kv_end; head++) {
+        const std::int64_t n = (head - p.kv_begin) * p.count;
+        score_head(tile, head, n);
+        for (int m = 0; m < p.count; m++) soften(tile, queries[n + m], scores + m * TILE, keep[m]);
+        const bool last = head + 1 == p.kv_end;
+        mix_head(tile, head, n, last ? next : tile, last ? p.kv_begin : head + 1);
+      }
     }
     finish();
   }
@@ -156,83 +173,92 @@ class Work {
  private:
   const Attending &a;
   const Piece &p;
-  Query queries[MOST_QUERIES];
-  float keep[MOST_QUERIES];
-  Rows<E> rows;
-  float *scores;  // [count, TILE]; then shares
-  float *q;       // [count, q_step], scaled
-  float *mixed;   // [count, mixed_step]
-  std::int64_t q_step, mixed_step;
+  const std::int64_t R;                   // queries of a token that share a key head
+  const std::int64_t q_step, mixed_step;  // from a query to the next
+  float *const scores;                    // [count, TILE] of a head; then shares
+  float *const q;                         // [kv heads, count, q_step], scaled
+  float *const mixed;                     // [kv heads, count, mixed_step]
+  Query queries[MOST_QUERIES];            // [kv heads, count]
+  float keep[BLOCK];                      // of a head: what a tile leaves of the mixture before
+  Tile<E> tiles[2];                       // this one, and the next
 
-  std::int64_t place(int m) const {  // in q and out
-    const std::int64_t R = a.heads / a.kv_heads, t = (p.begin + m) / R, r = (p.begin + m) % R;
-    return (p.first_token + t) * a.heads + p.kv_head * R + r;
-  }
+  static std::int64_t padded(std::int64_t channels) { return (channels + PAIR - 1) / PAIR * PAIR; }
 
   void begin() {
-    const std::int64_t R = a.heads / a.kv_heads;
     const float scale = a.cap ? a.scale / a.cap : a.scale;
-    for (int m = 0; m < p.count; m++) {
-      const std::int64_t t = (p.begin + m) / R, head = p.kv_head * R + (p.begin + m) % R;
-      const std::int64_t position = a.ends[p.row] - a.lengths[p.row] + t;
-      queries[m] = {position, first_seen(a, position), head, nullptr, NEGATIVE, 0.0f};
-      if (a.biases)
-        queries[m].bias = a.biases[p.row] + head * a.bias_steps[2 * p.row] + t * a.bias_steps[2 * p.row + 1];
-      if (a.sinks) queries[m].largest = a.sinks[head], queries[m].total = 1.0f;
-      const E *from = static_cast<const E *>(a.q) + place(m) * a.channels;
-      std::int64_t c = 0;
-      for (; c + WIDTH <= a.channels; c += WIDTH) store(q + m * q_step + c, load(from + c) * scale);
-      if (c < a.channels) store(q + m * q_step + c, load(from + c, a.channels - c) * scale);
-    }
-    for (std::int64_t i = 0; i < p.count * mixed_step; i++) mixed[i] = 0.0f;
+    int n = 0;
+    for (std::int64_t kv_head = p.kv_begin; kv_head < p.kv_end; kv_head++)
+      for (int m = 0; m < p.count; m++, n++) {
+        const std::int64_t t = (p.begin + m) / R, head = kv_head * R + (p.begin + m) % R;
+        const std::int64_t position = a.ends[p.row] - a.lengths[p.row] + t;
+        queries[n] = {position, first_seen(a, position), head, nullptr, NEGATIVE, 0.0f};
+        if (a.biases)
+          queries[n].bias = a.biases[p.row] + head * a.bias_steps[2 * p.row] + t * a.bias_steps[2 * p.row + 1];
+        if (a.sinks) queries[n].largest = a.sinks[head], queries[n].total = 1.0f;
+        const E *from = static_cast<const E *>(a.q) + ((p.first_token + t) * a.heads + head) * a.channels;
+        for (std::int64_t c = 0; c < a.channels; c += PAIR) {
+          Pair x = c + PAIR > a.channels ? load_pair(from + c, a.channels - c) : load_pair(from + c);
+          x.low *= scale;
+          x.high *= scale;
+          store_pair(q + n * q_step + c, x);
+        }
+      }
+    for (std::int64_t i = 0; i < n * mixed_step; i++) mixed[i] = 0.0f;
   }
 
-  // Where the tile's keys and values are. A group's keys that no query sees stand for one that is seen: their scores
+  // The tile that holds position `first`. A group's keys that no query sees stand for one that is seen: their scores
   // are not used, and other pages are not touched.
-  void find(std::int64_t base, int from, int to) {
+  void find(Tile<E> &tile, std::int64_t first, std::int64_t end) {
+    tile.base = first / TILE * TILE;
+    tile.from = first - tile.base;
+    tile.to = end - tile.base < TILE ? end - tile.base : TILE;
+    if (tile.base >= end) tile.to = tile.from;
     const std::int32_t *table = a.tables + p.row * a.entries;
-    for (int s = from; s < to;) {
-      const std::int64_t page = table[(base + s) / a.page], offset = (base + s) % a.page;
-      const E *key = static_cast<const E *>(a.k) + page * a.k_page_step + p.kv_head * a.k_head_step;
-      const E *value = static_cast<const E *>(a.v) + page * a.v_page_step + p.kv_head * a.v_head_step;
-      for (std::int64_t i = offset; i < a.page && s < to; i++, s++) {
-        rows.keys[s] = key + i * a.k_token_step;
-        rows.values[s] = value + i * a.v_token_step;
+    for (int s = tile.from; s < tile.to;) {
+      const std::int64_t page = table[(tile.base + s) / a.page], offset = (tile.base + s) % a.page;
+      const E *key = static_cast<const E *>(a.k) + page * a.k_page_step + offset * a.k_token_step;
+      const E *value = static_cast<const E *>(a.v) + page * a.v_page_step + offset * a.v_token_step;
+      const int left = a.page - offset, stop = tile.to - s < left ? tile.to : s + left;
+      for (; s < stop; s++, key += a.k_token_step, value += a.v_token_step) {
+        tile.keys[s] = key;
+        tile.values[s] = value;
       }
     }
-    for (int s = from / GROUP * GROUP; s < from; s++) rows.keys[s] = rows.keys[from];
-    for (int s = to; s % GROUP; s++) rows.keys[s] = rows.keys[from];
+    if (tile.to == tile.from) return;
+    for (int s = tile.from / GROUP * GROUP; s < tile.from; s++) tile.keys[s] = tile.keys[tile.from];
+    for (int s = tile.to; s % GROUP; s++) tile.keys[s] = tile.keys[tile.from];
   }
 
+  void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n) {
+    const std::int64_t bytes = a.values * sizeof(E), offset = head * a.v_head_step;
+    for (int s = tile.from; s < tile.to; s++) fetch(tile.values[s] + offset, bytes);
+    for (int m = 0; m < p.count;) m += score<QUERIES>(tile, head * a.k_head_step, n, m);
+  }
+
+  // Of as many queries as there are, up to M.
   template <int M>
-  int score(int m, int from, int to) {
+  int score(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m) {
     if constexpr (M > 1)
-      if (p.count - m < M) return score<M / 2>(m, from, to);
-    for (int s = from / GROUP * GROUP; s < to; s += GROUP)
-      score_group<M>(q + m * q_step, q_step, rows.keys + s, a.channels, scores + m * TILE + s);
+      if (p.count - m < M) return score<M / 2>(tile, offset, n, m);
+    const auto group = a.channels % PAIR ? score_group<M, true, E> : score_group<M, false, E>;
+    for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP)
+      group(q + (n + m) * q_step, q_step, tile.keys + s, offset, a.channels, scores + m * TILE + s);
     return M;
   }
 
   // Scores to shares of the tile, relative to the largest score so far.
-  void soften(int m, std::int64_t base, int from, int to) {
-    Query &query = queries[m];
-    float *score = scores + m * TILE;
-    const int begin = from / WIDTH, end = (to + WIDTH - 1) / WIDTH;
-    Integers lane;
-    for (int i = 0; i < WIDTH; i++) lane[i] = i;
-    const std::int64_t first = query.first_seen - base, last = query.position - base;
+  void soften(const Tile<E> &tile, Query &query, float *score, float &keep) {
+    const std::int64_t first = query.first_seen - tile.base, last = query.position - tile.base;
+    const int begin = tile.from / WIDTH, end = (tile.to + WIDTH - 1) / WIDTH;
     Vector x[VECTORS], most = all(query.largest);
     for (int i = begin; i < end; i++) {
       x[i] = load(score + i * WIDTH);
-      if (a.cap) x[i] = tangent(x[i]) * float(a.cap);
-      if (a.slopes) x[i] += a.slopes[query.head] * __builtin_convertvector(lane + int(i * WIDTH - last), Vector);
-      if (query.bias) x[i] += bias(query.bias + base, i * WIDTH, from, to);
-      if (first > i * WIDTH || last < (i + 1) * WIDTH - 1)
-        x[i] = (lane >= int(first - i * WIDTH)) & (lane <= int(last - i * WIDTH)) ? x[i] : all(NEGATIVE);
+      if (a.cap || a.slopes || query.bias || first > i * WIDTH || last < (i + 1) * WIDTH - 1)
+        x[i] = adjusted(tile, query, x[i], i * WIDTH, first, last);
       most = x[i] > most ? x[i] : most;
     }
     const float now = largest(most), zero = now == NEGATIVE ? 0.0f : now;
-    keep[m] = query.largest == now ? 1.0f : exponential(query.largest - zero);
+    keep = query.largest == now ? 1.0f : exponential(query.largest - zero);
     Vector total = {};
     for (int i = begin; i < end; i++) {
       x[i] = exponential(x[i] - zero);
@@ -240,11 +266,22 @@ class Work {
       store(score + i * WIDTH, x[i]);
     }
     query.largest = now;
-    query.total = query.total * keep[m] + sum(total);
+    query.total = query.total * keep + sum(total);
   }
 
-  // The bias of a vector's keys; nothing is read beyond those that some query sees.
-  static Vector bias(const float *at, int s, int from, int to) {
+  // Scores of the keys from s on: capped, with what distance adds, and -inf where the query does not see.
+  Vector adjusted(const Tile<E> &tile, const Query &query, Vector x, int s, std::int64_t first, std::int64_t last) {
+    Integers lane;
+    for (int i = 0; i < WIDTH; i++) lane[i] = i;
+    if (a.cap) x = tangent(x) * float(a.cap);
+    if (a.slopes) x += a.slopes[query.head] * __builtin_convertvector(lane + int(s - last), Vector);
+    if (query.bias) x += biases(query.bias + tile.base, s, tile.from, tile.to);
+    const Vector seen_late = lane <= int(last - s) ? x : all(NEGATIVE);
+    return lane >= int(first - s) ? seen_late : all(NEGATIVE);
+  }
+
+  // The biases of a vector's keys; nothing is read beyond those that some query sees.
+  static Vector biases(const float *at, int s, int from, int to) {
     if (s >= from && s + WIDTH <= to) return load(at + s);
     Vector found = {};
     for (int i = 0; i < WIDTH; i++)
@@ -252,21 +289,48 @@ class Work {
     return found;
   }
 
+  void mix_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next, std::int64_t next_head) {
+    const std::int64_t bytes = a.channels * sizeof(E), offset = next_head * a.k_head_step;
+    for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
+    for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, head * a.v_head_step, n, m);
+  }
+
   template <int M>
-  int gather(int m, int from, int to) {
+  int mix(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m) {
     if constexpr (M > 1)
-      if (p.count - m < M) return gather<M / 2>(m, from, to);
-    mix<M>(scores + m * TILE, keep + m, rows.values, from, to, a.values, mixed + m * mixed_step, mixed_step);
+      if (p.count - m < M) return mix<M / 2>(tile, offset, n, m);
+    const float *shares = scores + m * TILE;
+    float *to = mixed + (n + m) * mixed_step;
+    const auto block = [&](auto kernel, std::int64_t c) {
+      kernel(shares, keep + m, tile.values, tile.from, tile.to, offset + c, a.values - c, to + c, mixed_step);
+    };
+    std::int64_t c = 0;
+    for (; c + 2 * PAIR <= a.values; c += 2 * PAIR) block(mix_block<M, 2, false, E>, c);
+    for (; c + PAIR <= a.values; c += PAIR) block(mix_block<M, 1, false, E>, c);
+    if (c < a.values) block(mix_block<M, 1, true, E>, c);
     return M;
   }
 
   void finish() {
-    for (int m = 0; m < p.count; m++) {
-      E *to = static_cast<E *>(a.out) + place(m) * a.values;
-      const float *from = mixed + m * mixed_step;
-      const float share = 1.0f / queries[m].total;
-      for (std::int64_t c = 0; c < a.values; c++) put(to + c, from[c] * share);
-    }
+    int n = 0;
+    for (std::int64_t kv_head = p.kv_begin; kv_head < p.kv_end; kv_head++)
+      for (int m = 0; m < p.count; m++, n++) {
+        const float share = 1.0f / queries[n].total;
+        const std::int64_t t = (p.begin + m) / R;
+        E *to = static_cast<E *>(a.out) + ((p.first_token + t) * a.heads + queries[n].head) * a.values;
+        for (std::int64_t c = 0; c < a.values; c += PAIR) {
+          Pair x = load_pair(mixed + n * mixed_step + c);
+          x.low *= share;
+          x.high *= share;
+          if (c + PAIR <= a.values) {
+            store_pair(to + c, x);
+          } else {
+            E rest[PAIR];
+            store_pair(rest, x);
+            for (std::int64_t i = 0; c + i < a.values; i++) to[c + i] = rest[i];
+          }
+        }
+      }
   }
 };
 
