@@ -98,7 +98,25 @@ if TYPE_CHECKING:
     from pellucid.compat.stopping import StopStringCriteria as StopStringCriteria
     from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
     from pellucid.compat.streamers import TextStreamer as TextStreamer
+    from pellucid.compat.watermarking import (
+        BayesianDetectorConfig as BayesianDetectorConfig,
+    )
+    from pellucid.compat.watermarking import (
+        BayesianDetectorModel as BayesianDetectorModel,
+    )
+    from pellucid.compat.watermarking import (
+        SynthIDTextWatermarkDetector as SynthIDTextWatermarkDetector,
+    )
+    from pellucid.compat.watermarking import (
+        SynthIDTextWatermarkLogitsProcessor as SynthIDTextWatermarkLogitsProcessor,
+    )
+    from pellucid.compat.watermarking import WatermarkDetector as WatermarkDetector
+    from pellucid.compat.watermarking import (
+        WatermarkLogitsProcessor as WatermarkLogitsProcessor,
+    )
     from pellucid.engine.options import GenerationConfig as GenerationConfig
+    from pellucid.engine.watermark.configs import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
+    from pellucid.engine.watermark.configs import WatermarkingConfig as WatermarkingConfig
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.text.chats.schema import get_json_schema as get_json_schema
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
@@ -135,6 +153,14 @@ _HOMES = {
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
     "train_tokenizer": "text.training.train",
+    "BayesianDetectorConfig": "compat.watermarking",
+    "BayesianDetectorModel": "compat.watermarking",
+    "SynthIDTextWatermarkDetector": "compat.watermarking",
+    "SynthIDTextWatermarkLogitsProcessor": "compat.watermarking",
+    "WatermarkDetector": "compat.watermarking",
+    "WatermarkLogitsProcessor": "compat.watermarking",
+    "SynthIDTextWatermarkingConfig": "engine.watermark.configs",
+    "WatermarkingConfig": "engine.watermark.configs",
 }
 _PROCESSORS = """
     LogitsProcessor LogitsProcessorList

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.engine.rules.rule import shared
 from pellucid.errors import ArgumentError, InputError, PellucidError, nearest
 from pellucid.text.pieces import Pieces, pieces_of
 
@@ -419,7 +420,7 @@ class GrammarRule:
     def _follow(self, ids: Sequence[int]) -> bool:
         """Whether the parser now stands behind ids; not where they hold an EOS or are not of the grammar."""
         wanted, taken = list(ids[self._begin :]), self._taken
-        same = len(taken) if wanted[: len(taken)] == taken else _common(wanted, taken)
+        same = shared(taken, wanted)
         if same < len(taken):
             self._current = False
             if not self._matcher.rollback(len(taken) - same):
@@ -461,6 +462,19 @@ class GrammarRule:
         self._compute()
         allowed = np.unpackbits(self._mask.view(np.uint8), bitorder="little")
         return int(allowed.sum()) == int(allowed[self._vocabulary.ends].sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Complete:
+    """A stop: where the text is complete and only EOS may follow, which need not be computed then."""
+
+    rule: GrammarRule
+
+    def __call__(self, ids: Sequence[int], logits_V: Tensor | None) -> bool:
+        return self.rule.finished(ids)
+
+    def fork(self) -> Complete:
+        return Complete(self.rule.fork())
 
 
 def prepare(rows: Sequence[tuple[GrammarRule, Sequence[int]]], executor: LLExecutor | None = None) -> None:
@@ -518,8 +532,3 @@ def grammar_rule(
 def _before_end(ids: list[int], eos: frozenset[int]) -> list[int]:
     """Up to the first EOS."""
     return next((ids[:i] for i, id in enumerate(ids) if id in eos), ids)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
