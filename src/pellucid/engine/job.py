@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
 from pellucid.engine.decoding import Drafter, Steps
 from pellucid.engine.decoding.line import Line
@@ -30,6 +31,8 @@ class Job:
         outputs: one for each sequence; they grow as tokens are chosen (of a beam search, at its end).
         error: what went wrong, where something did; the outputs hold what came before.
         prompt_logprobs: of the prompt's tokens from the second on.
+        beam_scores, beam_logits: of a beam search, [beams, V] for each step, where the request keeps them: scores are
+            log-probabilities after the rules, without those of the tokens before.
         state: "waiting" for room, "running", or "done".
     """
 
@@ -40,6 +43,8 @@ class Job:
     outputs: list[Output] = field(default_factory=list)
     error: Exception | None = None
     prompt_logprobs: list[Logprob] = field(default_factory=list)
+    beam_scores: list[Tensor] = field(default_factory=list)
+    beam_logits: list[Tensor] = field(default_factory=list)
     state: Literal["waiting", "running", "done"] = "waiting"
     begun: float = field(default_factory=time.monotonic)
     tasks: list[Task] = field(default_factory=list)
@@ -59,9 +64,11 @@ class Job:
     def seq(self) -> Seq:
         """A new sequence behind the request's source, where there is one; `root` once, where there is that."""
         root, self.root = self.root, None
-        if root is not None:
-            return root
         request = self.request
+        if root is not None:
+            if root.home is None and (request.n > 1 or request.decoding not in (None, Plain())):
+                return replace(root.fork(), home=self.seqs)  # others will branch off: its owner keeps what it holds
+            return root
         source = tuple(request.ids) if request.begin else ()
         runner = self.engine.main
         return Seq(runner, runner.row(), source=source, taps=request.taps, adapter=request.adapter, home=self.seqs)
@@ -84,7 +91,8 @@ class Job:
 
     def emit(self, output: Output, token: int) -> None:
         """A token was chosen: whoever listens hears of it."""
-        self.engine.events.append((self, self.outputs.index(output), token))
+        place = next(i for i, own in enumerate(self.outputs) if own is output)  # two may be alike
+        self.engine.events.append((self, place, token))
 
     # ---------------------------------------------------------------------------------------- for the engine
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pellucid.engine import sampling
 from pellucid.engine.decoding.reading import Reader
 from pellucid.engine.request import Logprob, Output
 from pellucid.errors import InputError
@@ -61,12 +62,19 @@ class Line:
             logits_V = rule(self.ids if ids is None else ids, logits_V)
         return logits_V
 
-    def choose(self, logits_V: Tensor, guess: int | None = None, guessed_V: Tensor | None = None) -> int:
+    def choose(
+        self,
+        logits_V: Tensor,
+        guess: int | None = None,
+        guessed_V: Tensor | None = None,
+        said_V: Tensor | None = None,
+    ) -> int:
         """The next token, which joins the line.
 
         Args:
             guess: a token that a drafter has drawn; what is chosen follows the line's own distribution all the same.
             guessed_V: the distribution that it was drawn from.
+            said_V: the logits of the model itself, where the reading makes others of them.
 
         Raises:
             InputError: the logits are NaN, or allow no token.
@@ -76,14 +84,15 @@ class Line:
             token = int(scores_V.argmax())
         else:
             token = draw(scores_V.softmax(-1), self.chance, guess, guessed_V)
-        highest = float(scores_V[token])
-        if not highest > -torch.inf:
-            what = "the logits are NaN" if highest != highest else "no token is allowed"
-            raise InputError(f"{what} after {len(self.ids)} tokens", where="generate", next=_advice(highest))
+        refuse_impossible(float(scores_V[token]), len(self.ids))
+        self.take(token, logits_V if said_V is None else said_V, scores_V)
+        return token
+
+    def take(self, token: int, logits_V: Tensor, scores_V: Tensor) -> None:
+        """A token was chosen, from these scores after the rules; they hear of it, and it joins the line."""
         for rule in self.rules:
             rule.took(self.ids, token, scores_V)
         self.accept(token, logits_V, scores_V)
-        return token
 
     def accept(self, token: int, logits_V: Tensor, scores_V: Tensor) -> None:
         """A token joins the line; notes what the request keeps, and whether it was the last."""
@@ -107,17 +116,19 @@ class Line:
 
     # ---------------------------------------------------------------------------------------- many at once
 
-    def confirm(self, tokens: Sequence[int], share_KV: Tensor | None, logits_WV: Tensor) -> int:
+    def confirm(
+        self, tokens: Sequence[int], share_KV: Tensor | None, logits_WV: Tensor, said_WV: Tensor | None = None
+    ) -> int:
         """Chooses tokens as long as they are those that were guessed, and one more; returns how many were right.
 
-        Guesses that were not drawn are compared with what the line chooses without them: its tokens are the same with and
-        without speculation, drawn ones too. One that was drawn is taken as often as `draw` says.
+        Guesses that were not drawn are compared with what the line chooses without them: its tokens are the same with
+        and without speculation, drawn ones too. One that was drawn is taken as often as `draw` says.
         """
         right = 0
-        for logits_V in logits_WV:
+        for logits_V, said_V in zip(logits_WV, logits_WV if said_WV is None else said_WV):
             guess = tokens[right] if right < len(tokens) else None
             guessed_V = share_KV[right] if share_KV is not None and guess is not None else None
-            token = self.choose(logits_V, guess, guessed_V)
+            token = self.choose(logits_V, guess, guessed_V, said_V)
             right += token == guess
             if self.done or token != guess:
                 break
@@ -135,16 +146,19 @@ def draw(share_V: Tensor, chance: torch.Generator, guess: int | None = None, gue
     if not torch.isfinite(share_V).all():  # of NaN or of no allowed token: the caller says which
         return int(share_V.argmax())
     if guess is None or guessed_V is None:
-        return int(torch.multinomial(share_V, 1, generator=chance))
+        return sampling.draw(share_V, chance)
     if float(torch.rand((), generator=chance)) * float(guessed_V[guess]) < float(share_V[guess]):
         return guess
     rest_V = (share_V - guessed_V).clamp_min(0)
-    if not float(rest_V.sum()) > 0:  # p and q are equal but for rounding
-        return int(torch.multinomial(share_V, 1, generator=chance))
-    return int(torch.multinomial(rest_V, 1, generator=chance))
+    equal = not float(rest_V.sum()) > 0  # but for rounding
+    return sampling.draw(share_V if equal else rest_V, chance)
 
 
-def _advice(highest: float) -> str:
+def refuse_impossible(highest: float, ids: int) -> None:
+    """Raises InputError where the score of the best token behind so many ids says that there is none."""
     if highest != highest:
-        return "look at the weights and at what rules and taps return"
-    return "loosen the rules: together they forbid every token"
+        advice = "look at the weights and at what rules and taps return"
+        raise InputError(f"the logits are NaN after {ids} tokens", where="generate", next=advice)
+    if highest == -torch.inf:
+        advice = "loosen the rules: together they forbid every token"
+        raise InputError(f"no token is allowed after {ids} tokens", where="generate", next=advice)

@@ -35,7 +35,7 @@ class Plain:
             ]  # fmt: skip
             answers = yield from together(wishes)
             for line, guess, seen in zip(lines, guesses, answers):
-                right = line.confirm(guess.tokens, guess.share_KV, line.reader.read(seen))
+                right = line.confirm(guess.tokens, guess.share_KV, line.reader.read(seen), seen[0].logits_WV)
                 if guess.tokens and job.drafter is not None:
                     line.output.drafted += len(guess.tokens)
                     line.output.accepted += right
@@ -47,25 +47,44 @@ def openings(job: Job) -> Generator[list[Feed], list[Seen], list[Line]]:
     line = job.line()
     if line.output.ids:
         return [line]
-    logits_V = yield from read_prompt(job, line)
+    logits_V, said_V = yield from read_prompt(job, line)
     lines = [line, *(line.fork(output, job.chance(i)) for i, output in enumerate(job.outputs[1:], 1))]
     for line in lines:
-        line.choose(logits_V)
+        line.choose(logits_V, said_V=said_V)
     return lines
 
 
-def read_prompt(job: Job, line: Line) -> Generator[list[Feed], list[Seen], Tensor]:
-    """The logits [V] after the prompt; notes the log-probabilities of its tokens, where they are asked for."""
-    prompt, most = line.ids, job.request.prompt_logprobs
-    if most is None:
-        logits_WV = line.reader.read((yield line.reader.open(prompt)))
-        return logits_WV[-1]
-    for begin in range(0, len(prompt), SCORED):
-        piece = prompt[begin : begin + SCORED]
-        logits_WV = line.reader.read((yield line.reader.feeds(piece, len(piece))))
-        following = prompt[begin + 1 : begin + 1 + len(piece)]
-        job.prompt_logprobs += [Logprob.of(logits_V, token, most) for logits_V, token in zip(logits_WV, following)]
-    return logits_WV[-1]
+def read_prompt(job: Job, line: Line) -> Generator[list[Feed], list[Seen], tuple[Tensor, Tensor]]:
+    """The logits [V] after the prompt, and those of the model itself there.
+
+    Notes the log-probabilities of the prompt's tokens, where they are asked for.
+    """
+    if job.request.prompt_logprobs is not None:
+        yield from pieces(job, line, len(line.ids) - 1)
+    seen = yield line.reader.open(line.ids)
+    return line.reader.read(seen)[-1], seen[0].logits_WV[-1]
+
+
+def pieces(
+    job: Job, line: Line, tokens: int, *, hidden: bool = False
+) -> Generator[list[Feed], list[Seen], list[Tensor]]:
+    """Reads the first tokens of the prompt in pieces, of which every place is looked at.
+
+    Returns:
+        with `hidden` the states after the last norm, [n, D] of each piece.
+    """
+    prompt, seq = line.ids, line.reader.seq
+    states: list[Tensor] = []
+    seq.trim(0)
+    seq.first = len(prompt)  # positions as if it were read at once
+    for begin in range(0, tokens, SCORED):
+        piece = prompt[begin : min(begin + SCORED, tokens)]
+        [seen] = yield [Feed(seq, piece, len(piece), hidden)]
+        states += seen.hidden[-1:]
+        if (most := job.request.prompt_logprobs) is not None:
+            pairs = zip(seen.logits_WV, prompt[begin + 1 :])
+            job.prompt_logprobs += [Logprob.of(logits_V, token, most) for logits_V, token in pairs]
+    return states
 
 
 def _guesses(job: Job, lines: Sequence[Line]) -> Generator[list[Feed], list[Seen], list[Guess]]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class Reader(Protocol):
     """The sequences behind one line."""
 
-    seq: Seq  # the line's own
+    @property
+    def seq(self) -> Seq:
+        """The line's own, whose logits come first in what is seen."""
 
     def open(self, prompt: Sequence[int]) -> list[Feed]:
         """What has to be run for the logits after the prompt, of which the sequence may hold a beginning."""
