@@ -70,6 +70,8 @@ class TopP(Pure):
     keep: int = 1
 
     def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
+        if self.p >= 1:
+            return logits_V
         prob_V = logits_V.softmax(0)
         kept_K, _ = leading(prob_V, prob_V, lambda before_N: before_N < self.p, self.keep)
         return chosen(logits_V, kept_K)
@@ -86,7 +88,9 @@ class MinP(Pure):
         if self.p == 0:
             return logits_V
         cut_V = logits_V < logits_V.max() + math.log(self.p)
-        return spare(logits_V, cut_V, self.keep)
+        if self.keep > 1:
+            cut_V[logits_V.topk(min(self.keep, len(logits_V))).indices] = False
+        return logits_V.masked_fill(cut_V, NEVER)
 
 
 @dataclass(frozen=True)
