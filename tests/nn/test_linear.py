@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import pellucid
@@ -161,6 +162,19 @@ def test_gradients_take_the_plain_product() -> None:
     made(x).sum().backward()
     assert x.grad is not None
     assert made._packed is None
+
+
+def test_what_records_torch_sees_the_plain_product(dtype: torch.dtype) -> None:
+    """A kernel that torch does not know would leave uninitialised memory in a trace."""
+    made, others = layer(5, 3, dtype), torch.randn(4, 2, 3).to(dtype)
+    with torch.no_grad():
+        wanted_B2O = F.linear(others, made.weight, made.bias)
+        traced = torch.jit.trace(made, torch.zeros(2, 3, dtype=dtype))
+        graph = make_fx(made)(torch.zeros(2, 3, dtype=dtype))
+        for x, wanted in zip(others, wanted_B2O):
+            assert torch.allclose(traced(x), wanted, atol=2**-5)
+            assert torch.allclose(graph(x), wanted, atol=2**-5)
+        assert torch.allclose(torch.func.vmap(made)(others), wanted_B2O, atol=2**-5)
 
 
 def test_copies_and_pickles_hold_no_packed_form() -> None:

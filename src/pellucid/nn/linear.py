@@ -54,7 +54,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         weight_OI, bias_O = stored(self), stored(self, "bias")
-        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or cpu.recorded():
             return F.linear(input, weight_OI, bias_O)
         if not packable(weight_OI, input):
             return plain(input, weight_OI, bias_O)
@@ -156,7 +156,7 @@ def plain(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     By our own kernel in bfloat16; else by F.linear, where rows are filled up to a multiple of `PLAIN_ROWS`, from where
     they are steady.
     """
-    if cpu.multiplies(x, weight_OI, bias_O) and not torch.is_grad_enabled():
+    if cpu.multiplies(x, weight_OI, bias_O) and not (torch.is_grad_enabled() or cpu.recorded()):
         return cpu.product(x, weight_OI, bias_O)
     spare = -x.shape[0] % PLAIN_ROWS
     if x.dim() != 2 or not spare or x.device.type != "cpu":

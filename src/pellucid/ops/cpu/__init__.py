@@ -54,6 +54,18 @@ def openmp() -> str | None:
     return next((file for file in found if file.startswith(homes)), found[0] if len(found) == 1 else None)
 
 
+def recorded() -> bool:
+    """Whether somebody records or transforms torch's calls (`torch.jit.trace`, `make_fx`, `vmap`, a dispatch mode).
+
+    They see nothing of a kernel that is called behind torch's back, so torch must compute then.
+    """
+    return (
+        torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
 @lru_cache(maxsize=1)
 def bfloat16_way() -> int:
     """How this processor multiplies in bfloat16: one of `WAYS`. 0: not with our kernel.
@@ -61,7 +73,7 @@ def bfloat16_way() -> int:
     That is where there is no library, and where oneDNN multiplies in tiles (AMX): many times as fast for many rows.
     """
     library = kernels()
-    return 0 if library is None else library.pellucid_bfloat16_best()  # type: ignore[no-any-return]
+    return 0 if library is None else int(library.pellucid_bfloat16_best())
 
 
 def multiplies(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> bool:
