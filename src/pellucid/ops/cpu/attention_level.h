@@ -36,8 +36,6 @@ inline Vector exponential(Vector x) {
   return x < -87.0f ? Vector{} : power * (Vector)exponent;
 }
 
-inline float exponential(float x) { return exponential(all(x))[0]; }
-
 // tanh(x), to about 2 in the last place. Polynomial: our own minimax fit.
 inline Vector tangent(Vector x) {
   const Vector far = x < 0.0f ? -x : x;
@@ -110,8 +108,8 @@ template <int M, int V, bool PART, class E>
 void mix_block(const float *shares, const float *keep, const E *const *values, int begin, int end, std::int64_t offset,
                std::int64_t count, float *mixed, std::int64_t step) {
   Pair sum[M][V];
-  for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) {
+  UNROLLED for (int m = 0; m < M; m++)
+    UNROLLED for (int v = 0; v < V; v++) {
       sum[m][v] = load_pair(mixed + m * step + v * PAIR);
       sum[m][v].low *= keep[m];
       sum[m][v].high *= keep[m];
@@ -126,15 +124,13 @@ void mix_block(const float *shares, const float *keep, const E *const *values, i
       }
     }
   }
-  for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) store_pair(mixed + m * step + v * PAIR, sum[m][v]);
+  UNROLLED for (int m = 0; m < M; m++)
+    UNROLLED for (int v = 0; v < V; v++) store_pair(mixed + m * step + v * PAIR, sum[m][v]);
 }
 
-// A query's place, and its softmax so far: the largest score, and the sum of exp(score - largest).
 struct Query {
   std::int64_t position, first_seen, head;
   const float *bias;  // [end], or null
-  float largest, total;
 };
 
 // A tile: its place, the keys of it that some query sees, and each token's keys and values.
@@ -162,7 +158,7 @@ class Work {
       for (std::int64_t head = p.kv_begin; head < p.kv_end; head++) {
         const std::int64_t n = (head - p.kv_begin) * p.count;
         score_head(tile, head, n);
-        for (int m = 0; m < p.count; m++) soften(tile, queries[n + m], scores + m * TILE, keep[m]);
+        soften(tile, n);
         const bool last = head + 1 == p.kv_end;
         mix_head(tile, head, n, last ? next : tile, last ? p.kv_begin : head + 1);
       }
@@ -179,6 +175,8 @@ class Work {
   float *const q;                         // [kv heads, count, q_step], scaled
   float *const mixed;                     // [kv heads, count, mixed_step]
   Query queries[MOST_QUERIES];            // [kv heads, count]
+  float largests[MOST_QUERIES];           // scores so far
+  float totals[MOST_QUERIES];             // of exp(score - largest)
   float keep[BLOCK];                      // of a head: what a tile leaves of the mixture before
   Tile<E> tiles[2];                       // this one, and the next
 
@@ -191,10 +189,11 @@ class Work {
       for (int m = 0; m < p.count; m++, n++) {
         const std::int64_t t = (p.begin + m) / R, head = kv_head * R + (p.begin + m) % R;
         const std::int64_t position = a.ends[p.row] - a.lengths[p.row] + t;
-        queries[n] = {position, first_seen(a, position), head, nullptr, NEGATIVE, 0.0f};
+        queries[n] = {position, first_seen(a, position), head, nullptr};
+        largests[n] = a.sinks ? a.sinks[head] : NEGATIVE;
+        totals[n] = a.sinks ? 1.0f : 0.0f;
         if (a.biases)
           queries[n].bias = a.biases[p.row] + head * a.bias_steps[2 * p.row] + t * a.bias_steps[2 * p.row + 1];
-        if (a.sinks) queries[n].largest = a.sinks[head], queries[n].total = 1.0f;
         const E *from = static_cast<const E *>(a.q) + ((p.first_token + t) * a.heads + head) * a.channels;
         for (std::int64_t c = 0; c < a.channels; c += PAIR) {
           Pair x = c + PAIR > a.channels ? load_pair(from + c, a.channels - c) : load_pair(from + c);
@@ -246,31 +245,55 @@ class Work {
     return M;
   }
 
-  // Scores to shares of the tile, relative to the largest score so far.
-  void soften(const Tile<E> &tile, Query &query, float *score, float &keep) {
-    const std::int64_t first = query.first_seen - tile.base, last = query.position - tile.base;
+  // Scores of a head's queries to shares of the tile, relative to the largest score so far. In passes over the queries:
+  // each has long chains, which then run beside each other.
+  void soften(const Tile<E> &tile, std::int64_t n) {
     const int begin = tile.from / WIDTH, end = (tile.to + WIDTH - 1) / WIDTH;
-    Vector x[VECTORS], most = all(query.largest);
-    for (int i = begin; i < end; i++) {
-      x[i] = load(score + i * WIDTH);
-      if (a.cap || a.slopes || query.bias || first > i * WIDTH || last < (i + 1) * WIDTH - 1)
-        x[i] = adjusted(tile, query, x[i], i * WIDTH, first, last);
-      most = x[i] > most ? x[i] : most;
+    const bool plain = !a.cap && !a.slopes && !a.biases && tile.to - tile.from == TILE;
+    float now[BLOCK];
+    for (int m = 0; m < p.count; m++) {
+      const Query &query = queries[n + m];
+      const bool whole = plain && query.first_seen <= tile.base && query.position >= tile.base + TILE - 1;
+      now[m] = whole ? largest_of(scores + m * TILE, largests[n + m])
+                     : largest_adjusted(tile, query, scores + m * TILE, largests[n + m], begin, end);
     }
-    const float now = largest(most), zero = now == NEGATIVE ? 0.0f : now;
-    keep = query.largest == now ? 1.0f : exponential(query.largest - zero);
-    Vector total = {};
-    for (int i = begin; i < end; i++) {
-      x[i] = exponential(x[i] - zero);
-      total += x[i];
-      store(score + i * WIDTH, x[i]);
+    for (int m = 0; m < p.count; m++) {
+      float *score = scores + m * TILE;
+      const float before = largests[n + m], zero = now[m] == NEGATIVE ? 0.0f : now[m];
+      keep[m] = before == now[m] ? 1.0f : exponential(all(before - zero))[0];
+      Vector total = {};
+      for (int i = begin; i < end; i++) {
+        const Vector share = exponential(load(score + i * WIDTH) - zero);
+        store(score + i * WIDTH, share);
+        total += share;
+      }
+      largests[n + m] = now[m];
+      totals[n + m] = totals[n + m] * keep[m] + sum(total);
     }
-    query.largest = now;
-    query.total = query.total * keep + sum(total);
+  }
+
+  static float largest_of(const float *score, float before) {
+    Vector most = all(before);
+    for (int i = 0; i < VECTORS; i++) {
+      const Vector x = load(score + i * WIDTH);
+      most = x > most ? x : most;
+    }
+    return largest(most);
+  }
+
+  float largest_adjusted(const Tile<E> &tile, const Query &query, float *score, float before, int begin, int end) {
+    Vector most = all(before);
+    for (int i = begin; i < end; i++) {
+      const Vector x = adjusted(tile, query, load(score + i * WIDTH), i * WIDTH);
+      store(score + i * WIDTH, x);
+      most = x > most ? x : most;
+    }
+    return largest(most);
   }
 
   // Scores of the keys from s on: capped, with what distance adds, and -inf where the query does not see.
-  Vector adjusted(const Tile<E> &tile, const Query &query, Vector x, int s, std::int64_t first, std::int64_t last) {
+  Vector adjusted(const Tile<E> &tile, const Query &query, Vector x, int s) {
+    const std::int64_t first = query.first_seen - tile.base, last = query.position - tile.base;
     Integers lane;
     for (int i = 0; i < WIDTH; i++) lane[i] = i;
     if (a.cap) x = tangent(x) * float(a.cap);
@@ -315,7 +338,7 @@ class Work {
     int n = 0;
     for (std::int64_t kv_head = p.kv_begin; kv_head < p.kv_end; kv_head++)
       for (int m = 0; m < p.count; m++, n++) {
-        const float share = 1.0f / queries[n].total;
+        const float share = 1.0f / totals[n];
         const std::int64_t t = (p.begin + m) / R;
         E *to = static_cast<E *>(a.out) + ((p.first_token + t) * a.heads + queries[n].head) * a.values;
         for (std::int64_t c = 0; c < a.values; c += PAIR) {
