@@ -285,7 +285,7 @@ def test_text_before_the_grammar() -> None:
 SCHEMA = {"type": "object", "properties": {"ab": {"type": "array", "items": {"type": "integer"}}}, "required": ["ab"]}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 511), st.integers(0, 4)), max_size=12), st.integers(0, 5))
 def test_ids_that_went_back_or_elsewhere(moves: list[tuple[int, int, int]], seed: int) -> None:
     """A used rule, its fork and a new rule say the same of any ids."""

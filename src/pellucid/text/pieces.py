@@ -10,6 +10,7 @@ import functools
 import json
 import re
 import weakref
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,17 @@ class Pieces:
         """The bytes of ids inside a text; special tokens have none."""
         return b"".join(self._of(id) or b"" for id in ids)
 
+    def spelled(self, id: int) -> bool:
+        """Whether the id is a token with a text."""
+        return bool(self._of(id))
+
+    def beginning(self, prefix: bytes) -> list[int]:
+        """The ids of all tokens that begin with these bytes."""
+        texts, ids = self._in_order
+        first = bisect_left(texts, prefix)
+        last = bisect_right(texts, prefix, first, key=lambda text: text[: len(prefix)])
+        return ids[first:last]
+
     def ids(self, text: str, below: int) -> list[int]:
         """The tokenizer's ids of a text that continues another, each under `below`.
 
@@ -87,6 +99,11 @@ class Pieces:
     @functools.cached_property
     def _id_of(self) -> dict[bytes, int]:
         return {piece: id for id, piece in enumerate(self.of) if piece}
+
+    @functools.cached_property
+    def _in_order(self) -> tuple[list[bytes], list[int]]:
+        pairs = sorted((piece, id) for id, piece in enumerate(self.of) if piece)
+        return [piece for piece, _ in pairs], [id for _, id in pairs]
 
     @functools.cached_property
     def _longest_piece(self) -> int:
