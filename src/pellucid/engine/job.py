@@ -71,7 +71,10 @@ class Job:
             return root
         source = tuple(request.ids) if request.begin else ()
         runner = self.engine.main
-        return Seq(runner, runner.row(), source=source, taps=request.taps, adapter=request.adapter, home=self.seqs)
+        return Seq(
+            runner, runner.row(), source=source, given=request.given, taps=request.taps, adapter=request.adapter,
+            home=self.seqs,
+        )  # fmt: skip
 
     def line(self) -> Line:
         """The first output's line."""

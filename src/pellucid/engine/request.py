@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from pellucid.engine.sequence import Listener
+from pellucid.engine.sequence import NOTHING, Given, Listener
 
 if TYPE_CHECKING:
+    from pellucid.cache.row import Row
     from pellucid.engine.decoding import Decoding, Reading, Speculation
     from pellucid.engine.rules import Rule
     from pellucid.engine.stops import Stop
 
 Finish = Literal["", "stop", "length", "cancelled", "error"]
+Kept = Literal["scores", "logits", "row"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +28,7 @@ class Request:
     Args:
         ids: the prompt; what the encoder reads where there is one.
         begin: what a decoder starts from, behind an encoder; empty otherwise.
+        given: what stands in the place of the ids, or beside them.
         max_new: tokens to generate at most; the context may end it earlier.
         eos: ids that end a sequence; the one that did is kept.
         sample: draw from the distribution; else the most likely token.
@@ -38,7 +41,8 @@ class Request:
         speculation: where guesses come from that the model only confirms; None for none.
         logprobs: report the log-probability of each token, and those of so many most likely ones.
         prompt_logprobs: the same for the prompt's tokens after the first.
-        keep: what else is kept of each step: "scores" (after the rules), "logits" (before them).
+        keep: what else is kept: of each step "scores" (after the rules) and "logits" (before them); at the end "row",
+            what the cache holds of a sequence of the plain strategy.
         priority: the smaller goes first when there is not room for all.
         adapter: which of the model's adapters computes it.
         taps: listeners to this request's part of the model's taps.
@@ -46,6 +50,7 @@ class Request:
 
     ids: Sequence[int]
     begin: Sequence[int] = ()
+    given: Given = NOTHING
     max_new: int = 20
     eos: frozenset[int] = frozenset()
     sample: bool = False
@@ -58,7 +63,7 @@ class Request:
     speculation: Speculation | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
-    keep: frozenset[Literal["scores", "logits"]] = frozenset()
+    keep: frozenset[Kept] = frozenset()
     priority: int = 0
     adapter: str | None = None
     taps: Mapping[str, Listener] = field(default_factory=dict)
@@ -86,7 +91,7 @@ class Logprob:
         return cls(token, float(logprob_V[token]), pairs)
 
 
-@dataclass
+@dataclass(eq=False)
 class Output:
     """One continuation.
 
@@ -95,6 +100,7 @@ class Output:
         finish: "stop" at an end token or a stop rule, "length" where the room or the wish was used up.
         score: of a beam, the sum of its log-probabilities over its length penalty.
         scores, logits: [V] for each token, where the request keeps them.
+        row: all tokens but the last, in the cache, where the request keeps it.
         beams: of a beam, the beam that each token continued.
         drafted, accepted: tokens that were guessed, and those of them that were right.
     """
@@ -105,6 +111,7 @@ class Output:
     score: float | None = None
     scores: list[Tensor] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
+    row: Row | None = None
     beams: list[int] = field(default_factory=list)
     drafted: int = 0
     accepted: int = 0

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
+from pellucid.engine.asking import Means
+from pellucid.engine.asking import request as ask
 from pellucid.engine.engine import Engine
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Request
@@ -134,7 +136,7 @@ class Chat:
         options = self.options
         if options.max_new_tokens is None:
             options = options.merged_quietly({"max_new_tokens": LONGEST})
-        return replace(options.request(self.model, ids, self.asked), eos=self.ends)
+        return replace(ask(self.model, options, ids, self.asked, Means(tokenizer=self.tokenizer)), eos=self.ends)
 
     def _take(self, answer: Answer, finish: str) -> None:
         message = answer.to_message(json_arguments=False)

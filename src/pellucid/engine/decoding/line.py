@@ -112,7 +112,13 @@ class Line:
         elif len(output.ids) >= self.job.most:
             output.finish = "length"
         if self.done:
-            self.reader.drop()
+            self._end()
+
+    def _end(self) -> None:
+        if "row" in self.job.request.keep:
+            self.reader.trim(len(self.ids) - 1)
+            self.output.row = self.reader.seq.leave()
+        self.reader.drop()
 
     # ---------------------------------------------------------------------------------------- many at once
 

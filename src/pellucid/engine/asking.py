@@ -1,0 +1,197 @@
+"""From prompts and options to requests: where everything that a call asks for comes together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pellucid.engine.decoding.choice import decodings, reading
+from pellucid.engine.grammar import grammar_rule
+from pellucid.engine.options import GenerationConfig
+from pellucid.engine.request import Kept, Request
+from pellucid.engine.rules.build import rules
+from pellucid.engine.rules.rule import Rule
+from pellucid.engine.sequence import NOTHING, Given
+from pellucid.engine.stops import stops
+from pellucid.engine.watermark import watermark_rule
+from pellucid.errors import ArgumentError, InputError, Unsupported
+from pellucid.models.model import Model
+
+if TYPE_CHECKING:
+    from pellucid.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompt:
+    """One row of a call.
+
+    Args:
+        ids: what the decoder goes on from, or what the encoder reads where there is one.
+        begin: the decoder's first tokens behind an encoder; None for the start token alone.
+        seen: what rules and stops are told that the prompt is, where `given` stands in the place of its ids.
+        negative: what classifier-free guidance leads away from; None for the prompt's last token alone.
+    """
+
+    ids: Sequence[int]
+    begin: Sequence[int] | None = None
+    seen: Sequence[int] | None = None
+    negative: Sequence[int] | None = None
+    given: Given = NOTHING
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Means:
+    """What a call brings beside its prompts and options.
+
+    Args:
+        tokenizer: for stop strings, grammars, token healing, and drafts with another vocabulary.
+        processors, criteria: the user's own rules and stops, or objects of the reference's signatures.
+        allowed: (row, ids) -> the tokens that may follow.
+        assistant, assistant_tokenizer: a model that drafts, and its tokenizer where it is another one.
+        response_format: a grammar (engine/grammar.py).
+        logprobs, prompt_logprobs: of how many most likely tokens log-probabilities are reported.
+        keep: see `Request`.
+    """
+
+    tokenizer: Tokenizer | None = None
+    processors: Iterable[Any] = ()
+    criteria: Iterable[Any] = ()
+    allowed: Callable[[int, Tensor], Sequence[int]] | None = None
+    assistant: Model | None = None
+    assistant_tokenizer: Tokenizer | None = None
+    response_format: Any = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    keep: frozenset[Kept] = field(default_factory=frozenset)
+
+
+def requests(
+    model: Model, options: GenerationConfig, prompts: Iterable[Prompt], means: Means | None = None
+) -> list[Request]:
+    """The requests that continue some prompts. Those of one call differ in their seeds: row r of n has seed + r n.
+
+    Raises:
+        ArgumentError: an option out of its range, or that needs what is not there.
+        InputError: an encoder-decoder whose start token nobody names.
+        Unsupported: what this version does not do.
+    """
+    options.check()
+    _refuse_what_comes_later(options)
+    means = means or Means()
+    return [_request(model, options, prompt, row, means) for row, prompt in enumerate(prompts)]
+
+
+def request(
+    model: Model, options: GenerationConfig, ids: Sequence[int], row: int = 0, means: Means | None = None
+) -> Request:
+    """The request of one prompt, as the row of a larger call."""
+    options.check()
+    _refuse_what_comes_later(options)
+    return _request(model, options, Prompt(ids=ids), row, means or Means())
+
+
+def _refuse_what_comes_later(options: GenerationConfig) -> None:
+    for name, wrong in (
+        ("prompt_lookup_num_tokens", options.mode() == "assisted_generation"), ("token_healing", options.token_healing),
+    ):  # fmt: skip
+        if wrong:
+            what = f"{name}={getattr(options, name)!r} is not supported yet"
+            raise Unsupported(what, where=name, next="leave it out")
+
+
+def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, means: Means) -> Request:
+    begin = _begin(model, options, prompt, row)
+    decoder = begin or list(prompt.ids)
+    most = room = options.new_tokens(len(decoder))
+    if model.spec.context is not None and not begin:
+        room = max(min(most, model.spec.context - len(decoder)), 1)
+    eos = frozenset(token for token in options.eos if 0 <= token < model.spec.vocab)
+    seed = None if options.seed is None else options.seed + row * options.num_return_sequences
+    told = list(prompt.ids if prompt.seen is None else prompt.seen)
+    seen = begin or told
+    made = rules(
+        options,
+        prompt=seen,
+        encoder_ids=told,
+        eos=eos,
+        most=room,
+        row=row,
+        seed=seed,
+        tokenizer=means.tokenizer,
+        prefix_allowed_tokens_fn=means.allowed,
+        processors=means.processors,
+        grammar=_grammar(model, eos, len(seen), means, alone=bool(begin)),
+        watermark=_watermark(model, options, len(seen)),
+    )
+    ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
+    if seen != decoder:
+        made = [_Told(rule, len(decoder), tuple(seen)) for rule in made]
+        ends = [_Told(stop, len(decoder), tuple(seen)) for stop in ends]
+    return Request(
+        ids=list(prompt.ids),
+        begin=begin,
+        given=prompt.given,
+        max_new=most,
+        eos=eos,
+        sample=options.samples,
+        seed=seed,
+        n=options.num_return_sequences,
+        rules=made,
+        stops=ends,
+        decoding=decodings(options),
+        reading=reading(options, prompt.negative),
+        logprobs=means.logprobs,
+        prompt_logprobs=means.prompt_logprobs,
+        keep=means.keep,
+    )
+
+
+def _begin(model: Model, options: GenerationConfig, prompt: Prompt, row: int) -> list[int]:
+    """What a decoder behind an encoder starts from; nothing where there is no encoder."""
+    if model.encoder is None:
+        if prompt.begin is not None:
+            what = "decoder_input_ids for a model without an encoder"
+            raise ArgumentError(what, where="decoder_input_ids", next="give the prompt as input_ids")
+        return []
+    if prompt.begin is None:
+        return options.start(model, row)
+    if not prompt.begin:
+        raise InputError("the decoder's prompt is empty", where="decoder_input_ids", next="leave it out")
+    return list(prompt.begin)
+
+
+def _grammar(model: Model, eos: frozenset[int], begin: int, means: Means, *, alone: bool) -> list[Rule]:
+    if means.response_format is None:
+        return []
+    if means.tokenizer is None:
+        raise ArgumentError("response_format without a tokenizer", where="response_format", next="pass tokenizer=…")
+    rule = grammar_rule(
+        means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=eos, begin=begin, alone=alone
+    )
+    return [] if rule is None else [rule]
+
+
+def _watermark(model: Model, options: GenerationConfig, begin: int) -> list[Rule]:
+    rule = watermark_rule(options.watermarking_config, model.spec.vocab, begin, model.device)
+    return [] if rule is None else [rule]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A rule, or a stop, that is told another prompt than the one whose places the model reads."""
+
+    inner: Any
+    length: int
+    prompt: tuple[int, ...]
+
+    def __call__(self, ids: Sequence[int], logits_V: Any) -> Any:
+        return self.inner([*self.prompt, *ids[self.length :]], logits_V)
+
+    def took(self, ids: Sequence[int], token: int, logits_V: Tensor) -> None:
+        self.inner.took([*self.prompt, *ids[self.length :]], token, logits_V)
+
+    def fork(self) -> _Told:
+        return _Told(self.inner.fork(), self.length, self.prompt)
