@@ -126,14 +126,21 @@ def test_dry(text: list[int], allowed: int, base: float, last: int, breakers: fr
     torch.testing.assert_close(rule(text, logits), torch.tensor(dry(rule, text, logits)), rtol=1e-4, atol=1e-4)
 
 
+def test_ids_below_zero_are_none() -> None:
+    """Some files have -1 for nothing."""
+    assert Suppress((-1, 0))([], torch.zeros(3)).tolist() == [-math.inf, 0.0, 0.0]
+
+
 def test_dry_does_not_overflow() -> None:
     found = Dry(1e30, 4.0)([1] * 3000, torch.zeros(3))
     assert found.isfinite().all() and found[1] < -1e38
 
 
 def test_logit_bias() -> None:
-    found = LogitBias({1: 2.0, 3: -math.inf, 99: 5.0})([], torch.zeros(4))
+    found = LogitBias({1: 2.0, 3: -math.inf})([], torch.zeros(4))
     assert found.tolist() == [0.0, 2.0, 0.0, -math.inf]
+    with pytest.raises(InputError, match="token 99"):
+        LogitBias({99: 5.0})([], torch.zeros(4))
 
 
 @few

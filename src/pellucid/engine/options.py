@@ -128,11 +128,11 @@ class GenerationConfig:
             return "beam_sample" if self.samples else "beam_search"
         if not self.samples and self.penalty_alpha and self.top_k > 1:
             return "contrastive_search"
-        if self.dola_layers is not None:
-            return "dola_generation"
         guesses = self.use_mtp or self.prompt_lookup_num_tokens is not None or self.assistant_early_exit is not None
         if assisted or guesses:
             return "assisted_generation"
+        if self.dola_layers is not None:
+            return "dola_generation"
         return "sample" if self.samples else "greedy_search"
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -84,14 +84,17 @@ class ForcedEos(Forced):
 
 @dataclass(frozen=True)
 class LogitBias(Pure):
-    """Adds to the logits of single tokens."""
+    """Adds to the logits of single tokens.
+
+    Raises:
+        InputError: a token outside the vocabulary.
+    """
 
     bias: Mapping[int, float]
 
     def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
-        token_K, bias_K = self._pairs
-        there_K = token_K < len(logits_V)
-        return logits_V.index_add(0, token_K[there_K], bias_K[there_K])
+        _check_inside(self.bias, len(logits_V), "logit_bias")
+        return logits_V.index_add(0, *self._pairs)
 
     @cached_property
     def _pairs(self) -> tuple[Tensor, Tensor]:
@@ -100,9 +103,14 @@ class LogitBias(Pure):
 
 @dataclass(frozen=True)
 class SequenceBias(Pure):
-    """Adds to the logit of a sequence's last token where the ids end with the tokens before it."""
+    """Adds to the logit of a sequence's last token where the ids end with the tokens before it.
+
+    Raises:
+        InputError: a token outside the vocabulary.
+    """
 
     bias: Mapping[tuple[int, ...], float]
+    _made: dict[int, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
         bias_V = self._singles(len(logits_V))
@@ -114,18 +122,13 @@ class SequenceBias(Pure):
     def _singles(self, size: int) -> Tensor:
         """What holds everywhere, [V]."""
         if (found := self._made.get(size)) is None:
-            wrong = [token for tokens in self.bias for token in tokens if token >= size]
-            if wrong:
-                what = f"a bias for token {wrong[0]}, outside the vocabulary of {size}"
-                raise InputError(what, where="sequence_bias", next="use the tokenizer of this model")
+            _check_inside((token for tokens in self.bias for token in tokens), size, "sequence_bias")
             found = torch.zeros(size)
             for tokens, bias in self.bias.items():
                 if len(tokens) == 1:
                     found[tokens[0]] += bias
             self._made[size] = found
         return found
-
-    _made: dict[int, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
     def _by_length(self) -> dict[int, dict[tuple[int, ...], list[tuple[int, float]]]]:
@@ -185,3 +188,10 @@ class Normalize(Pure):
 
     def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
         return logits_V.log_softmax(0)
+
+
+def _check_inside(tokens: Iterable[int], size: int, where: str) -> None:
+    most = max(tokens, default=0)
+    if most >= size:
+        what = f"a bias for token {most}, outside the vocabulary of {size}"
+        raise InputError(what, where=where, next="use the tokenizer of this model")

@@ -92,8 +92,8 @@ def shared(first: list[int], second: list[int]) -> int:
 
 
 def inside(ids_N: Tensor, logits_V: Tensor) -> Tensor:
-    """The ids that these logits have a place for: a vocabulary may hold more than the head predicts."""
-    return ids_N[ids_N < len(logits_V)]
+    """The ids that these logits have a place for: a vocabulary may hold more than the head predicts; -1 is none."""
+    return ids_N[(ids_N >= 0) & (ids_N < len(logits_V))]
 
 
 def forbid(logits_V: Tensor, ids_N: Tensor) -> Tensor:
