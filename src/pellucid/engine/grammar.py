@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -220,7 +220,6 @@ def _part(grammar: Grammar) -> dict[str, Any]:
             return {"lark_grammar": _text(text, "the grammar")}
         case Gbnf(text):
             return {"lark_grammar": _lark(_text(text, "the grammar"))}
-    assert_never(grammar)
 
 
 def _schema(schema: Mapping[str, Any] | str | bool, options: dict[str, Any]) -> dict[str, Any]:
@@ -250,6 +249,8 @@ def _lark(gbnf: str) -> str:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise _wrong(f"{name} is a {type(value).__name__}", "give a string")
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise _wrong(f"{name} has half a character: {value!r}", "give text that is Unicode")
     return value
 
 

@@ -89,7 +89,8 @@ class Pieces:
         at = 0
         while at < len(spelled):
             lengths = range(min(self._longest_piece, len(spelled) - at), 0, -1)
-            id = next((id for n in lengths if (id := self._id_of.get(spelled[at : at + n], below)) < below), None)
+            fits = (id for n in lengths for id in self._ids_of.get(spelled[at : at + n], ()) if id < below)
+            id = next(fits, None)
             if id is None:
                 break
             found.append(id)
@@ -97,8 +98,13 @@ class Pieces:
         return found
 
     @functools.cached_property
-    def _id_of(self) -> dict[bytes, int]:
-        return {piece: id for id, piece in enumerate(self.of) if piece}
+    def _ids_of(self) -> dict[bytes, list[int]]:
+        """The last first: sentencepiece's bytes stand before the characters that they are."""
+        found: dict[bytes, list[int]] = {}
+        for id in range(len(self.of) - 1, -1, -1):
+            if piece := self.of[id]:
+                found.setdefault(piece, []).append(id)
+        return found
 
     @functools.cached_property
     def _in_order(self) -> tuple[list[bytes], list[int]]:
@@ -107,7 +113,7 @@ class Pieces:
 
     @functools.cached_property
     def _longest_piece(self) -> int:
-        return max(map(len, self._id_of), default=0)
+        return max(map(len, self._ids_of), default=0)
 
     def _of(self, id: int) -> bytes | None:
         return self.of[id] if 0 <= id < len(self.of) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
 from pellucid.engine.rules.rule import Rule
 from pellucid.engine.watermark.configs import SynthIDTextWatermarkingConfig, WatermarkingConfig
@@ -65,5 +65,3 @@ def watermark_rule(wanted: object, vocab: int, begin: int, device: Any = "cpu") 
         case SynthIDTextWatermarkingConfig() as config:
             skip, debug = config.skip_first_ngram_calls, config.debug_mode
             return SynthId(Tournament.of(config), begin, skip_first=skip, debug=debug)
-        case other:
-            assert_never(other)

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import ArgumentError, nearest, strict
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pellucid.engine.watermark.processors import SynthIDTextWatermarkLogitsProcessor, WatermarkLogitsProcessor
 
 SCHEMES = ("lefthash", "selfhash")

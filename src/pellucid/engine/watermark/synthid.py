@@ -43,8 +43,11 @@ class Tournament:
 
     def g_values(self, hash_N: Tensor) -> Tensor:
         """g-values [N, depth] of n-grams with these hashes, one for each layer."""
-        keys_L = torch.tensor(self.keys, device=hash_N.device)
-        return self.table[hashed(hash_N[:, None], keys_L) % len(self.table)]
+        keys_L1 = torch.tensor(self.keys, device=hash_N.device)[:, None]
+        place_LN = hashed(hash_N, keys_L1)
+        size = len(self.table)
+        place_LN = place_LN % size if size & (size - 1) else place_LN & (size - 1)  # the same, without dividing
+        return self.table[place_LN].T
 
     def g_values_of(self, ids_BN: Tensor) -> Tensor:
         """g-values [B, N - ngram_len + 1, depth] of all n-grams of texts."""
@@ -71,8 +74,8 @@ class Tournament:
     def change(logits_N: Tensor, g_NL: Tensor) -> Tensor:
         """Log-probabilities after the tournament: each layer moves probability to tokens whose g-value is 1."""
         prob_N = logits_N.softmax(-1)
-        for g_N in g_NL.unbind(-1):
-            prob_N = prob_N * (1 + g_N - (g_N * prob_N).sum(-1, keepdim=True))
+        for g_N in g_NL.to(prob_N.dtype).unbind(-1):
+            prob_N = prob_N * (1 + g_N - g_N @ prob_N)
         log_N = prob_N.log()
         return torch.where(log_N.isfinite(), log_N, torch.finfo(log_N.dtype).min)
 
