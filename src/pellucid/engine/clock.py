@@ -11,7 +11,7 @@ SHORT = 32  # tokens of a sequence; with longer pieces a forward is one of anoth
 KEPT = 0.97  # of a forward's weight, with each that follows
 FIRST = 0.1  # a further token's seconds over those of a forward of one, until forwards of several sizes were seen
 TRUST = 2.0  # how much that counts, in squared tokens
-STRANGE = 4.0  # times the expected seconds: whatever else the machine did does not count
+STRANGE = 2.0  # times the expected seconds: whatever else the machine did does not count
 
 
 @dataclass

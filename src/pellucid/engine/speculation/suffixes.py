@@ -51,7 +51,12 @@ class Suffixes:
         """
         tokens: list[int] = []
         chances: list[float] = []
-        while len(tokens) < most and self.next[state]:
+        while len(tokens) < most:
+            while state > 0 and not self.next[state]:  # the text's end: it goes on as where its own ending stood before
+                state = self.link[state]
+                matched = self.length[state]
+            if state <= 0:
+                break
             follows, count, latest = self.next[state], self.count, self.latest
             token, after = max(follows.items(), key=lambda each: (count[each[1]], latest[each[1]]))
             total = sum(count[each] for each in follows.values())

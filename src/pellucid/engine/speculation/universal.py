@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from pellucid.engine.runner import Runner
 
 
+STRANGE = 8  # characters without a token that a tokenizer's reading goes on behind
+CONTINUING = bytes(range(0x80, 0xC0))  # bytes inside a character (UTF-8)
+
+
 @dataclass(frozen=True)
 class OtherTokenizer:
     """A smaller model with a tokenizer of its own guesses its most likely tokens.
@@ -60,11 +64,35 @@ class Text:
     pieces: Pieces
     ids: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    begin: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.ends[-1] if self.ends else self.begin
 
     def add(self, ids: Sequence[int]) -> None:
         for id in ids:
             self.ids.append(id)
-            self.ends.append((self.ends[-1] if self.ends else 0) + len(self.pieces.join([id])))
+            self.ends.append(self.end + len(self.pieces.join([id])))
+
+    def skip(self, place: int) -> None:
+        """Up to there the text has no tokens."""
+        if self.ends:
+            self.ends[-1] = place
+        else:
+            self.begin = place
+
+    def spell(self, text: bytes, below: int) -> None:
+        """The tokens of all that is not spelled yet; characters that have none are left out, and much behind many."""
+        for _ in range(STRANGE):
+            if self.end >= len(text):
+                break
+            self.add(self.pieces.ids(text[self.end :].decode(errors="replace"), below))
+            if self.end < len(text):
+                after = text[self.end + 1 :]
+                self.skip(len(text) - len(after.lstrip(CONTINUING)))
+        self.ends = [min(place, len(text)) for place in self.ends]  # U+FFFD is longer than what it stands for
+        self.skip(len(text))
 
     def cut(self, count: int) -> None:
         """Only the first `count` tokens are left."""
@@ -159,9 +187,7 @@ class TranslatingDrafter:
         text += self.ours.join(new)
         end = whole(text)
         theirs.cut(theirs.split(text, min(again, end)))
-        start = theirs.ends[-1] if theirs.ends else 0
-        theirs.add(self.theirs.ids(text[start:end].decode(errors="replace"), self.known))
-        theirs.ends = [min(place, end) for place in theirs.ends]  # U+FFFD is longer than what it stands for
+        theirs.spell(bytes(text[:end]), self.known)
 
     # ---------------------------------------------------------------------------------------- theirs to ours
 
