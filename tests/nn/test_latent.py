@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pellucid.cache.batch import Batch
-from pellucid.cache.extents import Cache
-from pellucid.nn.latent import LatentAttention, LatentGroup
+from pellucid.cache.cache import Cache
+from pellucid.nn.latent import LatentAttention, LatentSeen
 from pellucid.spec import Gate, Indexer, RmsNorm, Rope
 from pellucid.spec import LatentAttention as Spec
 
@@ -119,9 +119,11 @@ def test_few_after_many_are_absorbed_and_many_are_not() -> None:
     for n in (9, 1):
         x_ND, b = torch.randn(n, WIDTH, dtype=torch.float64), batch([n], cache)
         turn = m.turn(x_ND, b)
-        group = m.over_itself(m.queries(x_ND, turn, b), x_ND, turn, b)[0]
-        assert isinstance(group, LatentGroup)
-        assert group.absorbed == (n == 1)
+        seen = m.over_itself(x_ND, turn, b)
+        assert isinstance(seen, LatentSeen)
+        assert seen.absorb == [n == 1]
+        assert (seen.grown is None) == (n == 1)
+        assert m.few(seen, b) == ((0,) if n == 1 else ())
         b.finish()
 
 
@@ -130,9 +132,9 @@ def test_the_cache_keeps_the_small_vectors() -> None:
     m, cache = module(), Cache(1)
     b = batch([9], cache)
     m(torch.randn(9, WIDTH, dtype=torch.float64), b)
-    extent = cache.rows[0].self_attention[0]
-    assert extent.k.shape[1:] == (1, 11 + 4)
-    assert extent.v.numel() == 0
+    k_S1R, v_S1K = cache.rows[0].read(0, None, 9)
+    assert k_S1R.shape == (9, 1, 11 + 4)
+    assert v_S1K.numel() == 0
 
 
 @torch.inference_mode()

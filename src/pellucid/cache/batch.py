@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from pellucid.cache.extents import Cache, Row
+from pellucid.cache.cache import Cache
+from pellucid.cache.group import Kind
+from pellucid.cache.pages import Pages
+from pellucid.cache.places import Places
+from pellucid.cache.row import Row
 
 T = TypeVar("T")
 
 
 @dataclass
 class Memory:
-    """What an encoder has read, for cross-attention: packed states [M, D] and the tokens of each sequence."""
+    """What an encoder has read, for cross-attention: packed states [M, D] and the tokens of each sequence.
+
+    A sequence of no tokens has given its own in an earlier forward.
+    """
 
     x: Tensor
     lengths: Sequence[int]
@@ -84,11 +91,46 @@ class Batch:
         """All sequences are equally long and begin here: one dense call serves them."""
         return len(set(self.lengths)) == 1 and not any(row.length for row in self.kept)
 
+    def made(self, key: Hashable) -> Any:
+        """What `once` has computed before."""
+        return self._shared[key]
+
+    def places(self, kind: Kind) -> Places:
+        """Where the tokens of a group of layers lie; asking for it takes the pages for the new ones."""
+        return self.once(("places", kind), lambda: Places.of(self.home, kind, self.kept, self.lengths))
+
+    def memory_places(self, lengths: Sequence[int]) -> Places:
+        """Where the encoder's output lies, for cross-attention; so many new tokens of each sequence."""
+        return self.once(("places", "memory"), lambda: Places.of_memory(self.home, self.kept, lengths))
+
+    @property
+    def home(self) -> Pages:
+        """The pages of all rows."""
+
+        def shared() -> Pages:
+            rows = self.kept
+            home = next((row.pages for row in rows if row.tables and row.pages), None) or rows[0].home
+            for row in rows:
+                row.join(home)
+            return home
+
+        return self.once("home", shared)
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns, computed once in this forward: rotary tables, masks, biases."""
         if key not in self._shared:
             self._shared[key] = make()
         return self._shared[key]  # type: ignore[return-value]  # stored by the line above under the same key
+
+    def tokens_of(self, sequences: tuple[int, ...]) -> Tensor:
+        """[n] indices among the N of these sequences' tokens."""
+
+        def found() -> Tensor:
+            first = self.first
+            spans = [range(first[i], first[i] + self.lengths[i]) for i in sequences]
+            return torch.tensor([n for span in spans for n in span], device=self.positions.device)
+
+        return self.once(("tokens", sequences), found)
 
     # -------------------------------------------------------------------- layers that mix along time
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,16 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
-from pellucid.cache.extents import Extent
-from pellucid.nn.bias import Bias, score_bias
+from pellucid.cache.group import Pool
+from pellucid.cache.places import Places
+from pellucid.nn.bias import AlibiBias, Bias, of_rows, score_bias
 from pellucid.nn.linear import Linear
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.attention import attend, mix, pattern, temper, visible
 from pellucid.ops.elementwise import activate
+from pellucid.ops.paged import attend_paged
 from pellucid.ops.rope import Turn, rotate, rotation
 from pellucid.spec import Attention as Spec
 from pellucid.spec import Gate, QkNorm
+
+FEW = 32  # new tokens of a row with a past, up to which it reads its pages in place; more are worth a dense call
 
 
 @dataclass
@@ -30,6 +36,40 @@ class Group:
     k_BSJK: Tensor
     v_BSJU: Tensor
     end: int  # position after the last key, among the sequence's tokens
+
+
+@dataclass
+class Seen:
+    """The keys and values that a forward's queries see.
+
+    Args:
+        k_MJK, v_MJU: those computed in this forward, packed.
+        sizes: how many of them each sequence has.
+        ends: tokens that each sequence sees in all; where they are its new ones, nothing is read from the cache.
+        places: where they lie in the cache; None without one.
+        pool: the layer's pages there.
+        layer: whose they are.
+    """
+
+    k_MJK: Tensor
+    v_MJU: Tensor
+    sizes: Sequence[int]
+    ends: Sequence[int]
+    places: Places | None = None
+    pool: Pool | None = None
+    layer: int = 0
+
+    @cached_property
+    def pieces(self) -> list[tuple[Tensor, Tensor]]:
+        sizes = list(self.sizes)
+        return list(zip(self.k_MJK.split(sizes), self.v_MJU.split(sizes)))
+
+    def of(self, i: int) -> tuple[Tensor, Tensor]:
+        """All keys and values that sequence i may see, [S, J, K] each."""
+        if self.sizes[i] == self.ends[i]:
+            return self.pieces[i]
+        assert self.places is not None
+        return self.places.read(self.layer, i)
 
 
 class Attention(Tapped):
@@ -66,13 +106,12 @@ class Attention(Tapped):
         bias = self.bias or bias
         turn = self.turn(x_ND, batch)
         q_NHK = self.queries(x_ND, turn, batch)
-        groups = self.over_memory(q_NHK, batch) if self.cross else self.over_itself(q_NHK, x_ND, turn, batch)
+        seen = self.over_memory(batch) if self.cross else self.over_itself(x_ND, turn, batch)
         if self.listened("pattern"):
-            mixed = self.through_pattern(groups, batch, bias)
+            mix_NHU = self.through_pattern(self.groups(q_NHK, seen, range(len(batch.lengths)), batch), batch, bias)
         else:
-            mixed = [self.attend(group, batch, bias) for group in groups]
-        mix_NHU = self.tap("mix", mixed[0] if len(mixed) == 1 else torch.cat(mixed))
-        return self.tap("out", self.output(mix_NHU, x_ND))
+            mix_NHU = self.mixture(q_NHK, seen, batch, bias)
+        return self.tap("out", self.output(self.tap("mix", mix_NHU), x_ND))
 
     # -------------------------------------------------------------------------- queries, keys, values
 
@@ -138,58 +177,106 @@ class Attention(Tapped):
 
     # -------------------------------------------------------------------------- who attends to what
 
-    def over_itself(self, q_NHK: Tensor, x_ND: Tensor, turn: Turn | None, batch: Batch) -> list[Group]:
+    def over_itself(self, x_ND: Tensor, turn: Turn | None, batch: Batch) -> Seen:
         """Self-attention: the new keys join those in the cache. What begins here is seen without a detour."""
         if self.spec.kv_from is not None:
-            shared: list[Group] = batch.once(("keys of", self.spec.kv_from), list)
-            return self.with_queries(q_NHK, shared, batch)
-        k_NJK, v_NJU = self.keys_values(x_ND, turn)
-        lengths = list(batch.lengths)
-        pieces = list(zip(q_NHK.split(lengths), k_NJK.split(lengths), v_NJU.split(lengths)))
-        groups = [Group(q[None], k[None], v[None], len(q)) for q, k, v in pieces]
-        for i, row in enumerate(batch.kept):
-            _, k, v = pieces[i]
-            k_SJK, v_SJU = row.write(self.layer, k.detach(), v.detach(), self.spec.window or self.spec.chunk)
-            if row.length:
-                groups[i] = Group(groups[i].q_BTHK, k_SJK[None], v_SJU[None], row.length + lengths[i])
-        if batch.rectangular:
-            square = (len(lengths), lengths[0])
-            groups = [
-                Group(
-                    q_NHK.unflatten(0, square), k_NJK.unflatten(0, square), v_NJU.unflatten(0, square), lengths[0]
-                )
-            ]  # fmt: skip
+            lent: Seen = batch.made(("keys of", self.spec.kv_from))
+            return lent
+        seen = self.remembered(*self.keys_values(x_ND, turn), batch)
         if self.lends:
-            batch.once(("keys of", self.layer), lambda: groups)
-        return groups
+            batch.once(("keys of", self.layer), lambda: seen)
+        return seen
 
-    def with_queries(self, q_NHK: Tensor, groups: list[Group], batch: Batch) -> list[Group]:
-        """The keys and values of an earlier layer, under this layer's queries."""
-        if len(groups) < len(batch.lengths):  # one rectangle
-            q_BTHK = q_NHK.unflatten(0, (len(batch.lengths), batch.lengths[0]))
-            return [Group(q_BTHK, groups[0].k_BSJK, groups[0].v_BSJU, groups[0].end)]
-        pieces = q_NHK.split(list(batch.lengths))
-        return [Group(q[None], group.k_BSJK, group.v_BSJU, group.end) for q, group in zip(pieces, groups)]
+    def remembered(self, k_NJK: Tensor, v_NJU: Tensor, batch: Batch) -> Seen:
+        """New keys and values, behind those that the cache has."""
+        if batch.cache is None:
+            return Seen(k_NJK, v_NJU, batch.lengths, batch.lengths)
+        places = batch.places(self.spec.window or self.spec.chunk)
+        pool = places.write(self.layer, k_NJK, v_NJU)
+        return Seen(k_NJK, v_NJU, batch.lengths, places.ends, places, pool, self.layer)
 
-    def over_memory(self, q_NHK: Tensor, batch: Batch) -> list[Group]:
-        """Attention over the encoder's output, kept in the cache after the first call."""
-        lengths = list(batch.lengths)
-        if batch.memory is None:
-            extents = [row.cross_attention[self.layer] for row in batch.kept]
-            return [Group(q[None], e.k[None], e.v[None], len(e.k)) for q, e in zip(q_NHK.split(lengths), extents)]
-        k_MJK, v_MJU = self.keys_values(batch.memory.x, None)
-        sizes = list(batch.memory.lengths)
-        pieces = list(zip(q_NHK.split(lengths), k_MJK.split(sizes), v_MJU.split(sizes)))
-        for row, (_, k, v) in zip(batch.kept, pieces):
-            row.cross_attention[self.layer] = Extent(k.detach(), v.detach())
-        if len(set(lengths)) == 1 and len(set(sizes)) == 1:
-            wide, deep = (len(lengths), lengths[0]), (len(sizes), sizes[0])
-            return [
-                Group(q_NHK.unflatten(0, wide), k_MJK.unflatten(0, deep), v_MJU.unflatten(0, deep), sizes[0])
-            ]  # fmt: skip
-        return [Group(q[None], k[None], v[None], len(k)) for q, k, v in pieces]
+    def over_memory(self, batch: Batch) -> Seen:
+        """Attention over the encoder's output, kept in the cache after a sequence's first forward."""
+        memory = batch.memory
+        if memory is None:
+            places = batch.memory_places([0] * len(batch.lengths))
+            pool = places.home.group("memory").pools[self.layer]
+            return Seen(pool[0][:0, 0], pool[1][:0, 0], [0] * len(batch.lengths), places.ends, places, pool, self.layer)
+        k_MJK, v_MJU = self.keys_values(memory.x, None)
+        if batch.cache is None:
+            return Seen(k_MJK, v_MJU, memory.lengths, memory.lengths)
+        places = batch.memory_places(memory.lengths)
+        pool = places.write(self.layer, k_MJK, v_MJU)
+        return Seen(k_MJK, v_MJU, memory.lengths, places.ends, places, pool, self.layer)
 
     # -------------------------------------------------------------------------- the mixture
+
+    def mixture(self, q_NHK: Tensor, seen: Seen, batch: Batch, bias: Bias | None) -> Tensor:
+        """Mixed values, [N, H, U]. How a sequence is computed depends on it alone, so that company does not matter."""
+        few = self.few(seen, batch)
+        if len(few) == len(batch.lengths):
+            return self.paged(q_NHK, seen, few, batch, bias)
+        if not few:
+            groups = self.groups(q_NHK, seen, range(len(batch.lengths)), batch)
+            mixed = [self.attend(group, batch, bias) for group in groups]
+            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        many = batch.once(("others", few), lambda: tuple(i for i in range(len(batch.lengths)) if i not in set(few)))
+        groups = self.groups(q_NHK, seen, many, batch)
+        dense = torch.cat([self.attend(group, batch, bias) for group in groups])
+        out_NHU = dense.new_empty(q_NHK.shape[0], *dense.shape[1:])
+        out_NHU[batch.tokens_of(many)] = dense
+        few_M = batch.tokens_of(few)
+        out_NHU[few_M] = self.paged(q_NHK[few_M], seen, few, batch, bias)
+        return out_NHU
+
+    # -------------------------------------------------------------------------- few tokens: pages in place
+
+    def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
+        """The sequences whose queries read the cache's pages where they are."""
+        if seen.places is None or not (self.spec.causal or self.cross) or torch.is_grad_enabled() or self.training:
+            return ()
+
+        def short() -> tuple[int, ...]:
+            whole = zip(batch.lengths, seen.sizes, seen.ends)
+            return tuple(i for i, (new, size, end) in enumerate(whole) if new <= FEW and size < end)
+
+        return batch.once(("few", self.cross), short)
+
+    def paged(self, q_NHK: Tensor, seen: Seen, few: tuple[int, ...], batch: Batch, bias: Bias | None) -> Tensor:
+        """The mixture of these sequences in one call."""
+        assert seen.places is not None and seen.pool is not None
+        spec = self.spec
+        lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=self.cross)
+        return attend_paged(
+            q_NHK, *seen.pool, tables_BI, lengths, ends, scale=spec.scale, window=None if self.cross else spec.window,
+            chunk=None if self.cross else spec.chunk, cap=spec.cap, sinks_H=self.sinks,
+            **({} if bias is None else self.distances(bias, few, lengths, ends, batch)),
+        )  # fmt: skip
+
+    def distances(
+        self, bias: Bias, few: tuple[int, ...], lengths: Sequence[int], ends: Sequence[int], batch: Batch
+    ) -> dict[str, Any]:
+        """What is added to the scores for distances, in the form that `attend_paged` takes; once for all layers."""
+        if isinstance(bias, AlibiBias) and not bias.spec.rounded:
+            return {"slopes_H": batch.once(("slopes", bias), lambda: bias.slopes().to(batch.positions.device))}
+        found = batch.once(("bias", bias, few), lambda: of_rows(bias, lengths, ends))
+        return {"bias": [bias_HTS.to(batch.positions.device) for bias_HTS in found]}
+
+    # -------------------------------------------------------------------------- dense calls
+
+    def groups(self, q_NHK: Tensor, seen: Seen, rows: Sequence[int], batch: Batch) -> list[Group]:
+        """These sequences, each with its own keys; one rectangle where all are equally long and begin here."""
+        whole = len(rows) == len(batch.lengths)
+        alike = len(set(batch.lengths)) == 1 and len(set(seen.sizes)) == 1
+        if whole and alike and list(seen.sizes) == list(seen.ends):
+            wide, deep = (len(rows), batch.lengths[0]), (len(rows), seen.sizes[0])
+            k_BSJK, v_BSJU = seen.k_MJK.unflatten(0, deep), seen.v_MJU.unflatten(0, deep)
+            return [Group(q_NHK.unflatten(0, wide), k_BSJK, v_BSJU, seen.ends[0])]
+        queries, groups = q_NHK.split(list(batch.lengths)), []
+        for i in rows:
+            k_SJK, v_SJU = seen.of(i)
+            groups.append(Group(queries[i][None], k_SJK[None], v_SJU[None], seen.ends[i]))
+        return groups
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
         """One group's mixed values, packed [B T, H, K]."""
@@ -230,7 +317,7 @@ class Attention(Tapped):
         T, S = group.q_BTHK.shape[1], group.k_BSJK.shape[1]
         return pattern(group.q_BTHK, group.k_BSJK, **self.scoring(T, S, group.end, batch, bias))
 
-    def through_pattern(self, groups: list[Group], batch: Batch, bias: Bias | None) -> list[Tensor]:
+    def through_pattern(self, groups: list[Group], batch: Batch, bias: Bias | None) -> Tensor:
         """The same mixture through a pattern that can be read and replaced; slower, and only when asked for."""
         T = max(group.q_BTHK.shape[1] for group in groups)
         S = max(group.k_BSJK.shape[1] for group in groups)
@@ -246,7 +333,7 @@ class Attention(Tapped):
             share = F.dropout(share, self.spec.dropout, self.training)
             mixed.append(mix(share, group.v_BSJU).flatten(0, 1))
             start += B
-        return mixed
+        return torch.cat(mixed)
 
 
 class Gating(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +42,19 @@ class AlibiBias(nn.Module):
         super().__init__()
         self.heads, self.spec = heads, spec
 
-    def forward(self, T: int, S: int) -> Tensor:
-        """[H, T, S], a view of [H, 1, S]."""
+    def slopes(self) -> Tensor:
+        """What one position counts for, in each head."""
+        return self.unscaled() * self.spec.scale
+
+    def unscaled(self) -> Tensor:
         n = 2 ** math.floor(math.log2(self.heads))
         power = [-self.spec.bias_max / n * (i + 1) for i in range(n)]
         power += [-self.spec.bias_max / (2 * n) * (2 * i + 1) for i in range(self.heads - n)]
-        slope_H11 = torch.tensor([2.0**p for p in power])[:, None, None]
+        return torch.tensor([2.0**p for p in power])
+
+    def forward(self, T: int, S: int) -> Tensor:
+        """[H, T, S], a view of [H, 1, S]."""
+        slope_H11 = self.unscaled()[:, None, None]
         if self.spec.rounded:
             bias_H1S = (slope_H11.bfloat16() * torch.arange(S).bfloat16()).float()
         else:
@@ -55,6 +63,17 @@ class AlibiBias(nn.Module):
 
 
 Bias = nn.Module
+
+
+def of_rows(bias: Bias, lengths: Sequence[int], ends: Sequence[int]) -> list[Tensor]:
+    """The bias [H, T, S] of several rows; where it only depends on distances or keys, all are parts of one."""
+    if isinstance(bias, DistanceBias):
+        most_HTS = bias(max(lengths), max(ends)).float()
+        return [most_HTS[:, most_HTS.shape[1] - T :, most_HTS.shape[2] - S :] for T, S in zip(lengths, ends)]
+    if isinstance(bias, AlibiBias) and bias.spec.rounded:
+        most_HTS = bias(max(lengths), max(ends)).float()
+        return [most_HTS[:, :T, :S] for T, S in zip(lengths, ends)]
+    return [bias(T, S).float() for T, S in zip(lengths, ends)]
 
 
 def score_bias(heads: int, spec: ScoreBias) -> Bias:

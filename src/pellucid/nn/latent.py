@@ -8,13 +8,14 @@ to the mixture: q . (W_k c) = (W_k^T q) . c, and sum p W_v c = W_v sum p c (appe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pellucid.cache.batch import Batch
-from pellucid.nn.attention import Attention, Gating, Group
+from pellucid.nn.attention import Attention, Gating, Group, Seen
 from pellucid.nn.bias import Bias
 from pellucid.nn.indexer import Indexer
 from pellucid.nn.linear import Linear
@@ -33,6 +34,15 @@ class LatentGroup(Group):
 
     absorbed: bool = False  # keys and values are the small vectors themselves, as of one head
     allow_TS: Tensor | None = None  # which keys each query sees, where an indexer has chosen; then B is 1
+
+
+@dataclass
+class LatentSeen(Seen):
+    """Small vectors as keys; what `grown` makes of the new ones, unless every sequence absorbs."""
+
+    absorb: Sequence[bool] = ()
+    chosen: Sequence[Tensor | None] = ()
+    grown: tuple[Tensor, Tensor] | None = None
 
 
 class LatentAttention(Attention):
@@ -107,27 +117,64 @@ class LatentAttention(Attention):
 
     # -------------------------------------------------------------------------- who attends to what
 
-    def over_itself(self, q_NHK: Tensor, x_ND: Tensor, turn: Turn | None, batch: Batch) -> list[Group]:
-        """A row alone decides which form computes it, so that its company does not matter."""
-        c_N1R, lengths, rows = self.small(x_ND, turn), list(batch.lengths), batch.kept
+    def over_itself(self, x_ND: Tensor, turn: Turn | None, batch: Batch) -> Seen:
+        """The small vectors as keys, an indexer's keys as values; and what grows from the new ones, if anybody asks."""
+        c_N1R = self.small(x_ND, turn)
         index_N1K = c_N1R[..., :0] if self.indexer is None else self.indexer.keys(x_ND, batch)
-        small, index = list(c_N1R.split(lengths)), list(index_N1K.split(lengths))
-        for i, row in enumerate(rows):
-            small[i], index[i] = row.write(self.layer, small[i].detach(), index[i].detach(), self.spec.window)
-        chosen = self.chosen(x_ND, index, batch)
-        absorb = [self.absorbs(n, row.length) for n, row in zip(lengths, rows)] or [False] * len(lengths)
+        seen = self.remembered(c_N1R, index_N1K, batch)
+        before = [end - new for end, new in zip(seen.ends, batch.lengths)]
+        absorb = [self.absorbs(*each) for each in zip(batch.lengths, before)]
+        grown = None if all(absorb) else self.grown(c_N1R)
+        if grown is not None:
+            grown = self.tap("k", grown[0]), self.tap("v", grown[1])
+        return LatentSeen(**vars(seen), absorb=absorb, chosen=self.chosen(x_ND, seen, batch), grown=grown)
+
+    def chosen(self, x_ND: Tensor, seen: Seen, batch: Batch) -> list[Tensor | None]:
+        """For each sequence, the keys [T, S] that its queries see; None for all."""
+        spec, indexer = self.latent.indexer, self.indexer
+        if spec is None:
+            return [None] * len(batch.lengths)
+        if indexer is None:
+            found: list[Tensor | None] = batch.made(("chosen", spec.source))
+            return found
+        found = [None] * len(batch.lengths)
+        if any(end > spec.top_k for end in seen.ends):
+            lengths = list(batch.lengths)
+            # the small queries once more: a fiftieth of the layer's products
+            q_NHK, weight_NH = indexer.queries(self.small_queries(x_ND), x_ND, batch)
+            pieces = zip(q_NHK.split(lengths), weight_NH.split(lengths))
+            found = [indexer.choose(*each, seen.of(i)[1]) for i, each in enumerate(pieces)]
+        return batch.once(("chosen", self.layer), lambda: found)
+
+    def absorbs(self, new: int, before: int) -> bool:
+        """Whether so few new tokens follow so many that the small vectors are the cheaper keys."""
+        spec = self.latent
+        grows = spec.nope_dim + spec.value_dim  # numbers a head and token, kv_rank products each
+        cheaper = new * (2 * spec.kv_rank - grows) < spec.kv_rank * grows
+        return before > 0 and cheaper and not any(map(self.listened, ("k", "v", "pattern")))
+
+    def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
+        """Those that absorb, and whose queries see every key."""
+        assert isinstance(seen, LatentSeen)
+        rows = super().few(seen, batch)
+        return tuple(i for i in rows if seen.absorb[i] and seen.chosen[i] is None)
+
+    def groups(self, q_NHK: Tensor, seen: Seen, rows: Sequence[int], batch: Batch) -> list[Group]:
+        """A sequence alone decides which form computes it, so that its company does not matter."""
+        assert isinstance(seen, LatentSeen)
+        lengths = list(batch.lengths)
         queries = q_NHK.split(lengths)
-        if all(absorb):
-            return [self.absorbed(*each) for each in zip(queries, small, chosen)]
-        k_NHK, v_NHU = self.grown(c_N1R)
-        k_NHK, v_NHU = self.tap("k", k_NHK), self.tap("v", v_NHU)
-        if batch.rectangular and chosen[0] is None:
-            q_BTHK, k_BSHK, v_BSHU = (z.unflatten(0, (len(lengths), -1)) for z in (q_NHK, k_NHK, v_NHU))
+        if seen.grown is None:
+            return [self.absorbed(queries[i], seen.of(i)[0], seen.chosen[i]) for i in rows]
+        if batch.rectangular and seen.chosen[0] is None and len(rows) == len(lengths):
+            q_BTHK, k_BSHK, v_BSHU = (z.unflatten(0, (len(lengths), -1)) for z in (q_NHK, *seen.grown))
             return [LatentGroup(q_BTHK, k_BSHK, v_BSHU, lengths[0])]
-        new = zip(queries, k_NHK.split(lengths), v_NHU.split(lengths))
+        new = list(zip(queries, seen.grown[0].split(lengths), seen.grown[1].split(lengths)))
         return [
-            self.absorbed(q, small[i], chosen[i]) if absorb[i] else self.joined(q, k, v, small[i], chosen[i])
-            for i, (q, k, v) in enumerate(new)
+            self.absorbed(queries[i], seen.of(i)[0], seen.chosen[i])
+            if seen.absorb[i]
+            else self.joined(*new[i], seen.of(i)[0], seen.chosen[i])
+            for i in rows
         ]
 
     def joined(self, q_THK: Tensor, k_THK: Tensor, v_THU: Tensor, c_S1R: Tensor, allow_TS: Tensor | None) -> Group:
@@ -139,29 +186,6 @@ class LatentAttention(Attention):
             k_SHK, v_SHU = torch.cat((before_k, k_THK)), torch.cat((before_v, v_THU))
         return LatentGroup(q_THK[None], k_SHK[None], v_SHU[None], len(c_S1R), allow_TS=allow_TS)
 
-    def chosen(self, x_ND: Tensor, index: list[Tensor], batch: Batch) -> list[Tensor | None]:
-        """For each sequence, the keys [T, S] that its queries see; None for all."""
-        spec, indexer = self.latent.indexer, self.indexer
-        if spec is None:
-            return [None] * len(index)
-        if indexer is None:
-            return batch.once(("chosen", spec.source), list)
-        if all(len(k) <= spec.top_k for k in index):
-            found: list[Tensor | None] = [None] * len(index)
-        else:
-            lengths = list(batch.lengths)
-            # the small queries once more: a fiftieth of the layer's products
-            q_NHK, weight_NH = indexer.queries(self.small_queries(x_ND), x_ND, batch)
-            found = [indexer.choose(*each) for each in zip(q_NHK.split(lengths), weight_NH.split(lengths), index)]
-        return batch.once(("chosen", self.layer), lambda: found)
-
-    def absorbs(self, new: int, before: int) -> bool:
-        """Whether so few new tokens follow so many that the small vectors are the cheaper keys."""
-        spec = self.latent
-        grows = spec.nope_dim + spec.value_dim  # numbers a head and token, kv_rank products each
-        cheaper = new * (2 * spec.kv_rank - grows) < spec.kv_rank * grows
-        return before > 0 and cheaper and not any(map(self.listened, ("k", "v", "pattern")))
-
     # -------------------------------------------------------------------------- the absorbed form
 
     def by_head(self) -> tuple[Tensor, Tensor]:
@@ -172,14 +196,27 @@ class LatentAttention(Attention):
 
     def absorbed(self, q_THK: Tensor, c_S1R: Tensor, allow_TS: Tensor | None) -> Group:
         """One row's queries for the small vectors themselves; a query alone reads only those that were chosen."""
-        nope, rank = self.latent.nope_dim, self.latent.kv_rank
+        rank = self.latent.kv_rank
         if allow_TS is not None and len(q_THK) == 1:
             small, allow_TS = c_S1R[allow_TS[0]][None], None
         else:
             small = c_S1R[None]
-        wide = torch.einsum("thk,hkr->thr", q_THK[..., :nope], self.by_head()[0])
-        wide = torch.cat((wide, q_THK[..., nope:]), dim=-1)[None]
+        wide = self.taken_in(q_THK)[None]
         return LatentGroup(wide, small, small[..., :rank], small.shape[1], absorbed=True, allow_TS=allow_TS)
+
+    def taken_in(self, q_NHK: Tensor) -> Tensor:
+        """Queries that have taken W_k in, [N, H, kv_rank + rope_dim]."""
+        nope = self.latent.nope_dim
+        wide_NHR = torch.einsum("nhk,hkr->nhr", q_NHK[..., :nope], self.by_head()[0])
+        return torch.cat((wide_NHR, q_NHK[..., nope:]), dim=-1)
+
+    def paged(self, q_NHK: Tensor, seen: Seen, few: tuple[int, ...], batch: Batch, bias: Bias | None) -> Tensor:
+        """The same in the cache's pages."""
+        assert seen.pool is not None
+        small_PS1R = seen.pool[0]
+        where = replace(seen, pool=(small_PS1R, small_PS1R[..., : self.latent.kv_rank]))
+        mix_NHR = super().paged(self.taken_in(q_NHK), where, few, batch, bias)
+        return torch.einsum("nhr,hur->nhu", mix_NHR, self.by_head()[1])
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
         assert isinstance(group, LatentGroup)

@@ -46,7 +46,7 @@ class NgramAttention(Tapped):
     def forward(self, x_MD: Tensor, batch: Batch, bias: Bias | None = None) -> Tensor:
         streams = 1 + self.spec["streams"]
         lengths = [rows // streams for rows in batch.lengths]
-        tokens = Batch(lengths, batch.positions, batch.ends, batch.cache, batch.rows)
+        tokens = batch.once("tokens", lambda: Batch(lengths, batch.positions, batch.ends, batch.cache, batch.rows))
         q_NGHK, k_NGHK, v_NGHK = (
             part(x_MD).unflatten(-1, (self.heads, -1)).unflatten(0, (-1, streams)) for part in (self.q, self.k, self.v)
         )
@@ -61,10 +61,12 @@ class NgramAttention(Tapped):
 
     def read(self, k_NHK: Tensor, v_NHK: Tensor, tokens: Batch) -> list[tuple[list[int], Tensor, Tensor]]:
         """Which sequences, and the keys and values of all that they have read, [B, S, H, K]."""
-        lengths = list(tokens.lengths)
-        rows = list(zip(tokens.kept, k_NHK.split(lengths), v_NHK.split(lengths)))
-        kept = [row.write(self.layer, k.detach(), v.detach()) for row, k, v in rows]
-        if any(row.length for row in tokens.kept):
+        rows = tokens.kept
+        places = tokens.places(None) if rows else None
+        if places is not None:
+            places.write(self.layer, k_NHK, v_NHK)
+        if places is not None and any(row.length for row in rows):
+            kept = [places.read(self.layer, i) for i in range(len(rows))]
             return [([i], k_SHK[None], v_SHK[None]) for i, (k_SHK, v_SHK) in enumerate(kept)]
         return [(group, tokens.gather(k_NHK, group), tokens.gather(v_NHK, group)) for group in tokens.groups()]
 

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.cache.extents import SPARE, Cache, Row
+from pellucid.cache.cache import Cache
+from pellucid.cache.group import PAGE
+from pellucid.cache.row import SPARE, Row
 from pellucid.errors import ArgumentError
 
 
@@ -31,13 +33,15 @@ def grow(row: Row, count: int, window: int | None) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(window=st.integers(1, 40), pieces=st.lists(st.integers(1, 300), min_size=1, max_size=30))
-def test_a_sliding_extent_keeps_what_its_window_asks_for(window: int, pieces: list[int]) -> None:
+def test_a_sliding_row_keeps_what_its_window_asks_for(window: int, pieces: list[int]) -> None:
     row = Row()
     for count in pieces:
         seen = grow(row, count, window)
         needed = min(row.length, window + count - 1)
         assert seen[-needed:].tolist() == list(range(row.length - needed, row.length))
-    assert row.self_attention[0].k.shape[0] <= 4 * (window + SPARE) + 64
+    row.slide(window)
+    assert len(row.held()) <= (window + SPARE) // PAGE + 2 + len(row.tables[None].pages)
+    row.home.check()
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,7 +92,7 @@ def test_a_recurrent_row_cannot_go_back() -> None:
     assert kept is not None and kept[0].tolist() == [1, 1]
     cache.trim(0, 0)
     assert cache.rows[0].state(0) is None
-    assert cache.nbytes == fork.nbytes
+    assert cache.nbytes == fork.states[0][0].nbytes
 
 
 @pytest.mark.parametrize("index", [2, -1])

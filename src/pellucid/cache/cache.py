@@ -1,0 +1,71 @@
+"""Cache: one object for everything that a model carries from call to call."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pellucid.cache.pages import Pages
+from pellucid.cache.row import Row
+from pellucid.errors import ArgumentError
+
+
+class Cache:
+    """Rows, and the pages in which their tokens lie (`pages.py`).
+
+    Args:
+        rows: sequences to hold.
+        pages: shared with other caches; None for its own, which grow as needed.
+    """
+
+    def __init__(self, rows: int, pages: Pages | None = None) -> None:
+        self.pages = pages or Pages()
+        self.rows = [Row(self.pages) for _ in range(rows)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def get_seq_length(self) -> int:
+        """Tokens in the longest row (the name that callers of the reference know)."""
+        return max((row.length for row in self.rows), default=0)
+
+    # ---------------------------------------------------------------------------------------- rearranging
+
+    def fork(self, index: int) -> int:
+        """A copy of a row, as a new row; returns its index."""
+        self.rows.append(self._row(index).copy())
+        return len(self.rows) - 1
+
+    def trim(self, index: int, tokens: int) -> None:
+        """Forgets all but the first `tokens` of a row; see `Row.trim`."""
+        self._row(index).trim(tokens)
+
+    def crop(self, tokens: int) -> None:
+        """Trims every row to at most `tokens` (the reference's name; negative counts from the end)."""
+        for index, row in enumerate(self.rows):
+            self.trim(index, min(row.length, tokens) if tokens >= 0 else row.length + tokens)
+
+    def select(self, indices: list[int]) -> None:
+        """Keeps the given rows, in the given order; a row may be taken more than once."""
+        taken: set[int] = set()
+        chosen = []
+        for index in indices:
+            row = self._row(index)
+            chosen.append(row.copy() if index in taken else row)
+            taken.add(index)
+        self.rows = chosen
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """`select` under the reference's name."""
+        self.select(beam_idx.tolist())
+
+    def _row(self, index: int) -> Row:
+        if not 0 <= index < len(self.rows):
+            raise ArgumentError(f"row {index} of a cache of {len(self.rows)}", where="Cache", next="count from 0")
+        return self.rows[index]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its rows hold; what they share counts once."""
+        pages = {(row.home, *page) for row in self.rows for page in row.held()}
+        states = {id(t): t for row in self.rows for state in row.states.values() for t in state}
+        return sum(home.group(kind).page_bytes for home, kind, _ in pages) + sum(t.nbytes for t in states.values())

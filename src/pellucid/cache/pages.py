@@ -1,0 +1,118 @@
+"""Pages: the memory of all rows, and its accounting.
+
+A page holds `PAGE` tokens. Layers that keep the same tokens form a group: those that keep every token, those with one
+window, those that read an encoder. Each group numbers its pages, and each layer of it has two tensors, keys and values
+[pages, PAGE, J, K], so that one number names a page in all of them. A row has a table for each group: the numbers of
+the pages in which its tokens lie, in order (`row.py`).
+
+    free      nobody needs it
+    held      by rows: several, after a fork or where prefixes are shared; who writes to such a page copies it first
+    cached    by no row, but a prefix names it (`prefix.py`): it goes when pages run out, the longest unused first
+
+    published   a row's full pages are entered in a tree by their ids
+    attached    a new row with the same ids begins with them
+    slid        pages wholly behind a window, and a spare, are given back
+    packed      in a cache made with `quantized`, pages of older tokens become a few bits a number (`packed.py`)
+
+Attention reads pages in place. A row whose pages are neighbours is a view, which is what a row alone gets.
+free + held + cached = total, and the holders counted from all rows' tables, are what `check` proves.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+from pellucid.cache.group import Group, Kind
+from pellucid.cache.prefix import Node, Prefixes
+from pellucid.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from pellucid.cache.row import Row
+
+
+class Pages:
+    """The pages of rows that may run in one batch.
+
+    Args:
+        total: most pages of each group; None for as many as it takes.
+        windows: the kinds of groups where they are known, so that `reserve` counts right before the first forward.
+        snapshots: most prefixes for which recurrent states are kept; they are not in pages.
+    """
+
+    def __init__(self, total: int | None = None, *, windows: Sequence[Kind] = (None,), snapshots: int = 32) -> None:
+        if total is not None and total < 1:
+            raise ArgumentError(f"total={total}", where="Pages", next="give at least one page")
+        self.total = total
+        self.groups: dict[Kind, Group] = {}
+        self.prefixes = Prefixes(snapshots)
+        self.rows: weakref.WeakSet[Row] = weakref.WeakSet()
+        for kind in windows:
+            self.group(kind)
+
+    def group(self, kind: Kind) -> Group:
+        """The group of a kind, made when first asked for."""
+        if kind not in self.groups:
+            self.groups[kind] = Group(kind, self.total, self._evict)
+        return self.groups[kind]
+
+    def _evict(self, group: Group, page: int) -> None:
+        self.prefixes.forget(group, page, self.group)
+
+    # ---------------------------------------------------------------------------------------- room
+
+    def reserve(self, row: Row, tokens: int, memory: int = 0) -> bool:
+        """Takes pages for `tokens` more tokens of a row, and `memory` of its encoder; False, and nothing, if they lack.
+
+        Prefixes that no row uses give way.
+        """
+        row.join(self)
+        wanted: dict[Kind, int] = {kind: row.length + tokens for kind in self.groups if kind != "memory"}
+        if memory:
+            wanted["memory"] = memory
+        if any(row.missing(kind, total) > self.group(kind).available for kind, total in wanted.items()):
+            return False
+        for kind, total in wanted.items():
+            row.room(kind, total)
+        return True
+
+    # ---------------------------------------------------------------------------------------- prefixes
+
+    def match(self, ids: Sequence[int], salt: Hashable = None) -> list[Node]:
+        """The nodes with which a row of these ids can begin; a token is left over to run."""
+        path = self.prefixes.path(ids[:-1], salt)
+        return path[: self.prefixes.usable(path, self.shared_groups())]
+
+    def shared_groups(self) -> list[Group]:
+        """Those whose pages prefixes name: whatever layers wrote, but what belongs to an encoder's input."""
+        return [group for group in self.groups.values() if group.pools and group.kind != "memory"]
+
+    # ---------------------------------------------------------------------------------------- accounting
+
+    def counts(self, kind: Kind = None) -> dict[str, int]:
+        """How many pages of a group are free, held and cached, and the total."""
+        group = self.group(kind)
+        held = sum(1 for holders in group.holders if holders)
+        return {"free": group.count, "held": held, "cached": len(group.cached), "total": group.capacity}
+
+    def check(self) -> None:
+        """Proves that every page is free, held or cached, and held by exactly the rows whose tables name it."""
+        for kind, group in self.groups.items():
+            counts = self.counts(kind)
+            assert counts["free"] + counts["held"] + counts["cached"] == counts["total"], f"{kind}: {counts}"
+            assert sum(group.free) == group.count, f"{kind}: {sum(group.free)} free, counted {group.count}"
+            tables = [row.tables[kind] for row in self.rows if kind in row.tables]
+            named = Counter(page for table in tables for page in table.pages[table.first :])
+            assert 0 not in named, f"{kind}: a row reads the page that nobody holds"
+            holders = {page: count for page, count in enumerate(group.holders) if count}
+            assert holders == dict(named), f"{kind}: holders {holders}, and tables name {dict(named)}"
+            assert not any(group.free[page] for page in (*holders, *group.published)), f"{kind}: free, and in use"
+            assert group.cached.keys() == group.published - holders.keys(), f"{kind}: cached {list(group.cached)}"
+        nodes = [node for root in self.prefixes.roots.values() for node in root.below()]
+        names = {(kind, page): node for node in nodes for kind, page in node.pages.items()}
+        assert names == self.prefixes.owners, "a prefix names a page that is not its own"
+        published = {(kind, page) for kind, group in self.groups.items() for page in group.published}
+        assert names.keys() == published, "published pages that no prefix names"
+        assert {node for node in nodes if node.states is not None} == self.prefixes.kept.keys(), "states of no prefix"
