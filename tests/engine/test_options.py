@@ -15,6 +15,7 @@ from transformers import GenerationConfig as TheirConfig
 import pellucid
 from models import tiny
 from pellucid import GenerationConfig
+from pellucid.engine.asking import request
 from pellucid.engine.fields import DEFAULTS, FIELDS
 from pellucid.engine.options import read_options
 from pellucid.errors import ArgumentError, InputError
@@ -271,10 +272,10 @@ def test_settings_in_config_json(tmp_path: Path) -> None:
 def test_requests() -> None:
     model = tiny.make("gpt2")
     options = GenerationConfig(seed=5, do_sample=True, max_new_tokens=9, eos_token_id=[1, 999], repetition_penalty=1.5)
-    first, second = (options.request(model, [5, 6, 7], row) for row in (0, 1))
+    first, second = (request(model, options, [5, 6, 7], row) for row in (0, 1))
     assert (first.seed, second.seed, first.eos, first.sample, first.max_new) == (5, 6, {1}, True, 9)
     assert [type(rule).__name__ for rule in first.rules] == ["RepetitionPenalty", "TopK"]
-    full = GenerationConfig(forced_eos_token_id=1, max_new_tokens=500).request(model, [5] * 50)
+    full = request(model, GenerationConfig(forced_eos_token_id=1, max_new_tokens=500), [5] * 50)
     assert full.rules[0](list(range(58)), torch.zeros(9))[2] == -math.inf  # the context has 59
     assert full.rules[0](list(range(57)), torch.zeros(9))[2] == 0
 
@@ -282,16 +283,16 @@ def test_requests() -> None:
 def test_where_a_decoder_starts() -> None:
     model = tiny.make("t5")
     many = GenerationConfig(decoder_start_token_id=[3, 4])
-    assert [many.request(model, [5, 6], row).begin for row in (0, 1)] == [[3], [4]]
-    assert GenerationConfig(decoder_start_token_id=3).request(model, [5, 6], 9).begin == [3]
+    assert [request(model, many, [5, 6], row).begin for row in (0, 1)] == [[3], [4]]
+    assert request(model, GenerationConfig(decoder_start_token_id=3), [5, 6], 9).begin == [3]
     with pytest.raises(InputError, match="row 2"):
-        many.request(model, [5, 6], 2)
-    request = GenerationConfig(encoder_no_repeat_ngram_size=1, forced_bos_token_id=2).request(model, [5, 6])
+        request(model, many, [5, 6], 2)
+    asked = request(model, GenerationConfig(encoder_no_repeat_ngram_size=1, forced_bos_token_id=2), [5, 6])
     scores = torch.zeros(9)
-    for rule in request.rules:
+    for rule in asked.rules:
         scores = rule([0], scores)
     assert scores.argmax() == 2
-    assert request.rules[0]([0, 2], torch.zeros(9)).isinf().nonzero()[:, 0].tolist() == [5, 6]
+    assert asked.rules[0]([0, 2], torch.zeros(9)).isinf().nonzero()[:, 0].tolist() == [5, 6]
 
 
 def test_repetition_in_generate_is_the_rule() -> None:

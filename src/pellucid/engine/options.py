@@ -5,25 +5,17 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import Any
 
 from pellucid import families, hub
 from pellucid.config import GENERATION, read_json
 from pellucid.engine.checks import check_fields, check_together
 from pellucid.engine.fields import ALWAYS, DEFAULTS, FOR_SAMPLING, OF_THE_CALL
-from pellucid.engine.request import Request
-from pellucid.engine.rules.build import rules
-from pellucid.engine.stops import stops
-from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
+from pellucid.errors import ArgumentError, InputError, nearest, strict
 from pellucid.models.model import Model
 from pellucid.weights.save import replace_file
-
-if TYPE_CHECKING:
-    from pellucid.text.tokenizer import Tokenizer
 
 
 class GenerationConfig:
@@ -178,68 +170,6 @@ class GenerationConfig:
         if not isinstance(found, int):
             raise InputError("no decoder_start_token_id", where="generate", next="set it in the config")
         return [found]
-
-    def request(
-        self,
-        model: Model,
-        prompt: Sequence[int],
-        row: int = 0,
-        *,
-        tokenizer: Tokenizer | None = None,
-        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
-        logits_processor: Iterable[Any] = (),
-        stopping_criteria: Iterable[Any] = (),
-    ) -> Request:
-        """The request that continues a prompt under these options; rows of one call differ in their seeds.
-
-        Raises:
-            InputError: an encoder-decoder whose start token nobody names.
-            ArgumentError: an option that needs a tokenizer without one.
-        """
-        self._refuse_what_comes_later()
-        begin = self.start(model, row)
-        held = len(begin or prompt)
-        most = self.new_tokens(held)
-        if model.spec.context is not None and not begin:
-            most = max(min(most, model.spec.context - held), 1)
-        eos = frozenset(token for token in self.eos if 0 <= token < model.spec.vocab)
-        seed = None if self.seed is None else self.seed + row
-        return Request(
-            ids=list(prompt),
-            begin=begin,
-            max_new=self.new_tokens(held),
-            eos=eos,
-            sample=self.samples,
-            seed=seed,
-            n=self.num_return_sequences,
-            rules=rules(
-                self,
-                prompt=begin or prompt,
-                encoder_ids=prompt,
-                eos=eos,
-                most=most,
-                row=row,
-                seed=seed,
-                tokenizer=tokenizer,
-                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-                processors=logits_processor,
-            ),
-            stops=stops(self, tokenizer=tokenizer, criteria=stopping_criteria),
-        )
-
-    def _refuse_what_comes_later(self) -> None:
-        mode = self.mode()
-        for name, wrong in (
-            ("num_beams", "beam" in mode), ("penalty_alpha", mode == "contrastive_search"),
-            ("dola_layers", mode == "dola_generation"), ("prompt_lookup_num_tokens", mode == "assisted_generation"),
-            ("guidance_scale", self.guidance_scale not in (None, 1)), ("token_healing", self.token_healing),
-            ("watermarking_config", self.watermarking_config is not None),
-            ("return_dict_in_generate", self.return_dict_in_generate),
-        ):  # fmt: skip
-            if wrong:
-                raise Unsupported(
-                    f"{name}={getattr(self, name)!r} is not supported yet", where=name, next="leave it out"
-                )
 
     # ---------------------------------------------------------------------------------------- files
 
