@@ -77,12 +77,12 @@ def attend_gathered(
             continue
         q_THK, begin = q_NHK[begin : begin + length], begin + length
         first = first_seen(end - length, window, chunk) // size
-        pages_I, start = tables_BI[b, first : -(-end // size)], first * size
+        pages, start = tables_BI[b, first : -(-end // size)], first * size
         outs.append(
             _attend_row(
                 q_THK,
-                gathered(k_PSJK, pages_I)[: end - start],
-                gathered(v_PSJU, pages_I)[: end - start],
+                gathered(k_PSJK, pages)[: end - start],
+                gathered(v_PSJU, pages)[: end - start],
                 end,
                 scale=scale,
                 window=window,
@@ -141,5 +141,8 @@ def _attend_row(
 
 def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, v_NJU: Tensor) -> None:
     """Put new keys and values into the pools, in place; slot n is page * S + place in the page, int64."""
+    if native.writes(k_PSJK, v_PSJU, k_NJK, v_NJU):
+        native.write_paged(k_PSJK, v_PSJU, slots_N, k_NJK, v_NJU)
+        return
     for pool, new in ((k_PSJK, k_NJK), (v_PSJU, v_NJU)):
-        pool.view(-1, *pool.shape[2:]).index_copy_(0, slots_N, new)
+        pool.flatten(0, 1).index_copy_(0, slots_N, new)

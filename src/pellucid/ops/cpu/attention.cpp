@@ -3,12 +3,13 @@
 #include "attention.h"
 
 #include <cstdlib>
+#include <cstring>
 
 namespace {
 
 constexpr double WORTH_SHARING = 1 << 19;  // multiply-adds, from which a second thread pays
 
-static_assert(sizeof(Attending) == 31 * 8, "as paged.py packs it");
+static_assert(sizeof(Attending) == 31 * 8 && sizeof(Writing) == 18 * 8, "as paged.py packs them");
 
 constexpr int PIECES_EACH = 4;  // for each thread at least, so that long rows hold nobody up
 
@@ -106,5 +107,24 @@ extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int t
         attend(a, cut, which, starts, level, memory + thread * scratch);
   }
   std::free(memory);
+  return 0;
+}
+
+// Copies new keys and values to their slots. 0, or n + 1 where there is no slot for token n and those before it are done.
+extern "C" std::int64_t pellucid_write(const Writing *asked) {
+  const Writing &w = *asked;
+  const auto copy = [&](void *pool, const void *fresh, std::int64_t n, std::int64_t channels, std::int64_t page_step,
+                        std::int64_t token_step, std::int64_t head_step) {
+    const std::int64_t size = channels * w.bytes, from = n * w.kv_heads * size;
+    const std::int64_t to = w.slots[n] / w.page * page_step + w.slots[n] % w.page * token_step;
+    for (std::int64_t head = 0; head < w.kv_heads; head++)
+      std::memcpy(static_cast<char *>(pool) + (to + head * head_step) * w.bytes,
+                  static_cast<const char *>(fresh) + from + head * size, size);
+  };
+  for (std::int64_t n = 0; n < w.tokens; n++) {
+    if (w.slots[n] < 0 || w.slots[n] >= w.pages * w.page) return n + 1;
+    copy(w.k, w.new_k, n, w.channels, w.k_page_step, w.k_token_step, w.k_head_step);
+    copy(w.v, w.new_v, n, w.values, w.v_page_step, w.v_token_step, w.v_head_step);
+  }
   return 0;
 }

@@ -30,6 +30,16 @@ struct Attending {
   double scale, cap;           // 0 for no cap
 };
 
+// New keys and values for the pools; packed like the above.
+struct Writing {
+  void *k, *v;                  // [pages, page, kv_heads, channels or values]
+  const void *new_k, *new_v;    // [tokens, kv_heads, channels or values], dense
+  const std::int64_t *slots;    // [tokens]: page * tokens of a page + place in the page
+  std::int64_t tokens, bytes;   // of a number
+  std::int64_t pages, page, kv_heads, channels, values;
+  std::int64_t k_page_step, k_token_step, k_head_step, v_page_step, v_token_step, v_head_step;
+};
+
 // Queries of a row, for some key heads: `count` for each, from `begin` on. Query m of a key head is that of token m / R
 // and of head m % R of the group, R = heads / kv_heads. At most BLOCK for a head and MOST_QUERIES together.
 struct Piece {

@@ -238,7 +238,7 @@ class Work {
   template <int M>
   int score(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m) {
     if constexpr (M > 1)
-      if (p.count - m < M) return score<M / 2>(tile, offset, n, m);
+      if (p.count - m < M) return score<M - 1>(tile, offset, n, m);
     const auto group = a.channels % PAIR ? score_group<M, true, E> : score_group<M, false, E>;
     for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP)
       group(q + (n + m) * q_step, q_step, tile.keys + s, offset, a.channels, scores + m * TILE + s);
@@ -321,7 +321,7 @@ class Work {
   template <int M>
   int mix(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m) {
     if constexpr (M > 1)
-      if (p.count - m < M) return mix<M / 2>(tile, offset, n, m);
+      if (p.count - m < M) return mix<M - 1>(tile, offset, n, m);
     const float *shares = scores + m * TILE;
     float *to = mixed + (n + m) * mixed_step;
     const auto block = [&](auto kernel, std::int64_t c) {
