@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pellucid import AutoModelForCausalLM, AutoTokenizer
+from pellucid.engine.asking import request
 from pellucid.engine.engine import LEAST, Engine, generate
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Output, Request
@@ -45,7 +46,7 @@ def test_prefill_in_steps_is_prefill_at_once(model: AutoModelForCausalLM, budget
 def test_rows_end_on_their_own(model: AutoModelForCausalLM) -> None:
     (first,) = outputs(model, Request(ids=[1], max_new=30))
     end = first.ids[4]
-    least = GenerationConfig(max_new_tokens=30, min_new_tokens=10, eos_token_id=end).request(model, [1])
+    least = request(model, GenerationConfig(max_new_tokens=30, min_new_tokens=10, eos_token_id=end), [1])
     jobs = [Request(ids=[1], max_new=30, eos=frozenset({end})), Request(ids=[1], max_new=3), least]
     engine = Engine(model)
     events = list(engine.stream(jobs))
@@ -91,6 +92,6 @@ def test_an_interrupted_loop_leaves_the_model_as_it_was(model: AutoModelForCausa
 def test_a_stream_is_the_continuation_and_nothing_of_the_prompt(model: AutoModelForCausalLM, prompt: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained()
     options = model.generation_config.merged({"max_new_tokens": 14})
-    pieces = [piece for piece, _ in stream_text(model, tokenizer, prompt, options)]
-    (whole,) = generate_text(model, tokenizer, [prompt], options)
+    pieces = [piece.text for piece in stream_text(model, tokenizer, [prompt], options)]
+    ((whole,),) = generate_text(model, tokenizer, [prompt], options)
     assert "".join(pieces) == whole.text

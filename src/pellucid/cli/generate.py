@@ -63,10 +63,10 @@ def command(
     network = open_model(folder, dtype)
     run = Run(text)
     try:
-        for piece, job in stream_text(network, tokenizer, text, settings):
-            run.take(piece, job)
+        for piece in stream_text(network, tokenizer, [text], settings):
+            run.take(piece.text, piece.job)
             if not no_stream and not as_json:
-                click.echo(piece, nl=False)
+                click.echo(piece.text, nl=False)
     except KeyboardInterrupt:
         run.interrupted = True
     if as_json:

@@ -240,7 +240,8 @@ class GenerationMixin(Model):
     # ---------------------------------------------------------------------------------------- results
 
     def _sequences(self, prompts: Prompts, jobs: Sequence[Job], settings: GenerationConfig) -> Any:
-        rows = [[*before, *output.ids] for before, job in zip(prompts.before, jobs) for output in job.outputs]
+        befores = [_healed(prompts, i, job) for i, job in enumerate(jobs)]
+        rows = [[*before, *output.ids] for before, job in zip(befores, jobs) for output in job.outputs]
         if prompts.form == "tensor":
             return rectangle(rows, pad_of(settings)).to(self.device)
         return rows[0] if prompts.form == "one" and len(rows) == 1 else rows
@@ -379,6 +380,16 @@ def _roots(engine: Engine, asked: Sequence[Request], past: Cache) -> list[Seq]:
 def _rows(jobs: Sequence[Job]) -> list[Any]:
     """What the cache holds of every output."""
     return [output.row for job in jobs for output in job.outputs if output.row is not None]
+
+
+def _healed(prompts: Prompts, i: int, job: Job) -> list[int]:
+    """What stands before a row's outputs: what was given, without tokens that they say again (token healing)."""
+    before = prompts.before[i]
+    taken = len(prompts.rows[i].ids) - len(job.request.ids)
+    if not taken:
+        return before
+    end = len(before) if prompts.mask is None else 1 + int(prompts.mask[i].nonzero().max())
+    return before[: end - taken] + before[end:]
 
 
 def _beam_indices(jobs: Sequence[Job], beams: int) -> Tensor:

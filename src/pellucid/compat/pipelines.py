@@ -10,11 +10,13 @@ from typing import Any
 from pellucid.compat import auto
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
+from pellucid.engine.asking import Means
 from pellucid.engine.fields import DEFAULTS
 from pellucid.engine.options import options_of
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.tasks import fill_mask, hidden, text_generation
 from pellucid.tasks.fit import report_misfit, require_trained
+from pellucid.tasks.text_generation import Continuation
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -62,7 +64,7 @@ class Pipeline:
 
 
 class TextGenerationPipeline(Pipeline):
-    """`[{"generated_text": …}]` for each prompt."""
+    """`[{"generated_text": …}]` for each prompt, with so many entries as `num_return_sequences`."""
 
     task = "text-generation"
 
@@ -72,20 +74,40 @@ class TextGenerationPipeline(Pipeline):
         *,
         return_full_text: bool = True,
         return_tensors: bool = False,
+        logprobs: int | None = None,
+        response_format: Any = None,
+        logits_processor: Iterable[Any] = (),
+        stopping_criteria: Iterable[Any] = (),
+        prefix_allowed_tokens_fn: Any = None,
+        assistant_model: Any = None,
+        assistant_tokenizer: Any = None,
         generation_config: Any = None,
         **options: Any,
     ) -> list[Any]:
-        """Continues all prompts; options are those of `generate`, 256 new tokens where nothing else is said."""
+        """Continues all prompts; options are those of `generate`, 256 new tokens where nothing else is said.
+
+        Args:
+            logprobs: adds `"logprobs"` to each result: of each token, and of so many most likely ones.
+        """
         settings = self.model.generation_config
         if generation_config is not None:
             settings = settings.merged_quietly(options_of(generation_config))
         if settings.max_new_tokens is None and not {"max_new_tokens", "max_length"} & options.keys():
             options["max_new_tokens"] = 256
         settings = settings.merged(options)
-        found = text_generation.generate_text(self.model, self.tokenizer, inputs, settings)
-        if return_tensors:
-            return [[{"generated_token_ids": one.ids}] for one in found]
-        return [[{"generated_text": one.prompt + one.text if return_full_text else one.text}] for one in found]
+        means = Means(
+            processors=logits_processor, criteria=stopping_criteria, allowed=prefix_allowed_tokens_fn,
+            assistant=assistant_model, assistant_tokenizer=assistant_tokenizer, response_format=response_format,
+            logprobs=logprobs,
+        )  # fmt: skip
+
+        def shown(one: Continuation) -> dict[str, Any]:
+            text = one.prompt + one.text if return_full_text else one.text
+            result: dict[str, Any] = {"generated_token_ids": one.ids} if return_tensors else {"generated_text": text}
+            return result if logprobs is None else {**result, "logprobs": one.logprobs}
+
+        found = text_generation.generate_text(self.model, self.tokenizer, inputs, settings, means)
+        return [[shown(one) for one in each] for each in found]
 
 
 class FillMaskPipeline(Pipeline):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pellucid.engine.decoding.choice import decodings, reading
 from pellucid.engine.grammar import grammar_rule
+from pellucid.engine.healing import Healed, heal
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Kept, Request
 from pellucid.engine.rules.build import rules
@@ -94,18 +95,19 @@ def request(
 
 
 def _refuse_what_comes_later(options: GenerationConfig) -> None:
-    for name, wrong in (
-        ("prompt_lookup_num_tokens", options.mode() == "assisted_generation"), ("token_healing", options.token_healing),
-    ):  # fmt: skip
-        if wrong:
-            what = f"{name}={getattr(options, name)!r} is not supported yet"
-            raise Unsupported(what, where=name, next="leave it out")
+    if options.mode() == "assisted_generation":
+        raise Unsupported("speculation is not supported yet", where="generate", next="leave it out")
 
 
 def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, means: Means) -> Request:
     begin = _begin(model, options, prompt, row)
+    most = options.new_tokens(len(begin or prompt.ids))
+    healed = _healed(options, prompt, means, behind_encoder=bool(begin))
+    if healed.taken:
+        prompt = replace(prompt, ids=healed.ids)
+        most += len(healed.taken)
     decoder = begin or list(prompt.ids)
-    most = room = options.new_tokens(len(decoder))
+    room = most
     if model.spec.context is not None and not begin:
         room = max(min(most, model.spec.context - len(decoder)), 1)
     eos = frozenset(token for token in options.eos if 0 <= token < model.spec.vocab)
@@ -123,7 +125,10 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         tokenizer=means.tokenizer,
         prefix_allowed_tokens_fn=means.allowed,
         processors=means.processors,
-        grammar=_grammar(model, eos, len(seen), means, alone=bool(begin)),
+        grammar=[
+            *([] if healed.rule is None else [healed.rule]),
+            *_grammar(model, eos, len(seen), means, before=healed.text, alone=bool(begin)),
+        ],
         watermark=_watermark(model, options, len(seen)),
     )
     ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
@@ -163,13 +168,22 @@ def _begin(model: Model, options: GenerationConfig, prompt: Prompt, row: int) ->
     return list(prompt.begin)
 
 
-def _grammar(model: Model, eos: frozenset[int], begin: int, means: Means, *, alone: bool) -> list[Rule]:
+def _healed(options: GenerationConfig, prompt: Prompt, means: Means, *, behind_encoder: bool) -> Healed:
+    """The prompt, without its last token where that may be completed."""
+    if not options.token_healing or behind_encoder or prompt.seen is not None:
+        return Healed(list(prompt.ids))
+    if means.tokenizer is None:
+        raise ArgumentError("token_healing without a tokenizer", where="token_healing", next="pass tokenizer=…")
+    return heal(prompt.ids, means.tokenizer)
+
+
+def _grammar(model: Model, eos: frozenset[int], begin: int, means: Means, *, before: str, alone: bool) -> list[Rule]:
     if means.response_format is None:
         return []
     if means.tokenizer is None:
         raise ArgumentError("response_format without a tokenizer", where="response_format", next="pass tokenizer=…")
     rule = grammar_rule(
-        means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=eos, begin=begin, alone=alone
+        means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=eos, begin=begin, before=before, alone=alone
     )
     return [] if rule is None else [rule]
 

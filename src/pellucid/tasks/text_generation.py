@@ -1,52 +1,196 @@
-"""Prompts to continuations."""
+"""Prompts to continuations: all at once, or in pieces as they come."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from pellucid.engine.asking import Means, Prompt, requests
 from pellucid.engine.engine import Engine
 from pellucid.engine.engine import generate as run
 from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig
-from pellucid.engine.request import Output, Request
+from pellucid.engine.request import Logprob, Request
+from pellucid.engine.stops import stop_texts
 from pellucid.errors import InputError
 from pellucid.models.model import Model
+from pellucid.text.stops import Stops
 from pellucid.text.stream import Stream
 from pellucid.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What followed a prompt."""
+    """What followed a prompt.
+
+    Args:
+        text: without special tokens, up to the stop string where one ended it.
+        ids: as they were chosen.
+        finish: "stop" at an end token or a stop string, "length" where the room or the wish was used up.
+        logprobs: of each token, where they were asked for.
+    """
 
     prompt: str
     text: str
     ids: list[int]
-    finish: str  # "stop" at an end token, "length" where the room or the wish was used up
+    finish: str
+    logprobs: list[Logprob] = field(default_factory=list)
 
 
-def prepare(model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig) -> list[Request]:
-    """One request for each prompt.
+@dataclass(frozen=True)
+class Piece:
+    """Text that became certain with a token; "" where a character is incomplete, or a stop string may have begun.
+
+    Args:
+        row: of the prompt.
+        output: which of the prompt's continuations.
+        job: the request so far.
+    """
+
+    row: int
+    output: int
+    text: str
+    token: int
+    job: Job
+
+
+def generate_text(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    options: GenerationConfig,
+    means: Means | None = None,
+) -> list[list[Continuation]]:
+    """Continues all prompts together: `num_return_sequences` continuations for each, in their order.
+
+    Args:
+        means: what else the call brings (a grammar, logprobs …); its tokenizer is the one of the prompts.
 
     Raises:
         InputError: a prompt that is no string, or that has no token.
     """
-    requests = []
+    rows = encode(tokenizer, prompts, options)
+    asked = requests(model, options, rows, _with(tokenizer, means))
+    texts = stop_texts(options)
+    found = []
+    for prompt, row, request, outputs in zip(prompts, rows, asked, run(model, asked)):
+        given, before = _before(tokenizer, row, request)
+        wholes = [tokenizer.decode([*before, *output.ids], skip_special_tokens=True) for output in outputs]
+        found.append([
+            Continuation(prompt, cut(given, whole[len(given) :], texts), output.ids, output.finish, output.logprobs)
+            for whole, output in zip(wholes, outputs)
+        ])  # fmt: skip
+    return found
+
+
+def stream_text(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    options: GenerationConfig,
+    means: Means | None = None,
+) -> Iterator[Piece]:
+    """The same in pieces, as the tokens of all prompts are chosen. Leaving early ends what is under way.
+
+    Raises:
+        InputError: a prompt that is no string, or that has no token.
+    """
+    return stream(model, tokenizer, encode(tokenizer, prompts, options), options, means)
+
+
+def stream(
+    model: Model,
+    tokenizer: Tokenizer,
+    rows: Sequence[Prompt],
+    options: GenerationConfig,
+    means: Means | None = None,
+) -> Iterator[Piece]:
+    """The pieces of all continuations of some rows."""
+    asked = requests(model, options, rows, _with(tokenizer, means))
+    texts = stop_texts(options)
+    spoken = [[Speech(tokenizer, *_before(tokenizer, row, one), texts) for _ in range(one.n)]
+              for row, one in zip(rows, asked)]  # fmt: skip
+    numbers = {id(request): row for row, request in enumerate(asked)}
+    for job, output, token in Engine(model).stream(asked):
+        row = numbers[id(job.request)]
+        text = spoken[row][output].add(token)
+        if spoken[row][output].tokens == len(job.outputs[output].ids) and job.outputs[output].finish:
+            text += spoken[row][output].end()
+        yield Piece(row, output, text, token, job)
+
+
+class Speech:
+    """A continuation's text as its tokens come.
+
+    Args:
+        given: the prompt's text, of which nothing is said again.
+        before: the ids of the prompt.
+        texts: stop strings.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, given: str, before: Sequence[int], texts: Sequence[str]) -> None:
+        self._stream = Stream(tokenizer, skip_special_tokens=True)
+        self._stops, self._held = _stops(given, texts)
+        self._owed = len(given) - sum(len(self._stream.add(token)) for token in before)
+        self.tokens = 0
+
+    def add(self, token: int) -> str:
+        """What is certain after this token."""
+        self.tokens += 1
+        return self._say(self._stream.add(token))
+
+    def end(self) -> str:
+        """What was held back."""
+        said = self._say(self._stream.end())
+        left = self._stops.end()
+        return said + left[self._held :]
+
+    def _say(self, piece: str) -> str:
+        new, self._owed = piece[self._owed :], max(0, self._owed - len(piece))
+        ready = self._stops.feed(new)
+        said, self._held = ready[self._held :], max(0, self._held - len(ready))
+        return said
+
+
+def cut(given: str, text: str, texts: Sequence[str]) -> str:
+    """A continuation up to the first stop string, which may have begun in the prompt."""
+    stops, held = _stops(given, texts)
+    ready = stops.feed(text)
+    return (ready + stops.end())[held:]
+
+
+def _stops(given: str, texts: Sequence[str]) -> tuple[Stops, int]:
+    """Stop strings behind a text, and how many of its characters they hold: one may have begun with them."""
+    stops, held = Stops(texts), 0
+    longest = max(map(len, texts), default=1)
+    for char in given[len(given) - longest + 1 :] if longest > 1 else "":
+        held += 1 - len(stops.feed(char))
+        if stops.stopped is not None:  # the prompt may say what the continuation may not
+            stops.reset()
+            held = 0
+    return stops, held
+
+
+# ---------------------------------------------------------------------------------------- prompts
+
+
+def encode(tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig) -> list[Prompt]:
+    """A row for each prompt.
+
+    Raises:
+        InputError: a prompt that is no string, or that has no token.
+    """
+    rows = []
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            raise InputError(
-                f"prompt {row} is a {type(prompt).__name__}", where="text-generation", next="give a string"
-            )
+            what = f"prompt {row} is a {type(prompt).__name__}"
+            raise InputError(what, where="text-generation", next="give a string")
         ids = tokenizer.encode(prompt) or opening(tokenizer, options)
         if not ids:
-            raise InputError(
-                f"prompt {row} is empty, and this model has no token to begin with",
-                where="text-generation",
-                next="give some text",
-            )
-        requests.append(options.request(model, ids, row))
-    return requests
+            what = f"prompt {row} is empty, and this model has no token to begin with"
+            raise InputError(what, where="text-generation", next="give some text")
+        rows.append(Prompt(ids=ids))
+    return rows
 
 
 def opening(tokenizer: Tokenizer, options: GenerationConfig) -> list[int]:
@@ -56,40 +200,12 @@ def opening(tokenizer: Tokenizer, options: GenerationConfig) -> list[int]:
     return [] if bos is None else [bos]
 
 
-def finish(tokenizer: Tokenizer, prompt: str, request: Request, output: Output) -> Continuation:
-    """A finished output as text; special tokens are left out."""
+def _with(tokenizer: Tokenizer, means: Means | None) -> Means:
+    return replace(means or Means(), tokenizer=tokenizer)
+
+
+def _before(tokenizer: Tokenizer, row: Prompt, request: Request) -> tuple[str, Sequence[int]]:
+    """The text that a continuation follows, and the ids that stand before its own."""
     if request.begin:
-        text = tokenizer.decode(output.ids, skip_special_tokens=True)
-        return Continuation(prompt, text, output.ids, output.finish)
-    whole = tokenizer.decode([*request.ids, *output.ids], skip_special_tokens=True)
-    given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
-    return Continuation(prompt, whole[len(given) :], output.ids, output.finish)
-
-
-def generate_text(
-    model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig
-) -> list[Continuation]:
-    """Continues all prompts together, in their order."""
-    options.check()
-    requests = prepare(model, tokenizer, prompts, options)
-    found = run(model, requests)
-    rows = zip(prompts, requests, found)
-    return [finish(tokenizer, prompt, request, outputs[0]) for prompt, request, outputs in rows]
-
-
-def stream_text(
-    model: Model, tokenizer: Tokenizer, prompt: str, options: GenerationConfig
-) -> Iterator[tuple[str, Job]]:
-    """Pieces of one continuation as they are chosen, never half a character, with the request so far."""
-    options.check()
-    (request,) = prepare(model, tokenizer, [prompt], options)
-    stream = Stream(tokenizer, skip_special_tokens=True)
-    owed = 0  # characters of the prompt that the stream still holds back: they are not repeated
-    if not request.begin:
-        given = tokenizer.decode(list(request.ids), skip_special_tokens=True)
-        owed = len(given) - sum(len(stream.add(token)) for token in request.ids)
-    for job, _, token in Engine(model).stream(request):
-        piece = stream.add(token)
-        yield piece[owed:], job
-        owed = max(0, owed - len(piece))
-    yield stream.end()[owed:], job
+        return "", ()
+    return tokenizer.decode(list(row.ids), skip_special_tokens=True), request.ids
