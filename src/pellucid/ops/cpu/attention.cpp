@@ -62,8 +62,8 @@ void attend(const Attending &a, const Cut &cut, std::int64_t which, const std::i
   const std::int64_t begin = block * BLOCK, left = a.lengths[row] * (a.heads / a.kv_heads) - begin;
   if (left <= 0) return;
   const std::int64_t kv_begin = which % cut.parts * cut.kv_heads, kv_end = kv_begin + cut.kv_heads;
-  const Piece piece{row, begin, left < BLOCK ? left : BLOCK, kv_begin, kv_end < a.kv_heads ? kv_end : a.kv_heads, starts[row]};
-  levels[level](a, piece, scratch);
+  const std::int64_t count = left < BLOCK ? left : BLOCK, stop = kv_end < a.kv_heads ? kv_end : a.kv_heads;
+  levels[level](a, {row, begin, count, kv_begin, stop, starts[row]}, scratch);
 }
 
 }  // namespace
@@ -110,7 +110,7 @@ extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int t
   return 0;
 }
 
-// Copies new keys and values to their slots. 0, or n + 1 where there is no slot for token n and those before it are done.
+// Copies new keys and values to their slots. 0, or n + 1 where token n has no slot (those before it are done).
 extern "C" std::int64_t pellucid_write(const Writing *asked) {
   const Writing &w = *asked;
   const auto copy = [&](void *pool, const void *fresh, std::int64_t n, std::int64_t channels, std::int64_t page_step,

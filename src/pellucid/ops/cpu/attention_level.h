@@ -3,8 +3,8 @@
 //
 // Each query's numbers come from its own operations in an order that only positions decide: a score is a sum over
 // channels, lane by lane; the softmax goes on tile by tile, tiles cut at multiples of TILE; a mixed value is a chain of
-// multiply-adds from the first key to the last. What a query does not see adds exact zeros. So a query has the same bits
-// beside any others, from any pages, and on any thread.
+// multiply-adds from the first key to the last. What a query does not see adds exact zeros. So a query has the same
+// bits beside any others, from any pages, and on any thread.
 //
 // While the keys of a head are scored its values are fetched, and while those are mixed the keys of the next head or
 // tile: heads lie between tokens, so the processor does not guess by itself what comes.
