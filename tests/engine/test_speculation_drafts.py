@@ -23,6 +23,8 @@ from pellucid.engine.rules.penalties import RepetitionPenalty
 from pellucid.engine.speculation import (
     DraftModel,
     EarlyExit,
+    FirstOf,
+    ForcedTokens,
     Habits,
     OtherTokenizer,
     PromptLookup,
@@ -223,6 +225,10 @@ def test_arguments_of_the_reference(story: Any, shuffled: tuple[Any, Tokenizer])
     own = AutoTokenizer.from_pretrained()
     model, other = shuffled
     assert speculation(GenerationConfig(), story) is None
+    assert speculation(GenerationConfig(), story, grammar=True) == ForcedTokens()
+    assert speculation(GenerationConfig(num_beams=2), story, grammar=True) is None
+    both = speculation(GenerationConfig(prompt_lookup_num_tokens=7), story, grammar=True)
+    assert both == FirstOf((ForcedTokens(), PromptLookup(7)))
     assert speculation(GenerationConfig(prompt_lookup_num_tokens=7), story) == PromptLookup(7, 2)
     given = GenerationConfig(prompt_lookup_num_tokens=7, max_matching_ngram_size=3)
     assert speculation(given, story) == PromptLookup(7, 3)
@@ -247,6 +253,7 @@ def test_arguments_of_the_reference(story: Any, shuffled: tuple[Any, Tokenizer])
         ({"prompt_lookup_num_tokens": 3, "num_beams": 2}, {}, "beam search"),
         ({"prompt_lookup_num_tokens": 3, "penalty_alpha": 0.6, "top_k": 4}, {}, "contrastive search"),
         ({"assistant_early_exit": 9}, {}, "use 1 to 4"),
+        ({"use_mtp": True}, {}, "later tokens"),
         ({}, {"assistant_tokenizer": "own"}, "without assistant_model"),
         ({}, {"assistant_model": "llama", "assistant_tokenizer": "own"}, "without a tokenizer"),
         ({}, {"assistant_model": "bert"}, "predicts no tokens"),

@@ -16,9 +16,10 @@ from pellucid.engine.request import Kept, Request
 from pellucid.engine.rules.build import rules
 from pellucid.engine.rules.rule import Rule
 from pellucid.engine.sequence import NOTHING, Given
+from pellucid.engine.speculation import speculation
 from pellucid.engine.stops import stops
 from pellucid.engine.watermark import watermark_rule
-from pellucid.errors import ArgumentError, InputError, Unsupported
+from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 
 if TYPE_CHECKING:
@@ -77,10 +78,8 @@ def requests(
     Raises:
         ArgumentError: an option out of its range, or that needs what is not there.
         InputError: an encoder-decoder whose start token nobody names.
-        Unsupported: what this version does not do.
     """
     options.check()
-    _refuse_what_comes_later(options)
     means = means or Means()
     return [_request(model, options, prompt, row, means) for row, prompt in enumerate(prompts)]
 
@@ -90,13 +89,7 @@ def request(
 ) -> Request:
     """The request of one prompt, as the row of a larger call."""
     options.check()
-    _refuse_what_comes_later(options)
     return _request(model, options, Prompt(ids=ids), row, means or Means())
-
-
-def _refuse_what_comes_later(options: GenerationConfig) -> None:
-    if options.mode() == "assisted_generation":
-        raise Unsupported("speculation is not supported yet", where="generate", next="leave it out")
 
 
 def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, means: Means) -> Request:
@@ -148,6 +141,14 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         stops=ends,
         decoding=decodings(options),
         reading=reading(options, prompt.negative),
+        speculation=speculation(
+            options,
+            model,
+            means.tokenizer,
+            means.assistant,
+            means.assistant_tokenizer,
+            grammar=means.response_format is not None,
+        ),
         logprobs=means.logprobs,
         prompt_logprobs=means.prompt_logprobs,
         keep=means.keep,

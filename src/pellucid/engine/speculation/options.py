@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.engine.decoding import Speculation
 from pellucid.engine.speculation.draft import DraftModel, EarlyExit, Habits
 from pellucid.engine.speculation.early import first_blocks
+from pellucid.engine.speculation.forced import FirstOf, ForcedTokens
 from pellucid.engine.speculation.lookup import PromptLookup
 from pellucid.engine.speculation.universal import OtherTokenizer
 from pellucid.errors import ArgumentError, Unsupported
@@ -27,17 +28,38 @@ def speculation(
     tokenizer: Tokenizer | None = None,
     assistant_model: Model | None = None,
     assistant_tokenizer: Tokenizer | None = None,
+    *,
+    grammar: bool = False,
 ) -> Speculation | None:
     """Where guesses come from by these options; None where none are wished.
 
     `num_assistant_tokens`, its schedule, the confidence threshold and the lookbehinds are the assistant's own where the
     options do not say otherwise.
 
+    Args:
+        grammar: the text follows one; tokens that it leaves no choice about are guessed, too.
+
     Raises:
         ArgumentError: more than one source of guesses; a decoding that has no use for them; an assistant that does not
             fit the model, or tokenizers that are lacking.
-        Unsupported: tokenizers whose tokens have no text of their own; `assistant_ensemble_weight`.
+        Unsupported: tokenizers whose tokens have no text of their own; `assistant_ensemble_weight`; `use_mtp`.
     """
+    wished = _wished(options, model, tokenizer, assistant_model, assistant_tokenizer)
+    if not grammar or options.mode() not in ("greedy_search", "sample", "assisted_generation"):
+        return wished
+    return ForcedTokens() if wished is None else FirstOf((ForcedTokens(), wished))
+
+
+def _wished(
+    options: GenerationConfig,
+    model: Model,
+    tokenizer: Tokenizer | None,
+    assistant_model: Model | None,
+    assistant_tokenizer: Tokenizer | None,
+) -> Speculation | None:
+    if options.use_mtp:
+        what = "guesses of a model's own heads for later tokens"
+        raise Unsupported(what, where="use_mtp", next="use assistant_early_exit, or an assistant_model")
     sources = {
         "assistant_model": assistant_model,
         "prompt_lookup_num_tokens": options.prompt_lookup_num_tokens,

@@ -98,7 +98,7 @@ class Paces:
     def price(self) -> float:
         """What a guessed token costs, in steps of this line: its share of the engine's, which serves all lines."""
         engine = self.job.engine
-        clock, lines = engine.main.clock, sum(len(job.outputs) for job in engine.jobs)
+        clock, lines = engine.main.clock, max(len(engine.jobs), len(self.job.outputs))
         step = clock.seconds(lines)
         if self.timeless or not step:
             return FIRST
