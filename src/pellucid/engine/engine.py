@@ -225,7 +225,11 @@ def check(model: Model, request: Request) -> None:
 
     Raises:
         InputError: an empty prompt, an id outside the vocabulary, a prompt that fills the context.
+        Unsupported: guesses for a decoding that has no use for them.
     """
+    if request.speculation is not None and request.decoding not in (None, Plain()):
+        what = f"guesses for {type(request.decoding).__name__}, which does not take one token after the other"
+        raise Unsupported(what, where="speculation", next="leave it out, or use Plain()")
     vocab, context = model.spec.vocab, model.spec.context
     if not request.ids:
         raise InputError("the prompt is empty", where="prompt", next="give at least one token, such as the BOS token")
