@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from pellucid.cache.extents import Cache
+from pellucid.cache.group import PAGE
+from pellucid.cache.pages import Pages
 from pellucid.engine.decoding.plain import Plain
 from pellucid.engine.job import Job
 from pellucid.engine.request import Output, Request
@@ -36,14 +37,24 @@ class Engine:
             for job, output, token in engine.step(): …
 
     Args:
-        cache: where keys, values and states are kept; None for one that grows as it has to.
+        pages: where keys, values and states are kept, or how many pages of 32 tokens they may take; None for as many as
+            it takes. When they run out, the request that came last gives its pages back and is read again later.
         budget: tokens of one step at most.
         rows: requests that run at once at most; the others wait.
+        share: requests that begin with the same tokens share the pages, and only the first of them reads them.
     """
 
-    def __init__(self, model: Model, cache: Cache | None = None, *, budget: int = BUDGET, rows: int = ROWS) -> None:
+    def __init__(
+        self,
+        model: Model,
+        pages: Pages | int | None = None,
+        *,
+        budget: int = BUDGET,
+        rows: int = ROWS,
+        share: bool = True,
+    ) -> None:
         self.model = model
-        self.main = Runner(model, cache)
+        self.main = Runner(model, Pages(pages) if isinstance(pages, int) else pages, share=share)
         self.budget, self.rows = budget, rows
         self.jobs: list[Job] = []  # neither waiting nor done
         self.waiting: list[Job] = []
@@ -152,6 +163,11 @@ class Engine:
             self._sides[id(model)] = Runner(model)
         return self._sides[id(model)]
 
+    def check(self) -> None:
+        """Proves that every page is free, held or remembered; for tests."""
+        for runner in (self.main, *self._sides.values()):
+            runner.pages.check()
+
     # ---------------------------------------------------------------------------------------- steps
 
     def step(self) -> list[Event]:
@@ -170,12 +186,19 @@ class Engine:
         """Requests begin as long as there is room for them, in the order of their priority and arrival."""
         self.waiting.sort(key=_turn)
         while self.waiting and len(self.jobs) < self.rows:
-            job = self.waiting.pop(0)
-            self.jobs.append(job)
-            if job.state == "waiting":
-                job.state = "running"
-                if not job.tasks:  # not one that was preempted
-                    job.advance()
+            job = self.waiting[0]
+            if self.jobs and not self.main.fits(sum(self._needs(each) for each in (*self.jobs, job))):
+                return
+            self.jobs.append(self.waiting.pop(0))
+            job.state = "running"
+            if not job.tasks:  # else it was preempted
+                job.advance()
+
+    def _needs(self, job: Job) -> int:
+        """Tokens for which a request takes pages in its next steps; those that others share may make it less."""
+        if not job.tasks:
+            return len(job.request.ids) + PAGE
+        return sum(task.seq.behind + PAGE for task in job.tasks if task.seq.runner is self.main)
 
     def _drafts(self) -> list[Task]:
         """Tasks of one of the models beside the main one: they go first, so that the main one serves all at once."""
@@ -189,15 +212,62 @@ class Engine:
     def _plan(self) -> list[Part]:
         """What runs in this step: all that is short, then pieces of what is long, as far as the budget goes."""
         tasks = [task for job in sorted(self.jobs, key=_turn) for task in job.tasks if not task.done]
-        counts = [self.main.stride(task.seq) for task in tasks]
-        short = [Part(task, n) for task, n in zip(tasks, counts) if n <= LEAST]
-        left = self.budget - sum(part.count for part in short)
-        long: list[Part] = []
-        for task, n in zip(tasks, counts):
-            if n > LEAST and (left >= LEAST or not short and not long):
-                long.append(Part(task, min(n, max(left, 1))))
-                left -= long[-1].count
-        return short + long
+        fresh = [task for task in tasks if task.seq.row.length == 0]
+        late = self._behind_others(fresh) if self.main.share and fresh else set()
+        counts = {task: self.main.stride(task.seq) for task in tasks if task not in late}
+        parts = [Part(task, n) for task, n in counts.items() if n <= LEAST]
+        left = self.budget - sum(part.count for part in parts)
+        for task, n in counts.items():
+            if n > LEAST and (left >= LEAST or not parts):
+                parts.append(Part(task, n if self.main.mutual else min(n, max(left, 1))))
+                left -= parts[-1].count
+        return parts if self.main.pages.total is None else self._with_room(parts)
+
+    def _behind_others(self, fresh: Sequence[Task]) -> set[Task]:
+        """Begins rows with pages that are known; those that another row is about to fill are waited for, one step."""
+        late, coming = set(), set()
+        for task in fresh:
+            self.main.attach(task)
+            seq = task.seq
+            page = tuple(seq.tokens[: seq.row.length + PAGE])
+            if len(page) - seq.row.length < PAGE or seq.taps or task.first < len(page):
+                continue  # less than a page that another could use
+            if (seq.adapter, page) in coming:
+                late.add(task)
+                seq.release()
+            coming.add((seq.adapter, page))
+        return late
+
+    def _with_room(self, parts: Sequence[Part]) -> list[Part]:
+        """Those for which there are pages. Where they lack, the requests that came last give theirs back, and wait."""
+        running = {id(task): job for job in self.jobs for task in job.tasks}
+        planned: list[Part] = []
+        for part in sorted(parts, key=lambda part: _turn(running[id(part.task)])):
+            job = running[id(part.task)]
+            while job.state == "running" and not self.main.reserve(part):
+                last = max((job for job in self.jobs if job.state == "running"), key=_turn)
+                if last is job and not any(each is not job and each.state == "running" for each in self.jobs):
+                    self._too_long(job)
+                    break
+                self._preempt(last)
+            planned.append(part)
+        self._sweep()
+        return [part for part in planned if running[id(part.task)].state == "running"]
+
+    def _preempt(self, job: Job) -> None:
+        """Takes a request's pages away. Its tokens stay, and are read again when there is room."""
+        job.preempted += 1
+        job.state = "waiting"
+        for seq in job.seqs:
+            if seq.runner is self.main:
+                seq.release()
+        self.waiting.append(job)
+
+    def _too_long(self, job: Job) -> None:
+        total = self.main.pages.total or 0
+        tokens = sum(len(task.seq.tokens) for task in job.tasks)
+        what = f"{tokens} tokens, and the cache has pages for {total * PAGE} in all"
+        job.fail(InputError(what, where="Engine", next="give it more pages, or shorten the prompt or the output"))
 
     def _run(self, runner: Runner, parts: Sequence[Part]) -> None:
         runner.forward(parts)
@@ -207,7 +277,7 @@ class Engine:
                 job.advance()
 
     def _sweep(self) -> None:
-        self.jobs = [job for job in self.jobs if job.state != "done"]
+        self.jobs = [job for job in self.jobs if job.state == "running"]
         self.waiting = [job for job in self.waiting if job.state != "done"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from pellucid.cache.batch import Batch, Memory
-from pellucid.cache.extents import Cache, Row
+from pellucid.cache.cache import Cache
+from pellucid.cache.group import PAGE
+from pellucid.cache.pages import Pages
+from pellucid.cache.row import Row
 from pellucid.engine.clock import Clock
 from pellucid.engine.sequence import Listener, Seq, Task
 from pellucid.models.model import Model
@@ -27,32 +30,67 @@ class Part:
 
 
 class Runner:
-    """Computes what sequences have not in the cache yet. Several may share an engine: a model and its drafts."""
+    """Computes what sequences have not in the cache yet. Several may share an engine: a model and its drafts.
 
-    def __init__(self, model: Model, cache: Cache | None = None) -> None:
+    Args:
+        pages: where keys, values and states are kept; None for as many as it takes.
+        share: begin with pages that another sequence has filled, where it began with the same tokens.
+    """
+
+    def __init__(self, model: Model, pages: Pages | None = None, *, share: bool = False) -> None:
         self.model = model
-        self.cache = Cache(0) if cache is None else cache
+        self.pages = pages or Pages()
+        self.mutual = model.spec.mutual
+        self.moving = self.mutual or turns_with_length(model.stack)
+        self.share = share and model.encoder is None and not self.moving
         self.points = turning_points(model.stack)
-        self.moving = turns_with_length(model.stack)
+        self.recurrent = False  # whether rows have states; known after the first forward
         self.steps = 0  # forwards so far
         self.computed = 0  # tokens so far
         self.clock = Clock()
 
     def row(self) -> Row:
         """An empty row of the cache."""
-        return Row()
+        return Row(self.pages)
 
-    def release(self, row: Row) -> None:
-        """Gives back what a row holds."""
+    # ---------------------------------------------------------------------------------------- pages
+
+    def attach(self, task: Task) -> None:
+        """Lets an empty row begin with pages that are known; what the task wants is computed all the same."""
+        seq = task.seq
+        if self.share and seq.row.length == 0 and not seq.taps and not seq.mute and task.first >= PAGE:
+            seq.row.attach(seq.tokens[: task.first + 1], self._salt(seq))
+            seq.span = max(seq.first, seq.row.length) if seq.row.length else 0
+
+    def publish(self, seq: Seq) -> None:
+        """Lets later sequences begin with this one's full pages."""
+        if self.share and not seq.taps and seq.given.vectors is None:
+            seq.row.publish(seq.tokens, self._salt(seq))
+
+    def _salt(self, seq: Seq) -> Hashable:
+        """What keys and values depend on beside the tokens: an adapter, and the side of LongRoPE's turning points."""
+        return seq.adapter, tuple(seq.first > point for point in self.points)
+
+    def reserve(self, part: Part) -> bool:
+        """Takes the pages that a part will fill; False, and none, where they lack."""
+        seq = part.task.seq
+        return self.pages.reserve(seq.row, part.count, 0 if seq.row.memory else len(seq.source))
+
+    def fits(self, tokens: int) -> bool:
+        """Whether pages for so many tokens are free, or only remembered."""
+        return all(-(-tokens // PAGE) <= group.available for group in self.pages.groups.values())
 
     # ---------------------------------------------------------------------------------------- one forward
 
     def stride(self, seq: Seq) -> int:
         """How many tokens may be computed in one piece.
 
-        Rotary positions that go by a row's length take the first feed as one, and then every token by its own.
+        Rotary positions that go by a row's length, and tokens that see each other, take the first feed as one, and then
+        every token by its own.
         """
         length = seq.row.length
+        if self.share and self.recurrent and length < (page := (seq.first - 1) // PAGE * PAGE):
+            return page - length  # states can be shared where a page ends
         if length < seq.first:
             return seq.first - length if self.moving or self.points else seq.behind
         if self.moving:
@@ -68,10 +106,13 @@ class Runner:
     def _compute(self, parts: Sequence[Part]) -> None:
         if self.points:
             parts = [self._turn(part) for part in parts]
-        fresh = [part for part in parts if part.task.seq.source and not part.task.seq.row.cross_attention]
+        fresh = [part for part in parts if part.task.seq.source and not part.task.seq.row.memory]
         others = [part for part in parts if part not in fresh] if fresh else parts
         if fresh:
             self._forward(fresh, self.encode([part.task.seq for part in fresh]))
+        if mute := [part for part in others if part.task.seq.mute]:
+            self._forward(mute, None)
+            others = [part for part in others if part not in mute]
         if others:
             self._forward(others, None)
 
@@ -94,7 +135,7 @@ class Runner:
         ids_N = torch.tensor(ids, device=device)
         place_N = torch.tensor([p for begin, end in zip(begins, ends) for p in range(begin, end)], device=device)
         model.check_positions(max(ends))
-        cache = Cache(0)
+        cache = Cache(0, self.pages)
         cache.rows = [seq.row for seq in seqs]
         lengths = [end - begin for begin, end in zip(begins, ends)]
         spans = [max(seq.first, end) for seq, end in zip(seqs, ends)]
@@ -104,11 +145,18 @@ class Runner:
         starts = [0, *accumulate(lengths)]
         kept = [start + place - begin for start, begin, own in zip(starts, begins, wanted) for place in own]
         with model.threads(len(ids)), self._listening(seqs, starts):
-            x_ND = model.run(model.lookup(ids_N, "prompt"), batch)
+            x_ND = model.lookup(ids_N, "prompt")
+            if seqs[0].mute:
+                batch.ids = None
+                for seq, begin, x_TD in zip(seqs, begins, x_ND.split(lengths)):
+                    seq.speak(x_TD, begin)
+            x_ND = model.run(x_ND, batch)
             logits_RV = model.predict(x_ND if len(kept) == len(ids) else x_ND[kept]) if kept else x_ND[:0]
         batch.finish()
         for seq, span in zip(seqs, spans):
             seq.span = span
+            self.recurrent = self.recurrent or bool(seq.row.states)
+            self.publish(seq)
         self.steps += 1
         self.computed += len(ids)
         hidden = [x_ND[kept].cpu() for x_ND in batch.hidden or ()]
@@ -127,14 +175,28 @@ class Runner:
     @torch.inference_mode()
     def encode(self, seqs: Sequence[Seq]) -> Memory:
         """What the encoder makes of the sources of some sequences, packed."""
-        encoder = self.model.encoder
+        unread = [seq for seq in seqs if seq.given.states is None]
+        alike = len({frozenset(seq.given.extra) for seq in unread}) == 1
+        read = iter([x_TD for some in ([unread] if alike else [[seq] for seq in unread]) for x_TD in self._read(some)])
+        states = [next(read) if seq.given.states is None else seq.given.states for seq in seqs]
+        return Memory(torch.cat(states), [len(x_TD) for x_TD in states])
+
+    def _read(self, seqs: Sequence[Seq]) -> Sequence[Tensor]:
+        """One forward of the encoder, [T, D] for each sequence; they have the same further inputs."""
+        encoder, device = self.model.encoder, self.model.device
         assert encoder is not None, "only sequences behind an encoder have a source"
         lengths = [len(seq.source) for seq in seqs]
-        ids_N = torch.tensor([token for seq in seqs for token in seq.source], device=self.model.device)
-        place_N = torch.tensor([p for n in lengths for p in range(n)], device=self.model.device)
+        ids_N = torch.tensor([token for seq in seqs for token in seq.source], device=device)
+        place_N = torch.tensor([p for n in lengths for p in range(n)], device=device)
+        extra = {name: torch.cat([seq.given.extra[name] for seq in seqs]) for name in seqs[0].given.extra}
+        spoken = any(seq.given.vectors is not None for seq in seqs)
         with self.model.threads(len(place_N)):
             x_ND = self.model.lookup(ids_N, "prompt", encoder)
-            return Memory(encoder.run(x_ND, Batch(lengths, place_N, lengths, ids=ids_N)), lengths)
+            for seq, x_TD in zip(seqs, x_ND.split(lengths)):
+                if seq.given.vectors is not None:
+                    x_TD.copy_(seq.given.vectors)
+            batch = Batch(lengths, place_N, lengths, ids=None if spoken else ids_N, extra=extra)
+            return encoder.run(x_ND, batch).split(lengths)
 
     # ---------------------------------------------------------------------------------------- taps of one request
 

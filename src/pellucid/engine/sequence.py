@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pellucid.cache.extents import Row
+from pellucid.cache.row import Row
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -18,12 +18,36 @@ if TYPE_CHECKING:
 Listener = Callable[[Tensor], "Tensor | None"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What a prompt brings beside its ids, or in their place. Tensors are on the model's device, and of its dtype.
+
+    Args:
+        vectors: [T, D], read in place of the prompt's own token vectors; `ids` then only say how many there are.
+        states: [T, D], what an encoder made of the prompt in an earlier call: it is not read again.
+        extra: further inputs of each token of the prompt that an encoder has by name, [T, …].
+    """
+
+    vectors: Tensor | None = None
+    states: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Places of the prompt that need no ids."""
+        found = self.states if self.vectors is None else self.vectors
+        return 0 if found is None else len(found)
+
+
+NOTHING = Given()
+
+
 @dataclass(eq=False)
 class Seq:
     """A row of a runner. The cache may be behind the tokens, after a preemption even empty: a feed makes up for it.
 
     Args:
         source: what the encoder reads, where there is one.
+        given: what stands in the place of the prompt's ids, or beside them.
         taps: listeners to this sequence's part of the model's taps, by name.
         adapter: which of the model's adapters computes it; None for the model alone.
         first: tokens of the first feed; rotary positions that go by a row's length take them as one piece.
@@ -35,6 +59,7 @@ class Seq:
     row: Row
     tokens: list[int] = field(default_factory=list)
     source: tuple[int, ...] = ()
+    given: Given = NOTHING
     taps: Mapping[str, Listener] = field(default_factory=dict)
     adapter: str | None = None
     first: int = 0
@@ -50,6 +75,17 @@ class Seq:
     def behind(self) -> int:
         """Tokens that the cache does not have."""
         return len(self.tokens) - self.row.length
+
+    @property
+    def mute(self) -> bool:
+        """The next tokens are vectors of the prompt's own, not ids."""
+        return self.given.vectors is not None and not self.source and self.row.length < len(self.given.vectors)
+
+    def speak(self, x_TD: Tensor, begin: int) -> None:
+        """Writes the prompt's own vectors over those of its tokens from `begin` on."""
+        if self.given.vectors is not None:
+            own_TD = self.given.vectors[begin : begin + len(x_TD)]
+            x_TD[: len(own_TD)] = own_TD
 
     def fork(self) -> Seq:
         """A copy that goes its own way; the cache shares what both have in common."""
@@ -67,10 +103,10 @@ class Seq:
         try:
             self.row.trim(tokens)
         except ArgumentError:
-            before, self._before = self._before, None
+            before = self._before
             self.release()
             if before is not None and before.length <= tokens:
-                self.row = before
+                self.row, self.span = before, before.length
 
     def keep(self) -> None:
         """Remembers the row as it is, for `trim` to go back to, where there are states that cannot go back."""
@@ -79,13 +115,20 @@ class Seq:
 
     def release(self) -> None:
         """Gives back what the cache has; the tokens stay."""
-        self.runner.release(self.row)
-        self.row, self.span = self.runner.row(), 0
+        self.row.drop()
+        self.span, self._before = 0, None
+
+    def leave(self) -> Row:
+        """What the cache has, which from now on is somebody else's: the request does not give it back."""
+        if self.home is not None:
+            self.home.discard(self)
+            self.home = None
+        return self.row
 
     def drop(self) -> None:
         """The request has no more use for the sequence."""
         if self.home is not None:
-            self.runner.release(self.row)
+            self.release()
             self.home.discard(self)
 
 

@@ -30,7 +30,7 @@ class Ticket:
         self._done = False
         self._error: Exception | None = None
         self._changed = threading.Condition()
-        self._sleepers: list[Callable[[], None]] = []  # event loops that wait
+        self._sleepers: list[Callable[[], object]] = []  # event loops that wait
 
     def cancel(self) -> None:
         """Ends the request; what was generated stays."""

@@ -43,6 +43,11 @@ class Spec:
         parts = [block.attn if isinstance(block, Block) else block for block in self.stack.blocks]
         return any(_remembers(part, writes) for part in (*parts, self.stack.body))
 
+    @property
+    def mutual(self) -> bool:
+        """Whether the tokens of one call see each other, so that a prompt in pieces is another one."""
+        return self.stack.body is not None and bool(dict(self.stack.body.options).get("mutual"))
+
     # ---------------------------------------------------------------------- parts of an encoder-decoder
 
     def of(self, task: Task | None) -> Spec:

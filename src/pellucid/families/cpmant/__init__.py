@@ -61,7 +61,7 @@ def spec(c: Config) -> Spec:
     ))  # fmt: skip
     body = Custom(path="pellucid.families.cpmant.prompt:Prompted", options=(
         ("blocks", (block,) * c.layers("num_hidden_layers")), ("heads", heads), ("bias", bias),
-        ("prompts", types * prompt), ("prompt", prompt), ("segments", kinds), ("norm", norm),
+        ("prompts", types * prompt), ("prompt", prompt), ("segments", kinds), ("norm", norm), ("mutual", True),
     ))  # fmt: skip
     return Spec(
         family="cpmant",

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
-from pellucid.nn.attention import Attention, Group
+from pellucid.nn.attention import Attention, Group, Seen
 from pellucid.nn.bias import Bias
 from pellucid.nn.block import Block
 from pellucid.nn.linear import Linear
@@ -29,6 +29,9 @@ class DynamicMask(Attention):
         self.keep: int = spec["keep"]
         self.A = nn.Parameter(torch.empty(inner.kv_heads))
         self.dt = Linear(inner.kv_heads * inner.head_dim, inner.kv_heads, bias="v" in inner.biases)
+
+    def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
+        return ()  # its scores are of its own making
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:
         dropout = self.spec.dropout if self.training else 0.0
