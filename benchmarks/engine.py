@@ -1,4 +1,4 @@
-"""The engine beside the reference library: many requests, shared prompts, grammars, and what a step costs beside the model.
+"""The engine beside the reference library: many requests, shared prompts, grammars, and what a step costs.
 
     python benchmarks/engine.py workload DIR [--rounds 3] [--record]   32 requests of mixed lengths, beside transformers
     python benchmarks/engine.py shared DIR [--rounds 5] [--record]     16 requests behind one prompt of 512 tokens
@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from compare import STATISTICS, finish
 
 import pellucid
+from compare import STATISTICS, finish
 from pellucid.engine.engine import Engine
 from pellucid.engine.request import Request
 
@@ -245,9 +245,7 @@ def main() -> None:
             command.add_argument("--skip-continuous", action="store_true")
         if run is json_output:
             command.add_argument("--batch", type=int, default=1)
-            command.add_argument(
-                "--tokenizer", required=True, help="a tokenizer of 32000 tokens (TinyLlama's, Mistral's)"
-            )
+            command.add_argument("--tokenizer", required=True, help="one of 32000 tokens (Mistral's)")
     args = parser.parse_args()
     args.run(args)
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Constraint(ABC):

@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pellucid.engine.rules.rule import Pure, Trail, forbid, id_tensor, inside
+
+if TYPE_CHECKING:
+    from typing import Self
 
 LARGEST = 88.7  # the logarithm of the largest float32
 

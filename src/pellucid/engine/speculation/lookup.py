@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from pellucid.engine.decoding import Guess
 from pellucid.engine.sequence import Feed, Seen
@@ -16,6 +16,8 @@ from pellucid.engine.speculation.pace import Paces
 from pellucid.engine.speculation.suffixes import Match, Suffixes
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pellucid.engine.decoding.line import Line
     from pellucid.engine.job import Job
     from pellucid.engine.request import Output
