@@ -87,7 +87,8 @@ def test_prompts_that_are_none(model: Any, prompt: Any, says: str) -> None:
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"max_new_token": 3}, "max_new_tokens"), ({"streamers": 3}, "streamer"), ({"synced_gpus": True}, "synced"), ({"temprature": 3}, "temperature"), ({"nonsense": 1}, "nonsense"),
+        ({"streamers": 3}, "streamer"), ({"synced_gpus": True}, "synced"),
+        ({"max_new_token": 3}, "max_new_tokens"), ({"temprature": 3}, "temperature"), ({"nonsense": 1}, "nonsense"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"), ({"max_new_tokens": -1}, "-1"), ({"max_new_tokens": 1.5}, "1.5"),
         ({"max_new_tokens": "5"}, "'5'"), ({"max_new_tokens": True}, "True"), ({"max_length": 2}, "max_length=2"),
         ({"max_length": "x"}, "max_length"), ({"min_new_tokens": -1}, "min_new_tokens"), ({"top_k": -1}, "top_k"),
@@ -97,7 +98,8 @@ def test_prompts_that_are_none(model: Any, prompt: Any, says: str) -> None:
         ({"seed": 2**70}, "seed"), ({"seed": -(2**70)}, "seed"), ({"top_p": float("nan")}, "top_p"),
         ({"eos_token_id": "x"}, "eos_token_id"), ({"eos_token_id": 1.5}, "eos_token_id"),
         ({"eos_token_id": [1, "x"]}, "eos_token_id"), ({"pad_token_id": "x"}, "pad_token_id"),
-        ({"do_sample": "yes"}, "do_sample"), ({"num_beams": 0}, "num_beams"), ({"num_beams": 2, "streamer": "x"}, "num_beams=2"), ({"top_k": float("inf")}, "top_k"),
+        ({"do_sample": "yes"}, "do_sample"), ({"num_beams": 0}, "num_beams"),
+        ({"num_beams": 2, "streamer": "x"}, "num_beams=2"), ({"top_k": float("inf")}, "top_k"),
         ({"num_return_sequences": 2}, "num_return_sequences"), ({"repetition_penalty": 0.0}, "repetition_penalty"),
         ({"stop_strings": ["x"]}, "stop_strings"), ({"custom_generate": "x"}, "custom_generate"),
         ({"attention_mask": torch.ones(1, 3)}, "attention_mask"), ({"attention_mask": [[1, 1]]}, "attention_mask"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from typing import Any
@@ -20,7 +20,7 @@ from pellucid.compat.generate_outputs import (
     GenerateOutput,
     transition_scores,
 )
-from pellucid.compat.prompts import Inputed, Prompts, pad_of, read, rectangle
+from pellucid.compat.prompts import Inputed, Prompts, of_ids, pad_of, read, rectangle
 from pellucid.compat.replay import placed, replay
 from pellucid.compat.streamers import Streaming
 from pellucid.engine.asking import Means, requests
@@ -32,6 +32,8 @@ from pellucid.engine.request import Kept, Request
 from pellucid.engine.sequence import Seq
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.models.model import Model
+from pellucid.tasks import text_generation
+from pellucid.tasks.awaiting import in_thread
 
 log = logging.getLogger("pellucid")
 Ids = Tensor | Sequence[int] | Sequence[Sequence[int]]
@@ -136,6 +138,9 @@ class GenerationMixin(Model):
                 negative_mask=negative_prompt_attention_mask,
                 extra=extra,
             )
+            if past_key_values is not None and not isinstance(past_key_values, Cache):
+                what = f"past_key_values is a {type(past_key_values).__name__}"
+                raise InputError(what, where="past_key_values", next="pass what an earlier call returned")
             if settings.return_dict_in_generate:
                 given = given.rectangular(pad_of(settings))
             prompts = read(self, settings, given)
@@ -156,6 +161,64 @@ class GenerationMixin(Model):
         if settings.return_dict_in_generate:
             return self._dict(given, prompts, jobs, settings, past_key_values)
         return self._sequences(prompts, jobs, settings)
+
+    def stream(
+        self,
+        prompts: str | Sequence[str] | Ids,
+        generation_config: GenerationConfig | None = None,
+        *,
+        tokenizer: Any,
+        attention_mask: Tensor | None = None,
+        response_format: Any = None,
+        logits_processor: Iterable[Any] | None = None,
+        stopping_criteria: Iterable[Any] | None = None,
+        prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+        assistant_model: Model | None = None,
+        assistant_tokenizer: Any = None,
+        **options: Any,
+    ) -> Iterator[tuple[int, str]]:
+        """Continues prompts, and gives out text as it becomes certain: never half a character, no stop string.
+
+            for row, text in model.stream(["Once upon", "Long ago"], tokenizer=tokenizer, max_new_tokens=20): …
+
+        Leaving the loop early ends the generation.
+
+        Args:
+            prompts: a text or several, or ids as in `generate`, of which the other arguments are too.
+
+        Yields:
+            which row it is of (prompt times `num_return_sequences` plus continuation), and the text.
+        """
+        self._require_head()
+        self._extra(options, None)
+        settings = self._settings(generation_config, options)
+        if isinstance(prompts, str) or (
+            isinstance(prompts, (list, tuple)) and any(isinstance(p, str) for p in prompts)
+        ):
+            rows = text_generation.encode(tokenizer, [prompts] if isinstance(prompts, str) else prompts, settings)
+        else:
+            rows = of_ids(settings, prompts, attention_mask).rows
+        means = Means(
+            processors=logits_processor or (),
+            criteria=stopping_criteria or (),
+            allowed=prefix_allowed_tokens_fn,
+            assistant=assistant_model,
+            assistant_tokenizer=assistant_tokenizer,
+            response_format=response_format,
+        )
+        pieces = text_generation.stream(self, tokenizer, rows, settings, means)
+        each = settings.num_return_sequences
+        return ((piece.row * each + piece.output, piece.text) for piece in pieces if piece.text)
+
+    def astream(
+        self, prompts: str | Sequence[str] | Ids, generation_config: GenerationConfig | None = None, **arguments: Any
+    ) -> AsyncIterator[tuple[int, str]]:
+        """`stream` for coroutines: `async for row, text in model.astream(…)`. The model runs in a thread.
+
+        A reader that leaves, or whose task is cancelled, ends the generation within a step. For many readers at once,
+        `engine.serving.Service` runs all their requests in one engine.
+        """
+        return in_thread(lambda: self.stream(prompts, generation_config, **arguments))
 
     def compute_transition_scores(
         self,
@@ -360,9 +423,6 @@ def _roots(engine: Engine, asked: Sequence[Request], past: Cache) -> list[Seq]:
     Raises:
         InputError: another number of rows, or a row that holds all of its prompt.
     """
-    if not isinstance(past, Cache):
-        what = f"past_key_values is a {type(past).__name__}"
-        raise InputError(what, where="past_key_values", next="pass what an earlier call returned")
     if len(past) != len(asked):
         what = f"the cache holds {len(past)} rows, and there are {len(asked)} prompts"
         raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")

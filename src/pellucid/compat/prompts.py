@@ -68,17 +68,18 @@ def read(model: Model, options: GenerationConfig, given: Inputed) -> Prompts:
         ArgumentError: arguments that do not go together.
         Unsupported: further inputs of a decoder.
     """
-    if given.encoder_outputs is not None and model.encoder is None:
-        raise ArgumentError(
-            "encoder_outputs for a model without an encoder", where="encoder_outputs", next="leave it out"
-        )
+    if model.encoder is None:
+        for name, value in (("encoder_outputs", given.encoder_outputs), ("decoder_input_ids", given.decoder_ids),
+                            ("decoder_attention_mask", given.decoder_mask)):  # fmt: skip
+            if value is not None:
+                raise ArgumentError(f"{name} for a model without an encoder", where=name, next="leave it out")
     if given.extra and model.encoder is None:
         what = f"{', '.join(given.extra)} for a decoder"
         raise Unsupported(what, where="generate", next="call the model itself: generate reads ids alone")
     if given.vectors is not None or given.encoder_outputs is not None:
         found = _without_ids(model, options, given)
     else:
-        found = _of_ids(model, options, given.ids, given.mask)
+        found = of_ids(options, given.ids, given.mask)
     if given.extra:
         given = replace(given, mask=found.mask)
         found = replace(found, rows=_with_extra(model, found.rows, given))
@@ -87,7 +88,8 @@ def read(model: Model, options: GenerationConfig, given: Inputed) -> Prompts:
     return _behind_encoder(model, options, found, given) if model.encoder is not None else found
 
 
-def _of_ids(model: Model, options: GenerationConfig, ids: Any, mask: Tensor | None) -> Prompts:
+def of_ids(options: GenerationConfig, ids: Any, mask: Tensor | None) -> Prompts:
+    """Rows of ids; the BOS token where there are none."""
     if ids is None:
         if mask is not None:
             raise ArgumentError("attention_mask without ids", where="attention_mask", next="give the ids too")
@@ -166,7 +168,8 @@ def _without_ids(model: Model, options: GenerationConfig, given: Inputed) -> Pro
     said: list[list[int]] = [[] for _ in parts]
     before = said
     if given.ids is not None:
-        said, before, _ = rows_of(given.ids, None)
+        fits = isinstance(given.ids, Tensor) and given.mask is not None and given.ids.shape == given.mask.shape
+        said, before, _ = rows_of(given.ids, given.mask if fits else None)
         if len(said) != len(parts):
             what = f"{len(said)} rows of ids beside {len(parts)} of vectors"
             raise InputError(what, where="generate", next="give as many, or no ids")
