@@ -18,6 +18,7 @@ from models import tiny
 from pellucid.engine import sampling
 from pellucid.engine.clock import Clock
 from pellucid.engine.decoding import Guess
+from pellucid.engine.decoding.beam import BeamSearch
 from pellucid.engine.decoding.line import Line, draw
 from pellucid.engine.engine import Engine
 from pellucid.engine.job import Job
@@ -26,7 +27,7 @@ from pellucid.engine.rules.warpers import Temperature, TopK, TopP
 from pellucid.engine.sequence import Feed, Seen
 from pellucid.engine.speculation import DraftModel, EarlyExit, Habits, PromptLookup, SuffixLookup
 from pellucid.engine.speculation.pace import Pace
-from pellucid.errors import InputError
+from pellucid.errors import InputError, Unsupported
 
 FAMILIES = ["llama", "gemma2", "mixtral", "mamba", "jamba", "lfm2", "t5", "bart"]
 ALL = Habits(adaptive=False, threshold=0.0, tokens=4)
@@ -75,19 +76,17 @@ def test_ids_are_those_without_speculation(family: str, checkpoints: Path) -> No
     case = case_of(family)
     model = ref.ours(case, ref.checkpoint(case, checkpoints))
     prompts = [[7, 9] * 4, *prompts_of(case)]
-    asked = {"begin": begin_of(model), "max_new": 20}
+    asked = {"begin": begin_of(model), "max_new": 16}
     alone = [Engine(model).generate([Request(ids=p, **asked)])[0].result()[0].ids for p in prompts]
-    oracle = [knows(ids, wrong=(3, 7, 8, 15)) for ids in alone]
-    others = [PromptLookup(adaptive=False), SuffixLookup(adaptive=False), DraftModel(model, ALL), EarlyExit(1, ALL)]
-    for how in (*others, None):
-        mixed = [how, None, oracle[2], how]
+    oracle = knows(alone[2], wrong=(3, 7, 8))
+    hows = [PromptLookup(adaptive=False), SuffixLookup(adaptive=False), DraftModel(model, ALL), EarlyExit(1, ALL)]
+    for how in hows:
+        mixed = [how, None, oracle, how]
         jobs = Engine(model).generate([Request(ids=p, speculation=s, **asked) for p, s in zip(prompts, mixed)])
         assert [job.result()[0].ids for job in jobs] == alone, how
-    assert Counter(a == n for n, a in oracle[2].judgements)[False] >= 3
-    same = Engine(model).generate([Request(ids=p, speculation=DraftModel(model, ALL), **asked) for p in prompts])
-    for job in same:  # the model agrees with itself, whatever was taken back
-        output = job.result()[0]
-        assert output.drafted == output.accepted > 10
+        if how == DraftModel(model, ALL):  # the model agrees with itself, whatever was taken back
+            assert all(job.outputs[0].drafted == job.outputs[0].accepted > 8 for job in (jobs[0], jobs[3]))
+    assert sum(accepted < guessed for guessed, accepted in oracle.judgements) >= 3 * len(hows)
 
 
 def test_all_kinds_of_ends(llama: Any) -> None:
@@ -307,3 +306,10 @@ def test_the_clock_leaves_long_pieces_out(llama: Any) -> None:
     engine.generate([Request(ids=[4] * 80, max_new=3)])
     assert engine.main.steps == 3
     assert engine.main.clock.tokens == 1
+
+
+def test_other_decodings_take_no_guesses(llama: Any) -> None:
+    (job,) = Engine(llama).generate(
+        [Request(ids=[5], max_new=3, decoding=BeamSearch(beams=2), speculation=SuffixLookup())]
+    )
+    assert isinstance(job.error, Unsupported) and "BeamSearch" in str(job.error)
