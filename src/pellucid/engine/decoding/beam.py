@@ -63,7 +63,8 @@ class BeamSearch:
 
     def steps(self, job: Job) -> Steps:
         check(job, self.beams)
-        return search(job, [Group(job, self.beams, self.ranking)])
+        found = yield from search(job, [Group(job, self.beams, self.ranking)])
+        hand_over(job, found)
 
 
 def check(job: Job, beams: int, *, samples: bool = True) -> None:
@@ -196,14 +197,14 @@ class Group:
             others: tokens that earlier groups have taken in this step.
 
         Returns:
-            the next beams, none where the group has settled; and the scores [B, V] after the rules.
+            the next beams, which nobody needs where the group has settled; and the scores [B, V] after the rules.
         """
         scores_BV = self.judge(logits_BV, others)
         found = self.candidates(scores_BV, said_BV)
         length = len(self.beams[0].line.output.ids) + 1
         chosen = self.choose(found, scores_BV, said_BV)
         self.settle(found, chosen, length)
-        return [] if self.settled else chosen, scores_BV
+        return chosen, scores_BV
 
     def judge(self, logits_BV: Tensor, others: Sequence[int]) -> Tensor:
         """Log-probabilities, [B, V], after the rules."""
@@ -263,11 +264,16 @@ class Group:
 # ------------------------------------------------------------------------------------------------ the search
 
 
-def search(job: Job, groups: Sequence[Group], filler: int | None = None) -> Steps:
-    """Grows all groups until each has settled; the best ends of all of them are the request's outputs.
+def search(
+    job: Job, groups: Sequence[Group], filler: int | None = None
+) -> Generator[list[Feed], list[Seen], list[Output]]:
+    """Grows all groups until each has settled.
 
     Args:
         filler: the token that beams of a settled group count as saying; None for none.
+
+    Returns:
+        the ends that were found, the best first.
     """
     line = job.line()
     line.output = Output()  # the request's own are written at the end
@@ -281,12 +287,15 @@ def search(job: Job, groups: Sequence[Group], filler: int | None = None) -> Step
         _grow(groups, chosen)
         running = [group for group in groups if not group.settled]
         if not running:
-            break
+            return list(merge(*(group.ends() for group in groups), key=lambda end: -(end.score or 0.0)))
         rows = yield from _read([beam.line for group in running for beam in group.beams])
         logits_BV, said_BV = (_placed(running, row_RV, size) for row_RV in rows)
-    found = list(merge(*(group.ends() for group in groups), key=lambda end: -(end.score or 0.0)))[: job.request.n]
-    missing = job.request.n - len(found)  # paths that the rules left
-    job.outputs[:] = [*found, *(Output(finish="length", score=DEAD) for _ in range(missing))]
+
+
+def hand_over(job: Job, found: Sequence[Output]) -> None:
+    """The best of what was found become the request's outputs, empty ones where the rules left too few paths."""
+    missing = job.request.n - len(found)
+    job.outputs[:] = [*found[: job.request.n], *(Output(finish="length", score=DEAD) for _ in range(missing))]
     for output in job.outputs:
         for token in output.ids:
             job.emit(output, token)
@@ -307,7 +316,7 @@ def _step(
             taken += [] if filler is None else [filler] * group.size
         else:
             found, scores_BV = group.step(logits_BV[own], said_BV[own], taken)
-            chosen.append(found)
+            chosen.append([] if group.settled else found)
             scores.append(scores_BV)
             taken += [candidate.token for candidate in found]
     if "scores" in job.request.keep:

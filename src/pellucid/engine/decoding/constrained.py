@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from pellucid.engine.decoding import Steps
-from pellucid.engine.decoding.beam import Candidate, Finished, Ranking, check, search
+from pellucid.engine.decoding.beam import Candidate, Finished, Ranking, check, hand_over, search
 from pellucid.engine.decoding.constraints import Constraint, Progress
 from pellucid.engine.decoding.diverse import Hypotheses
 from pellucid.engine.decoding.line import Line
 from pellucid.engine.request import Output
+from pellucid.engine.rules.rule import forbid, id_tensor
 from pellucid.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ NATS = 100.0  # what a step of a constraint is worth against log-probabilities, 
 
 @dataclass(frozen=True, kw_only=True)
 class ConstrainedBeamSearch:
-    """Beam search whose outputs contain all constraints, where the length allows it; else the best that does not.
+    """Beam search whose outputs contain all constraints, where the length allows it; else the best that do not.
 
-    What the prompt contains does not count. Source: arXiv 1804.06609 (banks), with the reference's choice among them,
-    of its version 4.
+    What the prompt contains does not count. A search may lose the beams that contain everything, if others are much
+    likelier; with fewer of them than outputs it is repeated, and then each of them keeps a place.
+
+    Source: arXiv 1804.06609 (banks), with the reference's choice among them, of its version 4, which does not repeat.
 
     Raises:
         ArgumentError: no constraints.
@@ -47,14 +50,30 @@ class ConstrainedBeamSearch:
 
     def steps(self, job: Job) -> Steps:
         check(job, self.beams, samples=False)
-        return search(job, [Bound(job, self.beams, self.ranking, constraints=self.constraints)])
+        group = Bound(job, self.beams, self.ranking, constraints=self.constraints)
+        found = yield from search(job, [group])
+        if group.lacking:
+            again = Bound(job, self.beams, self.ranking, constraints=self.constraints, keeps=True)
+            first, scores, logits = found, job.beam_scores[:], job.beam_logits[:]
+            for notes in (job.prompt_logprobs, job.beam_scores, job.beam_logits):
+                notes.clear()
+            found = yield from search(job, [again])
+            if again.lacking >= group.lacking:
+                found, job.beam_scores[:], job.beam_logits[:] = first, scores, logits
+                log.warning("%d of %d outputs do not contain all constraints", group.lacking, job.request.n)
+        hand_over(job, found)
 
 
 @dataclass(eq=False)
 class Bound(Hypotheses):
-    """A group whose ends have to contain something."""
+    """A group whose ends have to contain something.
+
+    Args:
+        keeps: a beam that contains everything has a candidate in each step.
+    """
 
     constraints: Sequence[Constraint] = ()
+    keeps: bool = False
     progress: list[Progress] = field(default_factory=list)  # of its beams
     coming: list[Progress] = field(default_factory=list)  # of the next ones
 
@@ -84,7 +103,10 @@ class Bound(Hypotheses):
         """Tokens that are a step towards a constraint, beside those that are known as (line, token)."""
         found = []
         for i, (beam, progress) in enumerate(zip(self.beams, self.progress)):
-            for token in progress.advance():
+            tokens = progress.advance()
+            if self.keeps and progress.completed:
+                tokens = [int(forbid(scores_BV[i], id_tensor(self.job.request.eos)).argmax())]
+            for token in tokens:
                 if not 0 <= token < scores_BV.shape[1]:
                     what = f"a constraint has token {token}, outside the vocabulary of {scores_BV.shape[1]}"
                     raise InputError(what, where="constraints", next="use the tokenizer of this model")
@@ -101,10 +123,12 @@ class Bound(Hypotheses):
         for candidate, progress in zip(chosen, self.coming):
             (self.finished if progress.completed else self.unmet).add(candidate)
 
+    @property
+    def lacking(self) -> int:
+        """Outputs that do not contain all constraints."""
+        return max(self.job.request.n - len(self.finished.outputs), 0)
+
     def ends(self) -> list[Output]:
-        lacking = self.job.request.n - len(self.finished.outputs)
-        if lacking > 0:
-            log.warning("%d of %d outputs do not contain all constraints", lacking, self.job.request.n)
         return [*self.finished.outputs, *self.unmet.outputs]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.engine.decoding import Steps
-from pellucid.engine.decoding.beam import Candidate, Group, Ranking, check, search
+from pellucid.engine.decoding.beam import Candidate, Group, Ranking, check, hand_over, search
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class DiverseBeamSearch:
         check(job, self.beams, samples=False)
         size = self.beams // self.groups
         groups = [Apart(job, size, self.ranking, i * size, penalty=self.penalty) for i in range(self.groups)]
-        return search(job, groups, self.filler)
+        found = yield from search(job, groups, self.filler)
+        hand_over(job, found)
 
 
 @dataclass(eq=False)
