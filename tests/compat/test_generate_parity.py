@@ -132,3 +132,92 @@ def compare(a: torch.Tensor, b: torch.Tensor, queries: torch.Tensor, keys: torch
         return
     wanted = queries[:, None, :, None] & keys[:, None, None, :]
     alike(a * wanted, b * wanted)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_beams_with_all_that_is_returned(case: ref.Case, rows: int, checkpoints: Path) -> None:
+    """Sequences, their scores, what they were chosen from, which beams; attentions and hidden states of every beam."""
+    asked = {
+        "num_beams": 3, "num_return_sequences": 2, "output_scores": True, "output_logits": True, "max_new_tokens": 5,
+        "output_attentions": True, "output_hidden_states": True, "suppress_tokens": [case.config["eos_token_id"]],
+        "forced_eos_token_id": None,
+    }  # fmt: skip
+    mine, theirs = both(case, checkpoints, rows, **asked)
+    assert type(mine).__name__ == type(theirs).__name__
+    assert mine.sequences.tolist() == theirs.sequences.tolist()
+    assert mine.beam_indices.tolist() == theirs.beam_indices.tolist()
+    alike(mine.sequences_scores, theirs.sequences_scores)
+    for name in ("scores", "logits"):
+        for a, b in zip(mine[name], theirs[name], strict=True):
+            alike(a, b)
+    scored = [
+        model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+        for model, found in zip(ref.pair(case, checkpoints), (mine, theirs))
+    ]
+    alike(*scored)
+    alike(scored[0].sum(1) / 5, mine.sequences_scores)
+    side = "decoder_" if ref.two_sided(case) else ""
+    real = given(case, rows)["attention_mask"].bool().repeat_interleave(3, 0)
+    for step, (layers, wanted) in enumerate(
+        zip(mine[f"{side}hidden_states"], theirs[f"{side}hidden_states"], strict=True)
+    ):
+        for a, b in zip(layers, wanted, strict=True):
+            queries = real if step == 0 and not side else torch.ones(a.shape[:2], dtype=torch.bool)
+            compare(a, b, queries, None)
+    for layers, wanted in zip(mine[f"{side}attentions"][1:], theirs[f"{side}attentions"][1:], strict=True):
+        for a, b in zip(layers, wanted, strict=True):
+            assert a.shape == b.shape
+            if rows == 1 or side:
+                alike(a, b)
+
+
+def test_ends_of_beams(checkpoints: Path) -> None:
+    """Beams that end early: indices are -1 behind the end, transition scores 0, and sums are the sequences' scores."""
+    (case,) = (case for case in CASES if case.family == "t5")
+    asked = {"num_beams": 4, "num_return_sequences": 4, "output_scores": True, "length_penalty": 0.7}
+    mine, theirs = both(case, checkpoints, 3, **asked, eos_token_id=sorted(ends_of(case, checkpoints)))
+    assert mine.beam_indices.tolist() == theirs.beam_indices.tolist()
+    alike(mine.sequences_scores, theirs.sequences_scores)
+    steps = (mine.beam_indices >= 0).sum(1)
+    assert len(set(steps.tolist())) > 1
+    for row, count in enumerate(steps.tolist()):
+        assert mine.sequences[row, : count + 1].tolist() == theirs.sequences[row, : count + 1].tolist()
+    (model, other) = ref.pair(case, checkpoints)
+    scored = model.compute_transition_scores(mine.sequences, mine.scores, mine.beam_indices)
+    alike(scored, other.compute_transition_scores(theirs.sequences, theirs.scores, theirs.beam_indices))
+    alike(scored.sum(1) / steps**0.7, mine.sequences_scores)
+
+
+@pytest.mark.parametrize("warpers", [{}, {"temperature": 0.6, "top_k": 12, "top_p": 0.8}, {"min_p": 0.05}], ids=str)
+def test_draws_follow_the_references_distribution(warpers: dict[str, Any], checkpoints: Path) -> None:
+    """Chi-square of the second of two drawn tokens, given the first; seeds are torch's own."""
+    case = CASES[0]
+    mine, theirs = ref.pair(case, checkpoints)
+    ids = ref.inputs(case, batch=1, time=7)["input_ids"]
+    torch.manual_seed(0)
+    options = {"do_sample": True, "max_new_tokens": 2, "eos_token_id": [], "top_k": 0, **warpers}
+    drawn = mine.generate(ids, num_return_sequences=1500, **options)[:, 7:].tolist()
+    first = max({row[0] for row in drawn}, key=[row[0] for row in drawn].count)
+    seconds = [row[1] for row in drawn if row[0] == first]
+    asked = {**options, "max_new_tokens": 1, "return_dict_in_generate": True, "output_scores": True}
+    for prompt, tokens in ((ids, [row[0] for row in drawn]), (torch.cat([ids, torch.tensor([[first]])], 1), seconds)):
+        mask = torch.ones_like(prompt)
+        scores = theirs.generate(prompt, attention_mask=mask, **asked).scores[0][0]
+        chi_square(tokens, scores.softmax(-1))
+
+
+def chi_square(tokens: list[int], share_V: torch.Tensor) -> None:
+    """Not a token that cannot be; the others as often as they should, within what one run in 10,000 exceeds."""
+    wanted_V = share_V * len(tokens)
+    seen_V = torch.bincount(torch.tensor(tokens), minlength=len(share_V)).float()
+    assert not seen_V[share_V == 0].any()
+    often = wanted_V >= 5
+    rest = torch.stack([wanted_V[~often].sum(), seen_V[~often].sum()])
+    wanted, seen = torch.cat([wanted_V[often], rest[:1]]), torch.cat([seen_V[often], rest[1:]])
+    wanted, seen = wanted[wanted > 0], seen[wanted > 0]
+    freedom = len(wanted) - 1
+    distance = float(((seen - wanted) ** 2 / wanted).sum())
+    # Wilson and Hilferty: the cube root of chi-square over its freedom is nearly normal
+    limit = freedom * (1 - 2 / (9 * freedom) + 3.72 * (2 / (9 * freedom)) ** 0.5) ** 3
+    assert distance < limit, f"{distance:.1f} with {freedom} degrees of freedom"

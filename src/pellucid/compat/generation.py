@@ -8,27 +8,19 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pellucid.cache.cache import Cache
-from pellucid.compat.generate_outputs import (
-    GenerateBeamDecoderOnlyOutput,
-    GenerateBeamEncoderDecoderOutput,
-    GenerateDecoderOnlyOutput,
-    GenerateEncoderDecoderOutput,
-    GenerateOutput,
-    transition_scores,
-)
-from pellucid.compat.prompts import Inputed, Prompts, of_ids, pad_of, read, rectangle
-from pellucid.compat.replay import placed, replay
+from pellucid.compat.generate_outputs import GenerateOutput, transition_scores
+from pellucid.compat.prompts import Inputed, Prompts, of_ids, pad_of, read
+from pellucid.compat.results import Results, kept
 from pellucid.compat.streamers import Streaming
 from pellucid.engine.asking import Means, requests
 from pellucid.engine.engine import Engine
 from pellucid.engine.fields import DEFAULTS
 from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig, of_config, options_of
-from pellucid.engine.request import Kept, Request
+from pellucid.engine.request import Request
 from pellucid.engine.sequence import Seq
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.models.model import Model
@@ -152,15 +144,14 @@ class GenerationMixin(Model):
                 assistant=assistant_model,
                 assistant_tokenizer=assistant_tokenizer,
                 response_format=response_format,
-                keep=_kept(settings, past_key_values),
+                keep=kept(settings, past_key_values),
             )
             asked = requests(self, settings, prompts.rows, means)
             jobs = self._run(asked, past_key_values, lambda jobs: _streaming(streamer, prompts, jobs, settings))
+        results = Results(self, settings, given, prompts, jobs)
         if past_key_values is not None:
-            past_key_values.rows = _rows(jobs)
-        if settings.return_dict_in_generate:
-            return self._dict(given, prompts, jobs, settings, past_key_values)
-        return self._sequences(prompts, jobs, settings)
+            past_key_values.rows = results.rows or past_key_values.rows
+        return results.named(past_key_values) if settings.return_dict_in_generate else results.sequences()
 
     def stream(
         self,
@@ -300,79 +291,6 @@ class GenerationMixin(Model):
             log.warning("generate: %d row(s) may end early, the context holds %s tokens", cut, self.spec.context)
         return jobs
 
-    # ---------------------------------------------------------------------------------------- results
-
-    def _sequences(self, prompts: Prompts, jobs: Sequence[Job], settings: GenerationConfig) -> Any:
-        befores = [_healed(prompts, i, job) for i, job in enumerate(jobs)]
-        rows = [[*before, *output.ids] for before, job in zip(befores, jobs) for output in job.outputs]
-        if prompts.form == "tensor":
-            return rectangle(rows, pad_of(settings)).to(self.device)
-        return rows[0] if prompts.form == "one" and len(rows) == 1 else rows
-
-    def _dict(
-        self, given: Inputed, prompts: Prompts, jobs: Sequence[Job], settings: GenerationConfig, past: Cache | None
-    ) -> GenerateOutput:
-        outputs = [output for job in jobs for output in job.outputs]
-        found: dict[str, Any] = {"sequences": self._sequences(prompts, jobs, settings)}
-        beams = settings.num_beams > 1
-        for name in ("scores", "logits"):
-            if getattr(settings, f"output_{name}"):
-                rows = _of_beams(jobs, name) if beams else [getattr(output, name) for output in outputs]
-                found[name] = _steps(rows, pad_of(settings), self.device)
-        if beams:
-            numbers = [
-                [i * settings.num_beams + beam for beam in o.beams] for i, j in enumerate(jobs) for o in j.outputs
-            ]
-            found["beam_indices"] = rectangle(numbers, -1).int().to(self.device)
-            if settings.output_scores:
-                found["sequences_scores"] = torch.tensor([output.score for output in outputs], device=self.device)
-        if past is None and settings.use_cache and all(output.row is not None for output in outputs):
-            past = Cache(0, outputs[0].row.home if outputs[0].row else None)
-            past.rows = _rows(jobs)
-        found["past_key_values"] = past
-        found |= self._seen(given, prompts, jobs, found["sequences"], settings)
-        if self.encoder is None:
-            return GenerateBeamDecoderOnlyOutput(**found) if beams else GenerateDecoderOnlyOutput(**found)
-        return GenerateBeamEncoderDecoderOutput(**found) if beams else GenerateEncoderDecoderOutput(**found)
-
-    def _seen(
-        self, given: Inputed, prompts: Prompts, jobs: Sequence[Job], sequences: Tensor, settings: GenerationConfig
-    ) -> dict[str, Any]:
-        """Attentions and hidden states, where they are asked for."""
-        patterns, hidden = bool(settings.output_attentions), bool(settings.output_hidden_states)
-        if not patterns and not hidden:
-            return {}
-        each = torch.tensor([len(job.outputs) for job in jobs])
-        new = [[1] * len(output.ids) for job in jobs for output in job.outputs]
-        prompt = len(prompts.before[0])
-        mask = torch.ones(len(jobs), prompt, dtype=torch.long) if prompts.mask is None else prompts.mask.long().cpu()
-        whole = torch.cat([mask.repeat_interleave(each, 0), rectangle(new, 0)], 1).to(self.device)
-        each = each.to(self.device)
-        found: dict[str, Any] = {}
-        states, source_mask, vectors = None, None, None
-        if self.encoder is not None:
-            encoded = given.encoder_outputs
-            if encoded is None:
-                source = {"inputs_embeds": given.vectors} if given.vectors is not None else {"input_ids": given.ids}
-                with torch.inference_mode():
-                    encoded = self.encode(
-                        **source, attention_mask=given.mask, hidden=hidden, patterns=patterns, **given.extra
-                    )
-            found["encoder_attentions"] = getattr(encoded, "attentions", None)
-            if given.encoder_outputs is None and found["encoder_attentions"] is not None:
-                found["encoder_attentions"] = tuple(placed(x, given.mask, given.mask) for x in encoded.attentions)
-            found["encoder_hidden_states"] = getattr(encoded, "hidden_states", None)
-            source_mask = None if given.mask is None else given.mask.to(self.device).repeat_interleave(each, 0)
-            states = encoded.last_hidden_state if hasattr(encoded, "last_hidden_state") else encoded[0]
-            states = states.repeat_interleave(each, 0)
-        elif given.vectors is not None:
-            vectors, prompt = given.vectors.repeat_interleave(each, 0), given.vectors.shape[1]
-            sequences = sequences[:, len(prompts.before[0]) :]
-        return found | replay(
-            self, sequences, whole, prompt, patterns=patterns, hidden=hidden, vectors_RTD=vectors, states_RTD=states,
-            states_mask_RT=source_mask,
-        )  # fmt: skip
-
 
 ARGUMENTS = [name for name in signature(GenerationMixin.generate).parameters if name not in ("self", "options")]
 
@@ -397,15 +315,6 @@ def _ending(streamer: Any) -> Iterator[None]:
         if hasattr(streamer, "end"):
             streamer.end()
         raise
-
-
-def _kept(settings: GenerationConfig, past: Cache | None) -> frozenset[Kept]:
-    keep: set[Kept] = set()
-    if settings.return_dict_in_generate:
-        keep |= {"scores"} if settings.output_scores else set()
-        keep |= {"logits"} if settings.output_logits else set()
-        keep |= {"row"}
-    return frozenset(keep | ({"row"} if past is not None else set()))
 
 
 def _streaming(streamer: Any, prompts: Prompts, jobs: Sequence[Job], settings: GenerationConfig) -> Streaming | None:
@@ -435,42 +344,3 @@ def _roots(engine: Engine, asked: Sequence[Request], past: Cache) -> list[Seq]:
         source = tuple(request.ids) if request.begin else ()
         roots.append(Seq(engine.main, row, held, source=source, given=request.given, first=row.length, span=row.length))
     return roots
-
-
-def _rows(jobs: Sequence[Job]) -> list[Any]:
-    """What the cache holds of every output."""
-    return [output.row for job in jobs for output in job.outputs if output.row is not None]
-
-
-def _healed(prompts: Prompts, i: int, job: Job) -> list[int]:
-    """What stands before a row's outputs: what was given, without tokens that they say again (token healing)."""
-    before = prompts.before[i]
-    taken = len(prompts.rows[i].ids) - len(job.request.ids)
-    if not taken:
-        return before
-    end = len(before) if prompts.mask is None else 1 + int(prompts.mask[i].nonzero().max())
-    return before[: end - taken] + before[end:]
-
-
-def _beam_indices(jobs: Sequence[Job], beams: int) -> Tensor:
-    """Which beam of all searches each token continued, [R, S] int32; -1 behind the end."""
-    rows = [[i * beams + beam for beam in output.beams] for i, job in enumerate(jobs) for output in job.outputs]
-    return rectangle(rows, -1).int()
-
-
-def _of_beams(jobs: Sequence[Job], name: str) -> list[list[Tensor]]:
-    """What each beam of each search was chosen from, step by step."""
-    kept = [job.beam_scores if name == "scores" else job.beam_logits for job in jobs]
-    return [[step_BV[beam] for step_BV in steps] for steps in kept for beam in range(len(steps[0]))]
-
-
-def _steps(rows: Sequence[Sequence[Tensor]], pad: int, device: torch.device) -> tuple[Tensor, ...]:
-    """[R, V] for each step, of [V] for each step of each row; behind a row's end the pad is certain."""
-    longest = max(rows, key=len)
-    if not longest:
-        return ()
-    after_V = torch.full_like(longest[0], -torch.inf).index_fill(0, torch.tensor(pad), 0.0)
-    return tuple(
-        torch.stack([row[step] if step < len(row) else after_V for row in rows]).to(device)
-        for step in range(len(longest))
-    )

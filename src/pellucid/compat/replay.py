@@ -3,59 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pellucid.compat.generate_outputs import Layers
+from pellucid.compat.prompts import rectangle
 from pellucid.models.model import Model
 from pellucid.models.output import Output
 from pellucid.spec import Attention, LatentAttention
 
 
-def replay(
-    model: Model,
-    sequences_RT: Tensor,
-    mask_RT: Tensor,
-    prompt: int,
-    *,
-    patterns: bool,
-    hidden: bool,
-    vectors_RTD: Tensor | None = None,
-    states_RTD: Tensor | None = None,
-    states_mask_RT: Tensor | None = None,
-) -> dict[str, Any]:
-    """What each step saw, under the reference's names.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """How some prompts are read again, one row each.
 
     Args:
-        sequences_RT: finished sequences; their last tokens are not read.
-        mask_RT: which of their tokens count.
-        prompt: columns of the first step.
-        vectors_RTD: what was read in place of the first tokens; `sequences_RT` begins behind it.
-        states_RTD: what the encoder made of each row's prompt, under `states_mask_RT`.
+        ids_BP: prompts with their pads, or behind an encoder what decoders begin with; before new tokens.
+        mask_BT: which of the first places count.
+        vectors_BTD: what is read in place of the prompts; then `ids_BP` is not read.
+        states_BMD: what the encoder made of the prompts, under `states_mask_BM`.
     """
-    wishes = {"output_attentions": patterns, "output_hidden_states": hidden, "use_cache": False}
-    ids, mask = sequences_RT[:, :-1], mask_RT[:, : mask_RT.shape[1] - 1]
-    with torch.inference_mode():
-        if states_RTD is not None:
-            out = model(
-                encoder_outputs=(states_RTD,), attention_mask=states_mask_RT, decoder_input_ids=ids,
-                decoder_attention_mask=mask, **wishes,
-            )  # fmt: skip
-            return _cut(
-                model,
-                out,
-                prompt,
-                mask,
-                states_mask_RT,
-                ("decoder_attentions", "cross_attentions", "decoder_hidden_states"),
-            )
-        if vectors_RTD is not None:
-            x_RTD = torch.cat([vectors_RTD, model.lookup(ids)], 1) if ids.numel() else vectors_RTD
-            out = model(inputs_embeds=x_RTD, attention_mask=mask, **wishes)
-        else:
-            out = model(ids, attention_mask=mask, **wishes)
-        return _cut(model, out, prompt, mask, None, ("attentions", "hidden_states"))
+
+    ids_BP: Tensor
+    mask_BT: Tensor
+    vectors_BTD: Tensor | None = None
+    states_BMD: Tensor | None = None
+    states_mask_BM: Tensor | None = None
+
+    def replay(
+        self, model: Model, rows: Sequence[int], new: Sequence[Sequence[int]], *, patterns: bool, hidden: bool
+    ) -> dict[str, Layers]:
+        """What each step saw, under the reference's names: the prompt at first, then token by token.
+
+        Args:
+            rows: of the prompt, for each continuation.
+            new: the tokens of each continuation; the last one of the longest is not read.
+        """
+        row_R = torch.tensor(rows, device=self.ids_BP.device)
+        new_RS = rectangle(new, 0).to(row_R.device)[:, :-1]
+        real_RS = rectangle([[1] * len(tokens) for tokens in new], 0).to(row_R.device)[:, :-1]
+        mask_RT = torch.cat([self.mask_BT[row_R], real_RS], 1)
+        wishes = {"output_attentions": patterns, "output_hidden_states": hidden, "use_cache": False}
+        states_mask_RM = None if self.states_mask_BM is None else self.states_mask_BM[row_R]
+        ids_RT = torch.cat([self.ids_BP[row_R], new_RS], 1)
+        with torch.inference_mode():
+            if self.vectors_BTD is not None:
+                x_RTD = self.vectors_BTD[row_R]
+                x_RTD = torch.cat([x_RTD, model.lookup(new_RS)], 1) if new_RS.numel() else x_RTD
+                out = model(inputs_embeds=x_RTD, attention_mask=mask_RT, **wishes)
+            elif self.states_BMD is not None:
+                out = model(
+                    encoder_outputs=(self.states_BMD[row_R],), attention_mask=states_mask_RM,
+                    decoder_input_ids=ids_RT, decoder_attention_mask=mask_RT, **wishes,
+                )  # fmt: skip
+            else:
+                out = model(ids_RT, attention_mask=mask_RT, **wishes)
+        return _cut(model, out, self.mask_BT.shape[1], mask_RT, states_mask_RM)
+
+    def replay_beams(
+        self, model: Model, steps: Sequence[Sequence[tuple[int, Sequence[int] | None]]], *, patterns: bool, hidden: bool
+    ) -> dict[str, Layers]:
+        """The same for beams, whose tokens so far change from step to step.
+
+        Args:
+            steps: for each step, for each beam, its prompt's row and its new tokens; None where there is no beam.
+        """
+        found: dict[str, list[tuple[Tensor, ...]]] = {}
+        for at, beams in enumerate(steps):
+            new = [[0] * (at + 1) if tokens is None else [*tokens, 0] for _, tokens in beams]
+            none = torch.tensor([i for i, (_, tokens) in enumerate(beams) if tokens is None], dtype=torch.long)
+            seen = self.replay(model, [row for row, _ in beams], new, patterns=patterns, hidden=hidden)
+            for name, layers in seen.items():
+                whole = tuple(x.index_fill(0, none.to(x.device), 0.0) for x in layers[-1])
+                found.setdefault(name, []).append(whole)
+        return {name: tuple(layers) for name, layers in found.items()}
 
 
 def placed(pattern_BHTS: Tensor, queries_BT: Tensor | None, keys_BS: Tensor | None) -> Tensor:
@@ -72,31 +95,23 @@ def placed(pattern_BHTS: Tensor, queries_BT: Tensor | None, keys_BS: Tensor | No
     return whole
 
 
-def _cut(
-    model: Model, out: Output, prompt: int, mask_RT: Tensor, source_mask_RT: Tensor | None, names: Sequence[str]
-) -> dict[str, Any]:
-    found = {}
-    for name in names:
-        layers = getattr(out, name)
-        if layers is None:
-            continue
-        spans = _spans(mask_RT.shape[1], prompt)
-        if name.endswith("hidden_states"):
-            steps = [[x[:, a:b] for x in layers] for a, b in spans]
-        elif name == "cross_attentions":
-            layers = [placed(x, mask_RT, source_mask_RT) for x in layers]
-            steps = [[x[:, :, a:b] for x in layers] for a, b in spans]
-        else:
-            layers = [placed(x, mask_RT, mask_RT) for x in layers]
-            pairs = list(zip(layers, _windows(model, len(layers))))
-            steps = [[x[:, :, a:b, _left(a, b, window) : b] for x, window in pairs] for a, b in spans]
-        found[name] = tuple(tuple(step) for step in steps)
+def _cut(model: Model, out: Output, prompt: int, mask_RT: Tensor, states_mask_RM: Tensor | None) -> dict[str, Layers]:
+    """A forward's results as those of steps."""
+    side = "" if model.encoder is None else "decoder_"
+    spans = [(0, prompt), *((at, at + 1) for at in range(prompt, mask_RT.shape[1]))]
+    found: dict[str, Layers] = {}
+    if (layers := getattr(out, f"{side}attentions")) is not None:
+        whole = [placed(x, mask_RT, mask_RT) for x in layers]
+        windows = _windows(model, len(layers))
+        found[f"{side}attentions"] = tuple(
+            tuple(x[:, :, a:b, _left(a, b, window) : b] for x, window in zip(whole, windows)) for a, b in spans
+        )
+    if (layers := out.cross_attentions) is not None:
+        whole = [placed(x, mask_RT, states_mask_RM) for x in layers]
+        found["cross_attentions"] = tuple(tuple(x[:, :, a:b] for x in whole) for a, b in spans)
+    if (layers := getattr(out, f"{side}hidden_states")) is not None:
+        found[f"{side}hidden_states"] = tuple(tuple(x[:, a:b] for x in layers) for a, b in spans)
     return found
-
-
-def _spans(time: int, prompt: int) -> list[tuple[int, int]]:
-    """The places that each step reads: the prompt, and then one after the other."""
-    return [(0, prompt), *((at, at + 1) for at in range(prompt, time))]
 
 
 def _left(begin: int, end: int, window: int | None) -> int:

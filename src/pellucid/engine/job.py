@@ -33,6 +33,7 @@ class Job:
         prompt_logprobs: of the prompt's tokens from the second on.
         beam_scores, beam_logits: of a beam search, [beams, V] for each step, where the request keeps them: scores are
             log-probabilities after the rules, without those of the tokens before.
+        beam_ids: the tokens of each beam before each step, the prompt among them; None where there is no beam any more.
         state: "waiting" for room, "running", or "done".
     """
 
@@ -45,6 +46,7 @@ class Job:
     prompt_logprobs: list[Logprob] = field(default_factory=list)
     beam_scores: list[Tensor] = field(default_factory=list)
     beam_logits: list[Tensor] = field(default_factory=list)
+    beam_ids: list[list[list[int] | None]] = field(default_factory=list)
     state: Literal["waiting", "running", "done"] = "waiting"
     begun: float = field(default_factory=time.monotonic)
     tasks: list[Task] = field(default_factory=list)

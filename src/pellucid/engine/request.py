@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pellucid.engine.stops import Stop
 
 Finish = Literal["", "stop", "length", "cancelled", "error"]
-Kept = Literal["scores", "logits", "row"]
+Kept = Literal["scores", "logits", "beams", "row"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,8 +41,8 @@ class Request:
         speculation: where guesses come from that the model only confirms; None for none.
         logprobs: report the log-probability of each token, and those of so many most likely ones.
         prompt_logprobs: the same for the prompt's tokens after the first.
-        keep: what else is kept: of each step "scores" (after the rules) and "logits" (before them); at the end "row",
-            what the cache holds of a sequence of the plain strategy.
+        keep: what else is kept: of each step "scores" (after the rules), "logits" (before them), and "beams" (what each
+            of them has said so far); at the end "row", what the cache holds of a sequence of the plain strategy.
         priority: the smaller goes first when there is not room for all.
         adapter: which of the model's adapters computes it.
         taps: listeners to this request's part of the model's taps.

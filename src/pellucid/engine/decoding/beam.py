@@ -184,6 +184,10 @@ class Group:
     def __post_init__(self) -> None:
         self.finished = Finished(self.size, self.ranking, self.job.most)
 
+    def said(self) -> list[list[int] | None]:
+        """The tokens of each beam; None where the group has settled."""
+        return [None] * self.size if self.settled else [list(beam.line.ids) for beam in self.beams]
+
     def begin(self, line: Line) -> None:
         """All beams are the prompt, and only the first counts: the others would say the same."""
         self.beams = [Beam(line, DEAD if i else 0.0) for i in range(self.size)]
@@ -237,7 +241,8 @@ class Group:
     def candidate(self, i: int, token: int, total: float, scores_BV: Tensor, said_BV: Tensor) -> Candidate:
         """A token behind the group's beam `i`."""
         line = self.beams[i].line
-        stops, ids = [stop.fork() for stop in line.stops], [*line.ids, token]
+        stops = [stop.fork() for stop in line.stops]
+        ids = [*line.ids, token] if stops else []
         stopped = [stop(ids, scores_BV[i]) for stop in stops]  # all of them: each follows the text
         ends = token in self.job.request.eos or any(stopped)
         return Candidate(self.beams[i], self.first + i, token, total, said_BV[i], scores_BV[i], stops, ends)
@@ -308,6 +313,8 @@ def _step(
     taken: list[int] = []
     chosen: list[list[Candidate]] = []
     scores: list[Tensor] = []
+    if "beams" in job.request.keep:
+        job.beam_ids.append([ids for group in groups for ids in group.said()])
     for group in groups:
         own = slice(group.first, group.first + group.size)
         if group.settled:

@@ -54,12 +54,12 @@ class ConstrainedBeamSearch:
         found = yield from search(job, [group])
         if group.lacking:
             again = Bound(job, self.beams, self.ranking, constraints=self.constraints, keeps=True)
-            first, scores, logits = found, job.beam_scores[:], job.beam_logits[:]
-            for notes in (job.prompt_logprobs, job.beam_scores, job.beam_logits):
+            first, scores, logits, ids = found, job.beam_scores[:], job.beam_logits[:], job.beam_ids[:]
+            for notes in (job.prompt_logprobs, job.beam_scores, job.beam_logits, job.beam_ids):
                 notes.clear()
             found = yield from search(job, [again])
             if again.lacking >= group.lacking:
-                found, job.beam_scores[:], job.beam_logits[:] = first, scores, logits
+                found, job.beam_scores[:], job.beam_logits[:], job.beam_ids[:] = first, scores, logits, ids
                 log.warning("%d of %d outputs do not contain all constraints", group.lacking, job.request.n)
         hand_over(job, found)
 
