@@ -254,5 +254,5 @@ def test_a_prefix_that_is_forgotten_leaves_no_pages_behind() -> None:
     ids = [5] * (2 * PAGE)
     text(pages, ids).publish(ids)
     assert pages.counts(70)["cached"] == 2
-    assert pages.reserve(Row(pages), 3 * PAGE)
+    Row(pages).room(None, 3 * PAGE)
     assert pages.counts(70)["cached"] == pages.counts(None)["cached"] == 1
