@@ -1,4 +1,4 @@
-"""Strategies in company: beside each other, in pieces, and with pages for a few only, they give what they give alone."""
+"""Strategies in company: beside each other, in pieces, and with pages for a few, they give what they give alone."""
 
 from __future__ import annotations
 
