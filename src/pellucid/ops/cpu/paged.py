@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
-from pellucid.ops.cpu import kernels
+from pellucid.ops.cpu import kernels, recorded
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2}  # of instructions; what another than the best is for: tests
 ATTENDING, WRITING = struct.Struct("11Q18q2d"), struct.Struct("5Q13q")  # as in attention.h
@@ -97,6 +97,7 @@ def takes(q_NHK: Tensor, k_PSJK: Tensor, v_PSJU: Tensor) -> bool:
         and v_PSJU.dtype is dtype
         and not (torch.is_grad_enabled() and (q_NHK.requires_grad or k_PSJK.requires_grad or v_PSJU.requires_grad))
         and not torch.compiler.is_compiling()
+        and not recorded()
         and library() is not None
     )
 
