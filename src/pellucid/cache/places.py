@@ -23,6 +23,8 @@ class Places:
         rows: the rows of the batch.
         ends: tokens of each that its queries see, those of this forward included.
         slots: where this forward's tokens go: page * PAGE + place in the page.
+        fixed: tables [B, I] and ends [B], int32, of a forward of one token a row that a graph holds: the lists are
+            then stand-ins, and the tensors say what counts (engine/captured.py).
     """
 
     home: Pages
@@ -30,6 +32,7 @@ class Places:
     rows: Sequence[Row]
     ends: Sequence[int]
     slots: list[int]
+    fixed: tuple[Tensor, Tensor] | None = None
     _slots: Tensor | None = None
     _tables: dict[tuple[tuple[int, ...], bool], tuple[list[int], list[int], Tensor]] = field(default_factory=dict)
 
@@ -55,6 +58,12 @@ class Places:
                 row.memory = new
         return cls(home, "memory", rows, [row.memory for row in rows], slots)
 
+    @classmethod
+    def in_tensors(cls, home: Pages, kind: Kind, slots_B: Tensor, tables_BI: Tensor, ends_B: Tensor) -> Places:
+        """One new token of each row, whose places stand in tensors."""
+        rows = len(slots_B)
+        return cls(home, kind, [], [2] * rows, [0] * rows, (tables_BI, ends_B), slots_B)
+
     def write(self, layer: int, k_NJK: Tensor, v_NJU: Tensor) -> Pool:
         """Puts a layer's new keys and values into its pages; returns these."""
         pool = self.home.group(self.kind).pool(layer, k_NJK, v_NJU)
@@ -70,6 +79,11 @@ class Places:
     def read(self, layer: int, at: int) -> tuple[Tensor, Tensor]:
         """What is kept of a row, [S, J, K] each."""
         return self.rows[at].read(layer, self.kind, self.ends[at])
+
+    @property
+    def in_place(self) -> bool:
+        """Whether all tokens are as they were written, so that attention can read the pages themselves."""
+        return self.home.bits is None or self.kind == "memory"
 
     def of_rows(
         self, few: tuple[int, ...], lengths: Sequence[int], *, apart: bool = False

@@ -20,7 +20,7 @@ from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.attention import attend, mix, pattern, temper, visible
 from pellucid.ops.elementwise import activate
-from pellucid.ops.paged import attend_paged
+from pellucid.ops.paged import attend_newest, attend_paged
 from pellucid.ops.rope import Turn, rotate, rotation
 from pellucid.spec import Attention as Spec
 from pellucid.spec import Gate, QkNorm
@@ -233,7 +233,9 @@ class Attention(Tapped):
 
     def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
         """The sequences whose queries read the cache's pages where they are."""
-        if seen.places is None or not (self.spec.causal or self.cross) or torch.is_grad_enabled() or self.training:
+        if seen.places is None or not seen.places.in_place or not (self.spec.causal or self.cross):
+            return ()
+        if torch.is_grad_enabled() or self.training:
             return ()
 
         def short() -> tuple[int, ...]:
@@ -246,6 +248,13 @@ class Attention(Tapped):
         """The mixture of these sequences in one call."""
         assert seen.places is not None and seen.pool is not None
         spec = self.spec
+        if seen.places.fixed is not None:
+            assert bias is None or isinstance(bias, AlibiBias), "a graph holds no other bias: see engine/captured.py"
+            slopes_H = None if bias is None else bias.slopes_on(batch.positions.device)
+            return attend_newest(
+                q_NHK, *seen.pool, *seen.places.fixed, scale=spec.scale, window=spec.window, chunk=spec.chunk,
+                cap=spec.cap, sinks_H=self.sinks, slopes_H=slopes_H,
+            )  # fmt: skip
         lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=self.cross)
         return attend_paged(
             q_NHK, *seen.pool, tables_BI, lengths, ends, scale=spec.scale, window=None if self.cross else spec.window,
@@ -258,7 +267,7 @@ class Attention(Tapped):
     ) -> dict[str, Any]:
         """What is added to the scores for distances, in the form that `attend_paged` takes; once for all layers."""
         if isinstance(bias, AlibiBias) and not bias.spec.rounded:
-            return {"slopes_H": batch.once(("slopes", bias), lambda: bias.slopes().to(batch.positions.device))}
+            return {"slopes_H": bias.slopes_on(batch.positions.device)}
         found = batch.once(("bias", bias, few), lambda: of_rows(bias, lengths, ends))
         return {"bias": [bias_HTS.to(batch.positions.device) for bias_HTS in found]}
 

@@ -41,6 +41,13 @@ class AlibiBias(nn.Module):
     def __init__(self, heads: int, spec: Alibi) -> None:
         super().__init__()
         self.heads, self.spec = heads, spec
+        self._slopes: dict[torch.device, Tensor] = {}
+
+    def slopes_on(self, device: torch.device) -> Tensor:
+        """The slopes on a device, made there once: a captured step must find them."""
+        if device not in self._slopes:
+            self._slopes[device] = self.slopes().to(device)
+        return self._slopes[device]
 
     def slopes(self) -> Tensor:
         """What one position counts for, in each head."""

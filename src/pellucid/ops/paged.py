@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from pellucid.ops import flash
 from pellucid.ops.attention import attend, visible
 from pellucid.ops.cpu import paged as native
+from pellucid.ops.elementwise import upcast
 
 
 def attend_paged(
@@ -47,11 +50,136 @@ def attend_paged(
         slopes_H: slope times (key's position - query's) is added to the scores (ALiBi, arXiv 2108.12409).
         bias: of each row [H, T, end], float32, added to the scores.
     """
+    if not any(x is not None for x in (chunk, cap, sinks_H, slopes_H, bias)) and flash.takes(q_NHK, k_PSJK, v_PSJU):
+        return attend_flash(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window)
     attend_rows = native.attend_paged if native.takes(q_NHK, k_PSJK, v_PSJU) else attend_gathered
     return attend_rows(
         q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window, chunk=chunk, cap=cap,
         sinks_H=sinks_H, slopes_H=slopes_H, bias=bias,
     )  # fmt: skip
+
+
+def attend_flash(
+    q_NHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    tables_BI: Tensor,
+    lengths: Sequence[int],
+    ends: Sequence[int],
+    *,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """The same through torch's kernel on an accelerator, where `flash.takes`."""
+    if not flash.in_place(k_PSJK):
+        return flash.attend_packed(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window)
+    device = q_NHK.device
+    begin_C, ends_B = flash.borders(lengths, device), torch.tensor(ends, dtype=torch.int32).to(device)
+    return flash.attend_pages(
+        q_NHK, k_PSJK, v_PSJU, tables_BI.to(device), begin_C, ends_B, longest=max(lengths), scale=scale, window=window
+    )
+
+
+def attend_newest(
+    q_BHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    tables_BI: Tensor,
+    ends_B: Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    chunk: int | None = None,
+    cap: float | None = None,
+    sinks_H: Tensor | None = None,
+    slopes_H: Tensor | None = None,
+) -> Tensor:
+    """`attend_paged` for the newest token of each row, [B, H, U], in tensors alone.
+
+    Nothing is read on the host, and every shape follows from those of the arguments, so that a graph can hold it and
+    serve whatever the tables and ends come to say.
+
+    Args:
+        tables_BI, ends_B: int32, on q's device; `ends_B` at least 1.
+    """
+    plain = not any(x is not None for x in (chunk, cap, sinks_H, slopes_H))
+    if plain and flash.takes(q_BHK, k_PSJK, v_PSJU) and flash.in_place(k_PSJK):
+        begin_C = torch.arange(len(ends_B) + 1, dtype=torch.int32, device=q_BHK.device)
+        return flash.attend_pages(
+            q_BHK, k_PSJK, v_PSJU, tables_BI, begin_C, ends_B, longest=1, scale=scale, window=window
+        )
+    place_BM, slot_BM, seen_BM = newest_sight(tables_BI.long(), ends_B.long(), k_PSJK.shape[1], window, chunk)
+    k_BJMK = k_PSJK.flatten(0, 1)[slot_BM].transpose(1, 2)
+    v_BJMU = v_PSJU.flatten(0, 1)[slot_BM].transpose(1, 2)
+    J = k_PSJK.shape[2]
+    added_BHM = None
+    if slopes_H is not None:
+        added_BHM = slopes_H.float()[:, None] * (place_BM - (ends_B.long() - 1)[:, None])[:, None]
+    if cap is not None or sinks_H is not None:
+        out_BJRU = _attend_written(
+            q_BHK.unflatten(1, (J, -1)), k_BJMK, v_BJMU, seen_BM, added_BHM, scale=scale, cap=cap, sinks_H=sinks_H
+        )
+        return out_BJRU.flatten(1, 2)
+    mask = seen_BM[:, None, None]
+    if added_BHM is not None:
+        mask = added_BHM.to(q_BHK.dtype).unflatten(1, (J, -1)).masked_fill(~mask, float("-inf"))
+    # queries that share a key head are rows of one product
+    out_BJRU = F.scaled_dot_product_attention(q_BHK.unflatten(1, (J, -1)), k_BJMK, v_BJMU, attn_mask=mask, scale=scale)
+    return out_BJRU.flatten(1, 2)
+
+
+def _attend_written(
+    q_BJRK: Tensor,
+    k_BJMK: Tensor,
+    v_BJMU: Tensor,
+    seen_BM: Tensor,
+    added_BHM: Tensor | None,
+    *,
+    scale: float,
+    cap: float | None,
+    sinks_H: Tensor | None,
+) -> Tensor:
+    """[B, J, R, U], for what torch's kernels do not know; scores in float32 at least."""
+    J = q_BJRK.shape[1]
+    score_BJRM = torch.matmul(upcast(q_BJRK) * scale, upcast(k_BJMK).transpose(2, 3))
+    if cap is not None:
+        score_BJRM = torch.tanh(score_BJRM / cap) * cap
+    if added_BHM is not None:
+        score_BJRM = score_BJRM + added_BHM.unflatten(1, (J, -1))
+    score_BJRM = score_BJRM.masked_fill(~seen_BM[:, None, None], float("-inf"))
+    if sinks_H is None:
+        share_BJRM = score_BJRM.softmax(-1)
+    else:
+        sink_JR1 = sinks_H.to(score_BJRM.dtype).unflatten(0, (J, -1))[..., None]
+        sink_BJR1 = sink_JR1.expand(*score_BJRM.shape[:3], 1)
+        share_BJRM = torch.cat((score_BJRM, sink_BJR1), dim=-1).softmax(-1)[..., :-1]
+    return torch.matmul(share_BJRM.to(v_BJMU.dtype), v_BJMU)
+
+
+def newest_sight(
+    tables_BI: Tensor, ends_B: Tensor, size: int, window: int | None, chunk: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the newest token of each row may see: places in the row, slots in the pool, and which of them it sees.
+
+    M is what the pages hold that a window or chunk can touch, else what all table entries hold. The slot of what is not
+    seen is the newest token's own: a stranger's numbers never enter, whatever they are (zero times infinity).
+    """
+    limits = [limit for limit in (window, chunk) if limit is not None]
+    entries = min([tables_BI.shape[1], *((limit - 2) // size + 2 for limit in limits)])
+    newest_B1 = ends_B[:, None] - 1
+    first_B1 = torch.zeros_like(newest_B1)
+    if window is not None:
+        first_B1 = (newest_B1 - window + 1).clamp_min(0)
+    if chunk is not None:
+        first_B1 = torch.maximum(first_B1, newest_B1 // chunk * chunk)
+    entry_BE = first_B1 // size + torch.arange(entries, device=ends_B.device)
+    page_BE = tables_BI.gather(1, entry_BE.clamp_max(tables_BI.shape[1] - 1))
+    inside_S = torch.arange(size, device=ends_B.device)
+    place_BM = (entry_BE[..., None] * size + inside_S).flatten(1)
+    seen_BM = (place_BM >= first_B1) & (place_BM <= newest_B1)
+    own_B1 = tables_BI.gather(1, newest_B1 // size) * size + newest_B1 % size
+    slot_BM = torch.where(seen_BM, (page_BE[..., None] * size + inside_S).flatten(1), own_B1)
+    return place_BM, slot_BM, seen_BM
 
 
 def attend_gathered(
