@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from pellucid.engine.decoding.choice import decodings, reading
-from pellucid.engine.grammar import grammar_rule
+from pellucid.engine.grammar import GrammarRule, grammar_rule
 from pellucid.engine.healing import Healed, heal
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Kept, Request
@@ -107,6 +107,7 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
     seed = None if options.seed is None else options.seed + row * options.num_return_sequences
     told = list(prompt.ids if prompt.seen is None else prompt.seen)
     seen = begin or told
+    grammar = _grammar(model, eos, len(seen), means, before=healed.text, alone=bool(begin))
     made = rules(
         options,
         prompt=seen,
@@ -118,13 +119,12 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         tokenizer=means.tokenizer,
         prefix_allowed_tokens_fn=means.allowed,
         processors=means.processors,
-        grammar=[
-            *([] if healed.rule is None else [healed.rule]),
-            *_grammar(model, eos, len(seen), means, before=healed.text, alone=bool(begin)),
-        ],
+        grammar=[rule for rule in (healed.rule, grammar) if rule is not None],
         watermark=_watermark(model, options, len(seen)),
     )
     ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
+    if grammar is not None and not eos:
+        ends.append(_Complete(grammar.fork()))
     if seen != decoder:
         made = [_Told(rule, len(decoder), tuple(seen)) for rule in made]
         ends = [_Told(stop, len(decoder), tuple(seen)) for stop in ends]
@@ -178,20 +178,34 @@ def _healed(options: GenerationConfig, prompt: Prompt, means: Means, *, behind_e
     return heal(prompt.ids, means.tokenizer)
 
 
-def _grammar(model: Model, eos: frozenset[int], begin: int, means: Means, *, before: str, alone: bool) -> list[Rule]:
+def _grammar(
+    model: Model, eos: frozenset[int], begin: int, means: Means, *, before: str, alone: bool
+) -> GrammarRule | None:
     if means.response_format is None:
-        return []
+        return None
     if means.tokenizer is None:
         raise ArgumentError("response_format without a tokenizer", where="response_format", next="pass tokenizer=…")
-    rule = grammar_rule(
+    return grammar_rule(
         means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=eos, begin=begin, before=before, alone=alone
     )
-    return [] if rule is None else [rule]
 
 
 def _watermark(model: Model, options: GenerationConfig, begin: int) -> list[Rule]:
     rule = watermark_rule(options.watermarking_config, model.spec.vocab, begin, model.device)
     return [] if rule is None else [rule]
+
+
+@dataclass(frozen=True)
+class _Complete:
+    """Where the text of a grammar is complete: the end for a model that has no end token."""
+
+    rule: GrammarRule
+
+    def __call__(self, ids: Sequence[int], logits_V: Tensor | None) -> bool:
+        return self.rule.finished(ids)
+
+    def fork(self) -> _Complete:
+        return _Complete(self.rule.fork())
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _stops(given: str, texts: Sequence[str]) -> tuple[Stops, int]:
     """Stop strings behind a text, and how many of its characters they hold: one may have begun with them."""
     stops, held = Stops(texts), 0
     longest = max(map(len, texts), default=1)
-    for char in given[len(given) - longest + 1 :] if longest > 1 else "":
+    for char in given[max(0, len(given) - longest + 1) :]:
         held += 1 - len(stops.feed(char))
         if stops.stopped is not None:  # the prompt may say what the continuation may not
             stops.reset()
