@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pellucid.compat.audio_logits import AlternatingCodebooksLogitsProcessor as AlternatingCodebooksLogitsProcessor
+    from pellucid.compat.audio_logits import BarkEosPrioritizerLogitsProcessor as BarkEosPrioritizerLogitsProcessor
+    from pellucid.compat.audio_logits import (
+        DiaClassifierFreeGuidanceLogitsProcessor as DiaClassifierFreeGuidanceLogitsProcessor,
+    )
+    from pellucid.compat.audio_logits import DiaEOSChannelFilterLogitsProcessor as DiaEOSChannelFilterLogitsProcessor
+    from pellucid.compat.audio_logits import DiaEOSDelayPatternLogitsProcessor as DiaEOSDelayPatternLogitsProcessor
+    from pellucid.compat.audio_logits import WhisperNoSpeechDetection as WhisperNoSpeechDetection
+    from pellucid.compat.audio_logits import WhisperTimeStampLogitsProcessor as WhisperTimeStampLogitsProcessor
     from pellucid.compat.auto import (
         AutoModel as AutoModel,
     )
@@ -59,6 +68,32 @@ if TYPE_CHECKING:
     from pellucid.compat.auto_text import PreTrainedTokenizerBase as PreTrainedTokenizerBase
     from pellucid.compat.auto_text import PreTrainedTokenizerFast as PreTrainedTokenizerFast
     from pellucid.compat.auto_text import TokenizersBackend as TokenizersBackend
+    from pellucid.compat.generate_outputs import BeamSampleDecoderOnlyOutput as BeamSampleDecoderOnlyOutput
+    from pellucid.compat.generate_outputs import BeamSampleEncoderDecoderOutput as BeamSampleEncoderDecoderOutput
+    from pellucid.compat.generate_outputs import BeamSearchDecoderOnlyOutput as BeamSearchDecoderOnlyOutput
+    from pellucid.compat.generate_outputs import BeamSearchEncoderDecoderOutput as BeamSearchEncoderDecoderOutput
+    from pellucid.compat.generate_outputs import (
+        ContrastiveSearchDecoderOnlyOutput as ContrastiveSearchDecoderOnlyOutput,
+    )
+    from pellucid.compat.generate_outputs import (
+        ContrastiveSearchEncoderDecoderOutput as ContrastiveSearchEncoderDecoderOutput,
+    )
+    from pellucid.compat.generate_outputs import GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput
+    from pellucid.compat.generate_outputs import GenerateBeamEncoderDecoderOutput as GenerateBeamEncoderDecoderOutput
+    from pellucid.compat.generate_outputs import GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput
+    from pellucid.compat.generate_outputs import GenerateEncoderDecoderOutput as GenerateEncoderDecoderOutput
+    from pellucid.compat.generate_outputs import GreedySearchDecoderOnlyOutput as GreedySearchDecoderOnlyOutput
+    from pellucid.compat.generate_outputs import GreedySearchEncoderDecoderOutput as GreedySearchEncoderDecoderOutput
+    from pellucid.compat.generate_outputs import SampleDecoderOnlyOutput as SampleDecoderOnlyOutput
+    from pellucid.compat.generate_outputs import SampleEncoderDecoderOutput as SampleEncoderDecoderOutput
+    from pellucid.compat.generation import GenerationMixin as GenerationMixin
+    from pellucid.compat.guided_logits import (
+        ClassifierFreeGuidanceLogitsProcessor as ClassifierFreeGuidanceLogitsProcessor,
+    )
+    from pellucid.compat.guided_logits import HammingDiversityLogitsProcessor as HammingDiversityLogitsProcessor
+    from pellucid.compat.guided_logits import (
+        UnbatchedClassifierFreeGuidanceLogitsProcessor as UnbatchedClassifierFreeGuidanceLogitsProcessor,
+    )
     from pellucid.compat.logits import EncoderNoRepeatNGramLogitsProcessor as EncoderNoRepeatNGramLogitsProcessor
     from pellucid.compat.logits import (
         EncoderRepetitionPenaltyLogitsProcessor as EncoderRepetitionPenaltyLogitsProcessor,
@@ -96,6 +131,7 @@ if TYPE_CHECKING:
     from pellucid.compat.stopping import StoppingCriteria as StoppingCriteria
     from pellucid.compat.stopping import StoppingCriteriaList as StoppingCriteriaList
     from pellucid.compat.stopping import StopStringCriteria as StopStringCriteria
+    from pellucid.compat.streamers import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
     from pellucid.compat.streamers import TextIteratorStreamer as TextIteratorStreamer
     from pellucid.compat.streamers import TextStreamer as TextStreamer
     from pellucid.compat.watermarking import (
@@ -144,11 +180,13 @@ _HOMES = {
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",
     "get_json_schema": "text.chats.schema",
+    "GenerationMixin": "compat.generation",
     "PreTrainedModel": "compat.modeling",
     "PreTrainedTokenizer": "compat.auto_text",
     "PreTrainedTokenizerBase": "compat.auto_text",
     "PreTrainedTokenizerFast": "compat.auto_text",
     "TokenizersBackend": "compat.auto_text",
+    "AsyncTextIteratorStreamer": "compat.streamers",
     "TextIteratorStreamer": "compat.streamers",
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
@@ -172,10 +210,28 @@ _PROCESSORS = """
     InfNanRemoveLogitsProcessor ExponentialDecayLengthPenalty LogitNormalization SuppressTokensLogitsProcessor
     SuppressTokensAtBeginLogitsProcessor
     """
+_OF_AUDIO = """
+    WhisperTimeStampLogitsProcessor WhisperNoSpeechDetection BarkEosPrioritizerLogitsProcessor
+    AlternatingCodebooksLogitsProcessor DiaClassifierFreeGuidanceLogitsProcessor DiaEOSChannelFilterLogitsProcessor
+    DiaEOSDelayPatternLogitsProcessor
+    """
+_GUIDED = """
+    ClassifierFreeGuidanceLogitsProcessor UnbatchedClassifierFreeGuidanceLogitsProcessor HammingDiversityLogitsProcessor
+    """
 _CRITERIA = """
     StoppingCriteria StoppingCriteriaList MaxLengthCriteria MaxTimeCriteria EosTokenCriteria StopStringCriteria
     ConfidenceCriteria
     """
+_OUTPUTS = """
+    GenerateDecoderOnlyOutput GenerateEncoderDecoderOutput GenerateBeamDecoderOnlyOutput
+    GenerateBeamEncoderDecoderOutput GreedySearchDecoderOnlyOutput GreedySearchEncoderDecoderOutput
+    SampleDecoderOnlyOutput SampleEncoderDecoderOutput ContrastiveSearchDecoderOnlyOutput
+    ContrastiveSearchEncoderDecoderOutput BeamSearchDecoderOnlyOutput BeamSearchEncoderDecoderOutput
+    BeamSampleDecoderOnlyOutput BeamSampleEncoderDecoderOutput
+    """
+_HOMES |= dict.fromkeys(_OUTPUTS.split(), "compat.generate_outputs")
+_HOMES |= dict.fromkeys(_OF_AUDIO.split(), "compat.audio_logits")
+_HOMES |= dict.fromkeys(_GUIDED.split(), "compat.guided_logits")
 _HOMES |= dict.fromkeys(_PROCESSORS.split(), "compat.logits") | dict.fromkeys(_CRITERIA.split(), "compat.stopping")
 __all__ = sorted(_HOMES)  # noqa: PLE0605  the names above
 

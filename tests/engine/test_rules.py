@@ -97,6 +97,15 @@ def test_as_the_reference(name: str) -> None:
             torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6, msg=lambda m: f"{arguments} {batch} {m}")  # noqa: B023
 
 
+def test_a_begin_that_moves() -> None:
+    _, ids, logits = next(batches())
+    ours, reference = (kinds.SuppressTokensAtBeginLogitsProcessor([1, 4], 3) for kinds in (pellucid, theirs))
+    for begin in (3, T):
+        ours.set_begin_index(begin)
+        reference.set_begin_index(begin)
+        assert torch.equal(ours(ids, logits), reference(ids, logits))
+
+
 def test_large_vocabularies_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorting stops early; where the first tokens are not enough, it goes on."""
     chance = torch.Generator().manual_seed(2)

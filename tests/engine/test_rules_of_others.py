@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from pellucid import AutoTokenizer, GenerationConfig
 from pellucid.compat.logits import CLASSES, LogitsProcessor
 from pellucid.engine.rules import Rule, Trail
+from pellucid.engine.rules.adaptive import AdaptiveP
 from pellucid.engine.rules.breakers import breaker_ids
 from pellucid.engine.rules.build import rules
 from pellucid.engine.rules.constraints import LogitBias, MinLength, RemoveInvalid, Suppress
@@ -183,6 +184,73 @@ def test_mirostat_of_few_tokens(version: int) -> None:
         assert found.max() == logits.max() and not found.isnan().any()
 
 
+class AdaptiveByItsSource:
+    """Adaptive-p with the two sums of llama.cpp, in plain numbers."""
+
+    def __init__(self, target: float, decay: float) -> None:
+        self.target, self.decay = target, decay
+        self.sum, self.weight = target / (1 - decay), 1 / (1 - decay)
+
+    def hill(self, share: list[float]) -> list[float]:
+        top = min(max(2 * self.target - self.sum / self.weight, 0.0), 1.0)
+        far = [abs(p - top) / 0.3 for p in share]
+        return [5 - 10 * x * x / (1 + x) for x in far]
+
+    def accept(self, p: float) -> None:
+        self.sum, self.weight = p + self.decay * self.sum, 1 + self.decay * self.weight
+
+
+@few
+@given(seed=st.integers(0, 999), target=st.floats(0, 1), decay=st.sampled_from([0.0, 0.5, 0.9, 0.99]))
+def test_adaptive_p(seed: int, target: float, decay: float) -> None:
+    rule, source, text = AdaptiveP(target, decay), AdaptiveByItsSource(target, decay), [0]
+    for step in range(8):
+        logits = logits_of(seed + step)
+        logits[:3] = -math.inf
+        share = logits.double().softmax(0).tolist()
+        found = rule(text, logits)
+        assert found[:3].tolist() == [-math.inf] * 3
+        assert found[3:].tolist() == pytest.approx(source.hill(share)[3:], rel=1e-4, abs=1e-4)
+        token = int(torch.multinomial(found.softmax(0), 1, generator=torch.Generator().manual_seed(step)))
+        rule.took(text, token, found)
+        source.accept(share[token])
+        text = [*text, token]
+
+
+def test_adaptive_p_reaches_its_target() -> None:
+    """Shares from 0.5 down: drawn as they are, the mean of the chosen is 0.34."""
+    chance, logits = torch.Generator().manual_seed(0), -0.7 * torch.arange(12.0)
+    means = []
+    for target in (0.15, 0.3):
+        rule, text, shares = AdaptiveP(target), [0], []
+        for _ in range(300):
+            found = rule(text, logits)
+            token = int(torch.multinomial(found.softmax(0), 1, generator=chance))
+            shares.append(float(logits.softmax(0)[token]))
+            rule.took(text, token, found)
+            text.append(token)
+        means.append(sum(shares[30:]) / len(shares[30:]))
+    assert means == pytest.approx([0.15, 0.3], abs=0.05)
+
+
+def test_adaptive_p_learns_from_what_it_judged() -> None:
+    logits = logits_of(6)
+    share = logits.softmax(0)
+    rule = AdaptiveP(0.3, 0.5)
+    rule.took([0], 5, logits)  # never asked
+    rule([0], logits)
+    rule.took([0, 1], 5, logits)  # asked at another place
+    assert rule.mean([0, 5]) == rule.mean([0, 1, 5]) == 0.3
+    fork = rule.fork()
+    for row, token in ((rule, 5), (fork, 7)):
+        row.took([0], token, logits)
+        assert row.mean([0, token]) == pytest.approx(0.15 + 0.5 * float(share[token]))
+    assert rule.mean([0, 7]) == fork.mean([0, 5]) == 0.3
+    rule([0, 5], logits)
+    rule.took([0, 5], 7, logits)
+    assert rule.mean([0, 5]) == pytest.approx(0.15 + 0.5 * float(share[5])) != rule.mean([0, 5, 7])  # looked back
+
+
 # ------------------------------------------------------------------------- what all rules promise
 
 
@@ -190,6 +258,7 @@ def every_rule() -> list[Rule]:
     return [
         RepetitionPenalty(1.5), CountPenalty(0.5, 0.2, skip=2), Dry(1.0), NoRepeatNgram(2), NoRepeatNgram(3),
         Custom(lambda ids, scores: scores - ids.float().mean()), Mirostat(2, 0.5), Xtc(0.5, 0.1, 3),
+        AdaptiveP(0.3),
     ]  # fmt: skip
 
 
@@ -215,8 +284,10 @@ def test_mirostat_forgets_what_was_taken_back() -> None:
         rule.took([0, 1, 2][: place + 1], token, logits)
     limits = [rule.limit([0, 1, 2, 3][:n]) for n in (4, 3, 2, 1)]
     assert len(set(limits)) == 4 and limits[-1] == 2.0
+    assert [rule.limit([0, 1, 2, 3][:n]) for n in (4, 3, 2, 1)] == limits  # to look back is not to go back
     fork = rule.fork()
     rule.took([0], 5, logits)
+    assert rule.limit([0, 1, 2]) == 2.0  # gone
     assert rule.limit([0, 5]) != 2.0 == fork.limit([0])
 
 
@@ -319,6 +390,7 @@ def test_options_that_others_have_stand_where_they_belong() -> None:
     assert kinds(options.merged_quietly({"do_sample": False}))[-1] == "NoRepeatNgram"
     assert kinds(options.merged_quietly({"temperature": 0}))[-1] == "NoRepeatNgram"
     assert kinds(options.merged_quietly({"mirostat": 2, "dynatemp_range": 0.0}))[-2:] == ["Temperature", "Mirostat"]
+    assert kinds(options.merged_quietly({"adaptive_target": 0.0}))[-2:] == ["DynamicTemperature", "AdaptiveP"]
     assert kinds(GenerationConfig()) == [] and kinds(GenerationConfig(do_sample=True, top_k=0)) == []
     assert kinds(GenerationConfig(min_length=5)) == []  # there is no end to hold back
     assert kinds(GenerationConfig(bad_words_ids=[[2]], eos_token_id=2)) == []

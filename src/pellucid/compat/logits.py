@@ -37,7 +37,7 @@ from pellucid.engine.rules.penalties import (
 )
 from pellucid.engine.rules.rule import NEVER
 from pellucid.engine.rules.warpers import Epsilon, Eta, MinP, Temperature, TopH, TopK, TopP, Typical
-from pellucid.errors import ArgumentError, InputError, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 
 
 class LogitsProcessor:
@@ -89,9 +89,8 @@ class RuleProcessor(LogitsProcessor):
             raise ArgumentError(what, next=advice) from None
         bound.apply_defaults()
         for name, value in bound.arguments.items():
-            kind = KINDS.get(name)
-            if kind is not None and value is not None and not kind.test(_plain(value)):
-                raise ArgumentError(f"{type(self).__name__}: {name}={value!r}", where=name, next=f"use {kind.words}")
+            if value is not None and name in KINDS:
+                check(self, name, value, KINDS[name])
         self.filter_value = filter_value
         self.arguments = dict(bound.arguments)
         self._rules: list[Rule] = []
@@ -127,11 +126,40 @@ class RuleProcessor(LogitsProcessor):
         return found.to(scores)
 
 
+class BeginProcessor(RuleProcessor):
+    """A rule that begins to count at `begin_index`."""
+
+    def set_begin_index(self, begin_index: int) -> None:
+        """Where the text begins, the prompt before it left out."""
+        self.arguments["begin_index"] = begin_index
+        self._rules = []
+
+
+class BatchProcessor(LogitsProcessor):
+    """A processor that needs more than one row: for scripts that work with scores themselves.
+
+    INSTEAD says what `generate` has for it.
+    """
+
+    INSTEAD: ClassVar[str]
+
+    def rule_of(self, row: int) -> Rule:
+        """Raises Unsupported."""
+        what = f"{type(self).__name__} is no rule of one row"
+        raise Unsupported(what, where="logits_processor", next=self.INSTEAD)
+
+
+def check(processor: LogitsProcessor, name: str, value: Any, kind: Kind) -> None:
+    """Raises ArgumentError for an argument of another kind."""
+    if not kind.test(_plain(value)):
+        raise ArgumentError(f"{type(processor).__name__}: {name}={value!r}", where=name, next=f"use {kind.words}")
+
+
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
 
-def _several(ids: Any) -> tuple[int, ...]:
+def several(ids: Any) -> tuple[int, ...]:
     """One id, several, or a tensor of them."""
     ids = _plain(ids)
     return tuple(ids) if isinstance(ids, Iterable) else (ids,)
@@ -142,7 +170,7 @@ def _text(encoder_input_ids: Tensor, row: int) -> tuple[int, ...]:
 
 
 def _bad_words(row: int, bad_words_ids: Any, eos_token_id: Any = None) -> Rule:
-    ends = () if eos_token_id is None else _several(eos_token_id)
+    ends = () if eos_token_id is None else several(eos_token_id)
     return BadWords([word for word in bad_words_ids if not (len(word) == 1 and word[0] in ends)])
 
 
@@ -153,7 +181,7 @@ def _repetition(row: int, penalty: float, prompt_ignore_length: Any = None) -> R
 
 def _decay(row: int, exponential_decay_length_penalty: Any, eos_token_id: Any, input_ids_seq_length: int) -> Rule:
     start, factor = exponential_decay_length_penalty
-    return ExponentialDecayLength(start + input_ids_seq_length, factor, _several(eos_token_id))
+    return ExponentialDecayLength(start + input_ids_seq_length, factor, several(eos_token_id))
 
 
 def _biased(row: int, sequence_bias: Any) -> Rule:
@@ -169,7 +197,8 @@ KINDS = {
     "encoder_ngram_size": whole(1), "min_tokens_to_keep": whole(1), "min_length": whole(0), "min_new_tokens": whole(0),
     "prompt_length_to_skip": whole(0), "max_length": whole(0), "eos_token_id": _IDS, "bos_token_id": whole(0),
     "suppress_tokens": _IDS, "begin_suppress_tokens": _IDS, "begin_index": whole(0), "num_beams": whole(1),
-    "remove_invalid_values": FLAG,
+    "remove_invalid_values": FLAG, "min_eos_p": number(0, above=True), "input_start_len": whole(0),
+    "semantic_vocab_size": whole(0), "codebook_size": whole(1), "guidance_scale": number(),
 }  # fmt: skip
 
 BUILD: dict[str, Callable[..., Rule]] = {
@@ -191,34 +220,36 @@ BUILD: dict[str, Callable[..., Rule]] = {
     ),
     "SequenceBiasLogitsProcessor": _biased,
     "NoBadWordsLogitsProcessor": _bad_words,
-    "MinLengthLogitsProcessor": lambda row, min_length, eos_token_id: MinLength(_several(eos_token_id), min_length),
+    "MinLengthLogitsProcessor": lambda row, min_length, eos_token_id: MinLength(several(eos_token_id), min_length),
     "MinNewTokensLengthLogitsProcessor": lambda row, prompt_length_to_skip, min_new_tokens, eos_token_id: MinNewTokens(
-        _several(eos_token_id), prompt_length_to_skip, min_new_tokens
+        several(eos_token_id), prompt_length_to_skip, min_new_tokens
     ),
     "PrefixConstrainedLogitsProcessor": lambda row, prefix_allowed_tokens_fn, num_beams: AllowedTokens(
         prefix_allowed_tokens_fn, row, rescue=num_beams == 1
     ),
     "ForcedBOSTokenLogitsProcessor": lambda row, bos_token_id: ForcedBos((bos_token_id,)),
     "ForcedEOSTokenLogitsProcessor": lambda row, max_length, eos_token_id: ForcedEos(
-        _several(eos_token_id), max_length - 1
+        several(eos_token_id), max_length - 1
     ),
     "InfNanRemoveLogitsProcessor": lambda row: RemoveInvalid(),
     "ExponentialDecayLengthPenalty": _decay,
     "LogitNormalization": lambda row: Normalize(),
-    "SuppressTokensLogitsProcessor": lambda row, suppress_tokens: Suppress(_several(suppress_tokens)),
+    "SuppressTokensLogitsProcessor": lambda row, suppress_tokens: Suppress(several(suppress_tokens)),
     "SuppressTokensAtBeginLogitsProcessor": lambda row, begin_suppress_tokens, begin_index: SuppressAtBegin(
-        _several(begin_suppress_tokens), begin_index
+        several(begin_suppress_tokens), begin_index
     ),
 }
 
 
-def _made(name: str, build: Callable[..., Rule]) -> type[RuleProcessor]:
-    kind = type(name, (RuleProcessor,), {"BUILD": staticmethod(build), "__module__": __name__})
+def made(name: str, build: Callable[..., Rule]) -> type[RuleProcessor]:
+    """The class of a name, from how the rule of a row is made: `build(row, **arguments)`."""
+    base = BeginProcessor if "begin_index" in inspect.signature(build).parameters else RuleProcessor
+    kind = type(name, (base,), {"BUILD": staticmethod(build), "__module__": __name__})
     kind.__doc__ = f"`{name}` of the reference, for one row or a batch: a rule of `engine.rules`."
     return kind
 
 
-CLASSES = {name: _made(name, build) for name, build in BUILD.items()}
+CLASSES = {name: made(name, build) for name, build in BUILD.items()}
 
 
 def __getattr__(name: str) -> type[RuleProcessor]:

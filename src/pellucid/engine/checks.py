@@ -26,6 +26,8 @@ def check_together(o: GenerationConfig) -> None:
         _refuse("min_new_tokens", least, f"max_new_tokens={most}", f"use at most {most}")
     if most is None and least is None and o.is_given("max_length") and o.min_length > o.max_length:
         _refuse("min_length", o.min_length, f"max_length={o.max_length}", f"use at most {o.max_length}")
+    if o.mirostat and o.adaptive_target >= 0:
+        _refuse("adaptive_target", o.adaptive_target, f"mirostat={o.mirostat}", "use one of them")
     _check_beams(o)
     _check_returned(o)
     _check_forced(o)

@@ -165,6 +165,8 @@ FIELDS: dict[str, Field] = {
     "mirostat": Field(0, choice(0, 1, 2), "version of mirostat, in place of top_k, top_p and their like; 0 for none"),
     "mirostat_tau": Field(5.0, number(0, above=True), "wished surprise of a token, in bits"),
     "mirostat_eta": Field(0.1, number(0), "how fast mirostat learns"),
+    "adaptive_target": Field(-1.0, number(-1, 1), "adaptive-p: tokens near this probability; below 0 for any"),
+    "adaptive_decay": Field(0.9, number(0, 0.99), "adaptive-p: how long it remembers, 1 / (1 - decay) tokens"),
     # what is likely
     "repetition_penalty": Field(1.0, number(0, above=True), "divides the logits of tokens that occurred"),
     "presence_penalty": Field(0.0, number(-2, 2), "off the logits of tokens that were generated"),
@@ -241,7 +243,7 @@ DEFAULTS: dict[str, Any] = {name: field.default for name, field in FIELDS.items(
 # Passing one of these with a value that does something turns drawing on, unless do_sample says otherwise.
 FOR_SAMPLING = (
     "temperature", "top_k", "top_p", "seed", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff",
-    "top_n_sigma", "xtc_probability", "dynatemp_range", "mirostat",
+    "top_n_sigma", "xtc_probability", "dynatemp_range", "mirostat", "adaptive_target",
 )  # fmt: skip
 ALWAYS = ("temperature", "top_k", "top_p", "seed")  # of these every value does
 RECORDED = frozenset(name for name, field in FIELDS.items() if field.about.startswith("recorded"))

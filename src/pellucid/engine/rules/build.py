@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pellucid.engine.rules.adaptive import AdaptiveP
 from pellucid.engine.rules.breakers import breaker_ids
 from pellucid.engine.rules.constraints import (
     AllowedTokens,
@@ -168,7 +169,7 @@ def _forced(
 def _warpers(o: GenerationConfig, ends: int, seed: int | None) -> Iterator[Rule]:
     """What shapes the distribution. Mirostat alone decides what is cut, as in llama.cpp.
 
-    A dynamic temperature comes after the cuts, as in llama.cpp: it counts what they left.
+    A dynamic temperature comes after the cuts, as in llama.cpp: it counts what they left. Adaptive-p is last there too.
     """
     keep = 1 if o.num_beams == 1 else max(ends, 1) + 1  # a beam needs one that is no end
     if o.temperature != 1 and not o.dynatemp_range:
@@ -198,6 +199,8 @@ def _warpers(o: GenerationConfig, ends: int, seed: int | None) -> Iterator[Rule]
         yield Xtc(o.xtc_probability, o.xtc_threshold, int(torch.randint(2**62, ())) if seed is None else seed)
     if o.dynatemp_range:
         yield DynamicTemperature(o.temperature, o.dynatemp_range, o.dynatemp_exponent)
+    if o.adaptive_target >= 0:
+        yield AdaptiveP(o.adaptive_target, o.adaptive_decay)
 
 
 def _merged(found: list[Rule], own: list[Rule]) -> list[Rule]:

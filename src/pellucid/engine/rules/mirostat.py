@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from pellucid.engine.rules.rule import NEVER, shared
+from pellucid.engine.rules.rule import NEVER, Notes
 from pellucid.engine.rules.warpers import TopK
 
 FITTED = 100  # the most likely tokens that the Zipf exponent is fitted to
@@ -32,10 +32,7 @@ class Mirostat:
     version: int
     target: float = 5.0
     rate: float = 0.1
-    _path: list[int] = field(default_factory=list, compare=False, repr=False)
-    _limits: list[tuple[int, float]] = field(
-        default_factory=list, compare=False, repr=False
-    )  # (ids, limit behind them)
+    _limits: Notes = field(default_factory=Notes, compare=False, repr=False, kw_only=True)
 
     def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
         limit = self.limit(ids)
@@ -46,19 +43,15 @@ class Mirostat:
 
     def limit(self, ids: Sequence[int]) -> float:
         """The limit behind these ids: of the tokens chosen on the way to them."""
-        kept = shared(self._path, list(ids))
-        while self._limits and self._limits[-1][0] > kept:
-            self._limits.pop()
-        return self._limits[-1][1] if self._limits else 2 * self.target
+        return self._limits.last(ids, 2 * self.target)
 
     def took(self, ids: Sequence[int], token: int, logits_V: Tensor) -> None:
         limit = self.limit(ids)
         surprise = float(logits_V.log_softmax(0)[token]) / -math.log(2)
-        self._path[:] = [*ids, token]
-        self._limits.append((len(self._path), limit - self.rate * (surprise - self.target)))
+        self._limits.add(ids, token, limit - self.rate * (surprise - self.target))
 
     def fork(self) -> Mirostat:
-        return Mirostat(self.version, self.target, self.rate, list(self._path), list(self._limits))
+        return replace(self, _limits=self._limits.copy())
 
 
 def zipf_k(logits_V: Tensor, limit: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,6 +77,35 @@ class Trail:
         """Another trail that has come as far."""
         new = Trail()
         new._ids, new._buffer = list(self._ids), self._buffer.clone()
+        return new
+
+
+class Notes:
+    """A number behind each token that was chosen, for rules that learn from it.
+
+    Those behind tokens that were taken back since, or behind another text, do not count.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._places: list[int] = []  # rising
+        self._numbers: list[float] = []
+
+    def last(self, ids: Sequence[int], start: float) -> float:
+        """The number behind the last noted token of `ids`; `start` where there is none."""
+        found = bisect_right(self._places, shared(self._ids, list(ids)))
+        return self._numbers[found - 1] if found else start
+
+    def add(self, ids: Sequence[int], token: int, number: float) -> None:
+        """Notes a number behind `ids` and the token that was chosen there."""
+        kept = bisect_right(self._places, shared(self._ids, list(ids)))
+        self._ids = [*ids, token]
+        self._places[kept:], self._numbers[kept:] = [len(self._ids)], [number]
+
+    def copy(self) -> Notes:
+        """The same notes, for a row that goes its own way."""
+        new = Notes()
+        new._ids, new._places, new._numbers = list(self._ids), list(self._places), list(self._numbers)
         return new
 
 
