@@ -48,10 +48,11 @@ def run(pages: Pages, rows: list[tuple[Row, list[int]]], new: list[list[int]], w
             k_SJK, v_SJU = places.read(layer, i)
             seen = k_SJK[:, 0, 0].tolist()
             needed = len(all_) if kind is None else min(len(all_), window + len(new[i]) - 1)
-            assert seen[-needed:] == all_[-needed:], f"layer {layer}, row {i}"
-            assert torch.equal(v_SJU, -k_SJK)
+            loss = 2**20 / 250 if pages.bits else 0
+            assert seen[-needed:] == pytest.approx(all_[-needed:], abs=loss), f"layer {layer}, row {i}"
+            assert torch.allclose(v_SJU, -k_SJK, rtol=0, atol=loss)
             table = places.table_tensor[i]
-            for at in range(len(all_) - needed, len(all_)):
+            for at in range(len(all_) - needed, len(all_) if places.in_place else 0):
                 page = places.home.group(kind).pools[layer][0][int(table[at // PAGE])]
                 assert page[at % PAGE, 0, 0] == all_[at]
     for i, (row, ids) in enumerate(rows):
@@ -69,11 +70,12 @@ class Use(RuleBasedStateMachine):
 
     @initialize(
         total=st.sampled_from([None, 12, 40]),
-        window=st.sampled_from([1, 7, 70]),
-        stateful=st.sampled_from([False, True]),
+        window=st.sampled_from([1, 7, 70, 300]),
+        stateful=st.booleans(),
+        quantized=st.sampled_from([None, None, "int8"]),
     )
-    def begin(self, total: int | None, window: int, stateful: bool) -> None:
-        self.pages = Pages(total, windows=(None, window), snapshots=3)
+    def begin(self, total: int | None, window: int, stateful: bool, quantized: str | None) -> None:
+        self.pages = Pages(total, windows=(None, window), snapshots=3, quantized=quantized)
         self.window, self.stateful = window, stateful
         self.rows: list[tuple[Row, list[int]]] = []
 
@@ -109,7 +111,7 @@ class Use(RuleBasedStateMachine):
         try:
             row.trim(tokens)
         except ArgumentError as error:
-            assert ("recurrent" in str(error)) == self.stateful
+            assert ("recurrent" in str(error)) == self.stateful or "are free" in str(error)
         else:
             del ids[tokens:]
             assert row.length == row.position == tokens

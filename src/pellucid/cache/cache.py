@@ -15,10 +15,18 @@ class Cache:
     Args:
         rows: sequences to hold.
         pages: shared with other caches; None for its own, which grow as needed.
+        quantized: "int8" or "int4", of its own pages: those of older tokens are packed (`packed.py`).
+
+    Raises:
+        ArgumentError: another `quantized`, or one beside `pages`.
     """
 
-    def __init__(self, rows: int, pages: Pages | None = None) -> None:
-        self.pages = pages or Pages()
+    def __init__(self, rows: int, pages: Pages | None = None, *, quantized: str | None = None) -> None:
+        if pages is not None and quantized is not None:
+            raise ArgumentError(
+                f"quantized={quantized!r} beside pages", where="Cache", next="say it of the pages: Pages(quantized=...)"
+            )
+        self.pages = pages or Pages(quantized=quantized)
         self.rows = [Row(self.pages) for _ in range(rows)]
 
     def __len__(self) -> int:

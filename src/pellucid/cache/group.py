@@ -14,7 +14,9 @@ from pellucid.errors import ArgumentError
 PAGE = 32  # tokens
 NOWHERE = 0  # the page that table entries name whose tokens are given up; nobody holds it, nobody reads it
 
-Kind = int | None | Literal["memory"]  # a window, every token, or an encoder's output
+Base = int | None  # a window, or every token
+Kind = Base | Literal["memory"] | tuple[Literal["packed", "host"], Base]  # an encoder's output; see packed.py, host.py
+Evict = Callable[["Group", int], None]
 Pool = tuple[Tensor, Tensor]  # keys and values of a layer, [pages, PAGE, J, K] and [pages, PAGE, J, U]
 
 
@@ -26,7 +28,7 @@ class Group:
         evict: called with a cached page that is needed; frees that page, and perhaps more.
     """
 
-    def __init__(self, kind: Kind, total: int | None, evict: Callable[[Group, int], None]) -> None:
+    def __init__(self, kind: Kind, total: int | None, evict: Evict) -> None:
         self.kind, self.total, self.evict = kind, total, evict
         self.capacity = total or 0
         self.free = bytearray(b"\0" + b"\1" * self.capacity)  # by page; NOWHERE never is
@@ -131,16 +133,21 @@ class Group:
         found = self.pools.get(layer)
         if found is None or found[0].shape[0] <= self.capacity:
             with torch.inference_mode(False), torch.no_grad():  # later calls may write outside of inference mode
-                made = _made(found and found[0], k, self.capacity + 1), _made(found and found[1], v, self.capacity + 1)
-            found = self.pools[layer] = made
+                k_PSJK = made(found and found[0], k, self.capacity + 1, PAGE)
+                v_PSJU = made(found and found[1], v, self.capacity + 1, PAGE)
+            found = self.pools[layer] = k_PSJK, v_PSJU
         return found
 
     def copy(self, old: int, new: int) -> None:
         """The contents of a page, in every layer."""
+        self.write(new, lambda layer: (self.pools[layer][0][old], self.pools[layer][1][old]))
+
+    def write(self, page: int, contents: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+        """Keys and values [S, J, K] of a page, in every layer."""
         with torch.no_grad():
             for layer, (k_PSJK, v_PSJU) in list(self.pools.items()):
-                for x_PSJK in self.pool(layer, k_PSJK[0], v_PSJU[0]):
-                    x_PSJK[new] = x_PSJK[old]
+                for x_PSJK, page_SJK in zip(self.pool(layer, k_PSJK[0], v_PSJU[0]), contents(layer)):
+                    x_PSJK[page].copy_(page_SJK, non_blocking=True)
 
     @property
     def page_bytes(self) -> int:
@@ -148,8 +155,9 @@ class Group:
         return sum(x[0].numel() * x.element_size() for pool in self.pools.values() for x in pool)
 
 
-def _made(old: Tensor | None, like: Tensor, pages: int) -> Tensor:
-    new = torch.empty(pages, PAGE, *like.shape[1:], dtype=like.dtype, device=like.device)
+def made(old: Tensor | None, like: Tensor, pages: int, *inner: int) -> Tensor:
+    """So many pages, [pages, *inner, *rest] for `like` [?, *rest], with what the old ones hold."""
+    new = torch.empty(pages, *inner, *like.shape[1:], dtype=like.dtype, device=like.device)
     if old is not None:
         new[: old.shape[0]] = old
     return new

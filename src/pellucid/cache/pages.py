@@ -23,9 +23,10 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
-from pellucid.cache.group import Group, Kind
+from pellucid.cache.group import Base, Group, Kind
+from pellucid.cache.packed import BITS, PackedGroup
 from pellucid.cache.prefix import Node, Prefixes
 from pellucid.errors import ArgumentError
 
@@ -40,12 +41,26 @@ class Pages:
         total: most pages of each group; None for as many as it takes.
         windows: the kinds of groups where they are known, so that `reserve` counts right before the first forward.
         snapshots: most prefixes for which recurrent states are kept; they are not in pages.
+        quantized: "int8" or "int4": pages of older tokens are packed. Such rows share no prefixes: one that began with
+            packed pages would read other numbers than one that computed its own.
+
+    Raises:
+        ArgumentError: a value out of range.
     """
 
-    def __init__(self, total: int | None = None, *, windows: Sequence[Kind] = (None,), snapshots: int = 32) -> None:
+    def __init__(
+        self,
+        total: int | None = None,
+        *,
+        windows: Sequence[Base] = (None,),
+        snapshots: int = 32,
+        quantized: str | None = None,
+    ) -> None:
         if total is not None and total < 1:
             raise ArgumentError(f"total={total}", where="Pages", next="give at least one page")
-        self.total = total
+        if quantized is not None and quantized not in BITS:
+            raise ArgumentError(f"quantized={quantized!r}", where="Pages", next=f"one of {', '.join(BITS)}, or None")
+        self.total, self.bits = total, BITS[quantized] if quantized else None
         self.groups: dict[Kind, Group] = {}
         self.prefixes = Prefixes(snapshots)
         self.rows: weakref.WeakSet[Row] = weakref.WeakSet()
@@ -58,6 +73,15 @@ class Pages:
             self.groups[kind] = Group(kind, self.total, self._evict)
         return self.groups[kind]
 
+    def packed(self, kind: Base) -> PackedGroup:
+        """The group to which pages of this kind go when they are packed."""
+        found = self.groups.get(("packed", kind))
+        if found is None:
+            assert self.bits is not None
+            found = self.groups["packed", kind] = PackedGroup(("packed", kind), self.total, self._evict, self.bits)
+        assert isinstance(found, PackedGroup)
+        return found
+
     def _evict(self, group: Group, page: int) -> None:
         self.prefixes.forget(group, page, self.group)
 
@@ -69,7 +93,7 @@ class Pages:
         Prefixes that no row uses give way.
         """
         row.join(self)
-        wanted: dict[Kind, int] = {kind: row.length + tokens for kind in self.groups if kind != "memory"}
+        wanted: dict[Kind, int] = {kind: row.length + tokens for kind in self.groups if own(kind)}
         if memory:
             wanted["memory"] = memory
         if any(row.missing(kind, total) > self.group(kind).available for kind, total in wanted.items()):
@@ -86,8 +110,8 @@ class Pages:
         return path[: self.prefixes.usable(path, self.shared_groups())]
 
     def shared_groups(self) -> list[Group]:
-        """Those whose pages prefixes name: whatever layers wrote, but what belongs to an encoder's input."""
-        return [group for group in self.groups.values() if group.pools and group.kind != "memory"]
+        """Those whose pages prefixes name."""
+        return [group for kind, group in self.groups.items() if group.pools and own(kind)]
 
     # ---------------------------------------------------------------------------------------- accounting
 
@@ -116,3 +140,8 @@ class Pages:
         published = {(kind, page) for kind, group in self.groups.items() for page in group.published}
         assert names.keys() == published, "published pages that no prefix names"
         assert {node for node in nodes if node.states is not None} == self.prefixes.kept.keys(), "states of no prefix"
+
+
+def own(kind: Kind) -> TypeGuard[Base]:
+    """Whether a group holds a row's own tokens as they were written."""
+    return kind is None or isinstance(kind, int)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pellucid.cache.group import NOWHERE, PAGE, Kind
-from pellucid.cache.pages import Pages
+from pellucid.cache.group import NOWHERE, PAGE, Base, Kind
+from pellucid.cache.packed import RESIDUAL
+from pellucid.cache.pages import Pages, own
 from pellucid.cache.prefix import Node, first_page
 from pellucid.errors import ArgumentError
 from pellucid.ops.paged import write_paged
@@ -24,6 +25,10 @@ class Table:
 
     pages: array[int] = field(default_factory=lambda: array("i"))
     first: int = 0  # entries before this one are given up: NOWHERE
+
+    @property
+    def empty(self) -> bool:
+        return self.first == len(self.pages)
 
     def slots(self, begin: int, end: int) -> list[int]:
         """Where tokens `begin` to `end` are: page * PAGE + place in the page."""
@@ -128,14 +133,35 @@ class Row:
 
     def slide(self, kind: Kind) -> None:
         """Gives back what lies wholly behind the window, and the spare."""
+        if isinstance(kind, int):
+            first = (self.length - kind - SPARE) // PAGE
+            self._give_until(kind, first)
+            self._give_until(("packed", kind), first)
+
+    def _give_until(self, kind: Kind, first: int) -> None:
         table = self.tables.get(kind)
-        if table is None or not isinstance(kind, int):
-            return
-        group = self.home.group(kind)
-        while table.first < min((self.length - kind - SPARE) // PAGE, len(table.pages)):
-            group.give(table.pages[table.first])
+        while table is not None and table.first < min(first, len(table.pages)):
+            self.home.group(kind).give(table.pages[table.first])
             table.pages[table.first] = NOWHERE
             table.first += 1
+
+    def _pack(self) -> None:
+        """Packs the full pages of all but the latest tokens; as many as there is room for."""
+        for kind, table in [(kind, table) for kind, table in self.tables.items() if own(kind)]:
+            self.slide(kind)
+            end = max(table.first, (self.length - RESIDUAL) // PAGE)
+            old = table.pages[table.first : end]
+            group = self.home.packed(kind)
+            if not old or len(old) > group.available:
+                continue
+            packed = self.tables.setdefault(("packed", kind), Table())
+            if packed.empty:
+                packed.pages.extend([NOWHERE] * (table.first - len(packed.pages)))
+                packed.first = table.first
+            new = group.take(len(old), packed.pages[-1] if packed.pages else NOWHERE)
+            group.fill(new, self.home.group(kind), old)
+            packed.pages.extend(new)
+            self._give_until(kind, end)
 
     def give(self, kind: Kind, keep: int = 0) -> None:
         """Gives back all but the first pages of a group; the last first, which so are the first to be forgotten."""
@@ -165,6 +191,14 @@ class Row:
 
     def read(self, layer: int, kind: Kind, total: int) -> tuple[Tensor, Tensor]:
         """The latest of a layer's `total` tokens, as many as are kept, [S, J, K]; a view where pages are neighbours."""
+        packed = self.tables.get(("packed", kind)) if own(kind) else None
+        if packed is not None and not packed.empty and own(kind):
+            before = self.home.packed(kind).read(layer, packed.pages[packed.first :])
+            k_SJK, v_SJU = (torch.cat(pair) for pair in zip(before, self._read(layer, kind, total)))
+            return k_SJK, v_SJU
+        return self._read(layer, kind, total)
+
+    def _read(self, layer: int, kind: Kind, total: int) -> tuple[Tensor, Tensor]:
         table, pool = self.tables[kind], self.home.group(kind).pools[layer]
         pages = table.pages[table.first : -(-total // PAGE)]
         tokens = total - table.first * PAGE
@@ -190,6 +224,8 @@ class Row:
         """The forward has finished: its states count."""
         self.states.update(self._pending)
         self._pending.clear()
+        if self.pages is not None and self.pages.bits:
+            self._pack()
 
     # ---------------------------------------------------------------------------------------- prefixes
 
@@ -231,7 +267,7 @@ class Row:
             salt: whatever else keys and values depend on (an adapter); the same as in `attach`.
         """
         full = self.length // PAGE
-        if self.memory or full <= self._known and not self.states:
+        if self.memory or self.home.bits or (full <= self._known and not self.states):
             return
         prefixes = self.home.prefixes
         prefixes.stateful = prefixes.stateful or bool(self.states)  # pages without their states are of no use
@@ -258,7 +294,8 @@ class Row:
         """
         if not 0 <= tokens <= self.length:
             raise ArgumentError(f"cannot trim a row of {self.length} tokens to {tokens}", where="Cache.trim")
-        lost = [t.first * PAGE for kind, t in self.tables.items() if t.first > first_page(kind, tokens)]
+        first = {kind: self._first(kind) for kind in self.tables if own(kind)}
+        lost = [page * PAGE for kind, page in first.items() if page > first_page(kind, tokens)]
         if tokens < self.length and tokens and (self.states or lost):
             why = "a recurrent state cannot go back" if self.states else f"its window begins at token {max(lost)}"
             raise ArgumentError(
@@ -266,7 +303,8 @@ class Row:
                 where="Cache.trim",
                 next="fork the row before the tokens that may have to go, or begin again with an empty one",
             )
-        for kind in [kind for kind in self.tables if kind != "memory"]:
+        for kind in first:
+            self._unpack(kind, tokens)
             self.give(kind, -(-tokens // PAGE))
         if tokens == 0:
             self.states = {}
@@ -274,6 +312,26 @@ class Row:
         self.length = tokens
         while self._node is not None and self._known > tokens // PAGE:
             self._node, self._known = self._node.parent, self._known - 1
+
+    def _first(self, kind: Base) -> int:
+        """The first page that is kept."""
+        packed = self.tables.get(("packed", kind))
+        return self.tables[kind].first if packed is None or packed.empty else packed.first
+
+    def _unpack(self, kind: Base, tokens: int) -> None:
+        """Before the row is cut among packed tokens: the page of the last is as it was, but for what packing lost."""
+        packed, table = self.tables.get(("packed", kind)), self.tables[kind]
+        if packed is None or tokens >= len(packed.pages) * PAGE:
+            return
+        at, begun = divmod(tokens, PAGE)
+        group = self.home.group(kind)
+        new = group.take(1) if begun else []
+        for page in new:
+            group.write(page, lambda layer: self.home.packed(kind).read(layer, packed.pages[at : at + 1]))
+        for page in reversed(table.pages[table.first :]):
+            group.give(page)
+        table.pages, table.first = array("i", [*[NOWHERE] * at, *new]), at
+        self.give(("packed", kind), at)
 
     def copy(self) -> Row:
         """A row that goes its own way; both hold the same pages until one of them writes."""
