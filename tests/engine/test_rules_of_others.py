@@ -25,7 +25,7 @@ from pellucid.engine.rules.constraints import LogitBias, MinLength, RemoveInvali
 from pellucid.engine.rules.custom import Custom
 from pellucid.engine.rules.mirostat import Mirostat
 from pellucid.engine.rules.penalties import CountPenalty, Dry, NoRepeatNgram, RepetitionPenalty
-from pellucid.engine.rules.rule import shared
+from pellucid.engine.rules.rule import Notes, shared
 from pellucid.engine.rules.warpers import DynamicTemperature, TopSigma, Xtc
 from pellucid.errors import ArgumentError, InputError
 
@@ -299,6 +299,22 @@ def test_shared_beginnings(first: list[int], second: list[int]) -> None:
     trail = Trail()
     assert trail.follow(first).tolist() == first and trail.follow(second).tolist() == second
     assert trail.copy().follow(first + second).tolist() == first + second
+
+
+@few
+@given(walk=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), texts), min_size=1, max_size=12))
+def test_notes_stand_behind_a_text(walk: list[tuple[int, int, list[int]]]) -> None:
+    """What was noted on the way to some ids, the last of it, and nothing that was noted elsewhere."""
+    notes, path, wanted = Notes(), [0], {}
+    for number, (back, token, elsewhere) in enumerate(walk):
+        path = path[: max(1, len(path) - back)]
+        notes.add(path, token, number)
+        path = [*path, token]
+        wanted = {ids: n for ids, n in wanted.items() if list(ids) == path[: len(ids)] and len(ids) < len(path)}
+        wanted[tuple(path)] = number
+        for ids in (path, path[:-1], [*path, 1, 1], elsewhere, [0, *elsewhere]):
+            found = [n for known, n in wanted.items() if list(known) == ids[: len(known)]]
+            assert notes.last(ids, -1.0) == notes.copy().last(ids, -1.0) == max(found, default=-1.0)
 
 
 def test_a_custom_processor_must_return_scores() -> None:
