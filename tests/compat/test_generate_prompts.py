@@ -53,12 +53,22 @@ def chosen(cache: Any, row: int) -> Any:
     return cache
 
 
-def test_several_continuations_of_a_cache() -> None:
-    model, ids = tiny.make("llama"), tiny.ids(1, 9)
-    cache = model(ids[:, :5]).past_key_values
-    asked = {**GREEDY, "do_sample": True, "seed": 3, "num_return_sequences": 3}
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"do_sample": True, "seed": 3, "num_return_sequences": 3}, {"num_beams": 3}, {"penalty_alpha": 0.5, "top_k": 3},
+        {"prompt_lookup_num_tokens": 3}, {"assistant_early_exit": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_way_goes_on_from_a_cache(how: dict[str, Any]) -> None:
+    """It holds the sequences afterwards; of a beam search, what it held before."""
+    model, ids = tiny.make("llama"), tiny.ids(2, 9)
+    cache, asked = model(ids[:, :5]).past_key_values, {**GREEDY, **how}
     assert torch.equal(model.generate(ids, past_key_values=cache, **asked), model.generate(ids, **asked))
-    assert [row.length for row in cache.rows] == [15] * 3
+    count = how.get("num_return_sequences", 1)
+    assert [row.length for row in cache.rows] == [5 if "num_beams" in how else 15] * 2 * count
+    cache.pages.check()
 
 
 def test_caches_that_do_not_fit() -> None:
@@ -177,6 +187,28 @@ def test_global_attention_of_led(checkpoints: Path) -> None:
         mine.generate(ids, global_attention_mask=everywhere[:, :3], **asked)
     with refused(ArgumentError, "global_attention_mask"):  # no input of this family: a name that does not exist
         tiny.make("llama").generate(ids, global_attention_mask=everywhere)
+
+
+def test_negative_prompts_are_the_references(checkpoints: Path) -> None:
+    """Padded on either side; as lists they are the same."""
+    case = ref.case("llama", "", "causal-lm")
+    mine, theirs = ref.pair(case, checkpoints)
+    ids, negative = (
+        ref.inputs(case, batch=2, time=9)["input_ids"],
+        ref.inputs(case, batch=2, time=5, seed=9)["input_ids"],
+    )
+    asked: dict[str, Any] = {"max_new_tokens": 7, "do_sample": False, "guidance_scale": 1.7}
+    ones = {"attention_mask": torch.ones_like(ids), "negative_prompt_attention_mask": torch.ones_like(negative)}
+    whole = mine.generate(ids, negative_prompt_ids=negative, **asked)
+    assert whole.tolist() == theirs.generate(ids, negative_prompt_ids=negative, **ones, **asked).tolist()
+    padded, mask = torch.nn.functional.pad(negative, (2, 0)), torch.nn.functional.pad(torch.ones_like(negative), (2, 0))
+    again = mine.generate(ids, negative_prompt_ids=padded, negative_prompt_attention_mask=mask, **asked)
+    assert torch.equal(again, whole) and not torch.equal(mine.generate(ids, **asked), whole)
+    assert mine.generate(ids.tolist(), negative_prompt_ids=negative.tolist(), **asked) == [
+        row[: row.index(2, 9) + 1] if 2 in row[9:] else row for row in whole.tolist()
+    ]
+    with refused(InputError, "1 negative prompts for 2"):
+        mine.generate(ids, negative_prompt_ids=negative[:1], **asked)
 
 
 def test_options_without_the_models_own() -> None:

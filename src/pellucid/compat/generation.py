@@ -97,7 +97,7 @@ class GenerationMixin(Model):
             decoder_input_ids: what the decoder begins with behind an encoder; the start token goes before it.
             encoder_outputs: what `model.encode` returned, so that the prompt is not read again.
             past_key_values: a cache whose rows hold the beginnings of the prompts, and afterwards the sequences but
-                for their last tokens.
+                for their last tokens; beams leave it as it was.
             options: of `GenerationConfig`, and further inputs that the family has by name. `max_new_tokens` is 20
                 where nothing else is said; a context that is full ends a row. Passing temperature, top_k, top_p or
                 seed turns sampling on; temperature 0 is greedy. A None takes back what the model's config says.
