@@ -129,8 +129,18 @@ class Group:
         """A layer's tensors, made like these keys and values [T, J, K] at first, and grown with the page numbers.
 
         A system gives memory when it is first written to, so that room costs nothing on a CPU.
+
+        Raises:
+            ArgumentError: the layer's are of another shape: they come from another model.
         """
         found = self.pools.get(layer)
+        if found is not None and (found[0].shape[2:] != k.shape[1:] or found[1].shape[2:] != v.shape[1:]):
+            held, new = list(found[0].shape[2:]), list(k.shape[1:])
+            raise ArgumentError(
+                f"the cache holds keys {held} of layer {layer}, and the model made {new}",
+                where="the cache",
+                next="give it only to the model that filled it",
+            )
         if found is None or found[0].shape[0] <= self.capacity:
             with torch.inference_mode(False), torch.no_grad():  # later calls may write outside of inference mode
                 k_PSJK = made(found and found[0], k, self.capacity + 1, PAGE)

@@ -71,9 +71,9 @@ class PackedGroup(Group):
             at, to = (torch.tensor(n, dtype=torch.long, device=pool[0].device) for n in (list(from_), list(pages)))
             k, v = pack(pool[0][at], self.bits, over=1), pack(pool[1][at], self.bits, over=3)
             old_k, old_v, _ = self.layers.get(layer, (None, None, None))
-            self.layers[layer] = self._with(old_k, k, to), self._with(old_v, v, to), pool[0].dtype
+            self.layers[layer] = self.with_pages(old_k, k, to), self.with_pages(old_v, v, to), pool[0].dtype
 
-    def _with(self, old: Packed | None, new: Packed, at: Tensor) -> Packed:
+    def with_pages(self, old: Packed | None, new: Packed, at: Tensor) -> Packed:
         """The packed pages with these among them, in place where there is room."""
         if old is None or old.q.shape[0] <= self.capacity:
             with torch.inference_mode(False):  # later calls may write outside of inference mode

@@ -294,7 +294,7 @@ class Row:
         """
         if not 0 <= tokens <= self.length:
             raise ArgumentError(f"cannot trim a row of {self.length} tokens to {tokens}", where="Cache.trim")
-        first = {kind: self._first(kind) for kind in self.tables if own(kind)}
+        first = {kind: self.first(kind) for kind in self.tables if own(kind)}
         lost = [page * PAGE for kind, page in first.items() if page > first_page(kind, tokens)]
         if tokens < self.length and tokens and (self.states or lost):
             why = "a recurrent state cannot go back" if self.states else f"its window begins at token {max(lost)}"
@@ -313,7 +313,7 @@ class Row:
         while self._node is not None and self._known > tokens // PAGE:
             self._node, self._known = self._node.parent, self._known - 1
 
-    def _first(self, kind: Base) -> int:
+    def first(self, kind: Base) -> int:
         """The first page that is kept."""
         packed = self.tables.get(("packed", kind))
         return self.tables[kind].first if packed is None or packed.empty else packed.first

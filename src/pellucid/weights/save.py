@@ -76,6 +76,22 @@ def save_tensors(
     return paths
 
 
+def save_file(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write one file beside the old one and rename it.
+
+    Raises:
+        WeightsError: as `save_tensors`.
+    """
+    shard = _placed([_entry(name, tensor) for name, tensor in tensors.items()])
+    try:
+        with _beside([Path(path)]) as files:
+            _write(files[0], shard, tensors, metadata)
+    except OSError as error:
+        raise WeightsError(
+            f"the save failed: {error.strerror or error}", where=path, next="check the free space and the permissions"
+        ) from error
+
+
 def replace_file(path: str | Path, data: bytes | str) -> None:
     """Write a file beside the old one and rename it: a reader sees the old one or the new one."""
     with _beside([Path(path)]) as (file,):
