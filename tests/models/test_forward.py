@@ -214,12 +214,23 @@ def test_hidden_states_and_patterns_with_left_pads(models: Callable[..., Any], f
         assert pattern.shape == (2, block.attn.heads, 6, 6)
         assert torch.allclose(pattern[0].sum(-1), torch.ones(block.attn.heads, 6), atol=1e-5)
     alone = run(model, IDS[1:, 2:], output_attentions=True, **one(model))[f"{side}attentions"]
-    for whole, row in zip(patterns, alone):  # a pattern's rows and columns are at the row's own places, or at the left
-        places = (whole[1, :, 2:, 2:], whole[1, :, :4, :4])
-        assert any(torch.allclose(place, row[0], atol=1e-5) for place in places)
+    for whole, row in zip(patterns, alone):
+        assert torch.allclose(whole[1, :, 2:, 2:], row[0], atol=1e-5)
+        assert not whole[1, :, :2].any() and not whole[1, :, :, :2].any()
     if model.encoder is not None:
+        assert all(torch.allclose(p.sum(-1), torch.ones(())) and not p[1, ..., :2].any() for p in out.cross_attentions)
         assert [p.shape[1:] for p in out.cross_attentions] == [(5, 4, 6)] * len(model.spec.stack.blocks)
         assert len(out.decoder_hidden_states) == len(model.spec.stack.blocks) + 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_patterns_behind_a_cache_stand_where_its_mask_says(models: Callable[..., Any], family: str) -> None:
+    model, mask = models(family), torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
+    whole = run(model, IDS, attention_mask=mask, output_attentions=True).attentions
+    cache = run(model, IDS[:, :4], attention_mask=mask[:, :4], use_cache=True).past_key_values
+    later = run(model, IDS[:, 4:], attention_mask=mask, past_key_values=cache, output_attentions=True).attentions
+    for one, two in zip(whole, later):
+        assert torch.allclose(one[:, :, 4:], two, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [*CAUSAL, "t5"])

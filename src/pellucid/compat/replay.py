@@ -60,7 +60,7 @@ class Source:
                 )  # fmt: skip
             else:
                 out = model(ids_RT, attention_mask=mask_RT, **wishes)
-        return _cut(model, out, self.mask_BT.shape[1], mask_RT, states_mask_RM)
+        return _cut(model, out, self.mask_BT.shape[1], mask_RT.shape[1])
 
     def replay_beams(
         self, model: Model, steps: Sequence[Sequence[tuple[int, Sequence[int] | None]]], *, patterns: bool, hidden: bool
@@ -81,34 +81,18 @@ class Source:
         return {name: tuple(layers) for name, layers in found.items()}
 
 
-def placed(pattern_BHTS: Tensor, queries_BT: Tensor | None, keys_BS: Tensor | None) -> Tensor:
-    """A pattern whose rows begin at the left, with queries and keys where masks say that they are; zeros elsewhere."""
-    if (queries_BT is None or bool(queries_BT.all())) and (keys_BS is None or bool(keys_BS.all())):
-        return pattern_BHTS
-    B, H, T, S = pattern_BHTS.shape
-    queries_BT = torch.ones(B, T) if queries_BT is None else queries_BT
-    keys_BS = torch.ones(B, S) if keys_BS is None else keys_BS
-    whole = pattern_BHTS.new_zeros(B, H, queries_BT.shape[1], keys_BS.shape[1])
-    for row, queries, keys in zip(range(B), queries_BT, keys_BS):
-        at, to = queries.nonzero().to(whole.device), keys.nonzero().flatten().to(whole.device)
-        whole[row, :, at, to] = pattern_BHTS[row, :, : len(at), : len(to)]
-    return whole
-
-
-def _cut(model: Model, out: Output, prompt: int, mask_RT: Tensor, states_mask_RM: Tensor | None) -> dict[str, Layers]:
+def _cut(model: Model, out: Output, prompt: int, end: int) -> dict[str, Layers]:
     """A forward's results as those of steps."""
     side = "" if model.encoder is None else "decoder_"
-    spans = [(0, prompt), *((at, at + 1) for at in range(prompt, mask_RT.shape[1]))]
+    spans = [(0, prompt), *((at, at + 1) for at in range(prompt, end))]
     found: dict[str, Layers] = {}
     if (layers := getattr(out, f"{side}attentions")) is not None:
-        whole = [placed(x, mask_RT, mask_RT) for x in layers]
         windows = _windows(model, len(layers))
         found[f"{side}attentions"] = tuple(
-            tuple(x[:, :, a:b, _left(a, b, window) : b] for x, window in zip(whole, windows)) for a, b in spans
+            tuple(x[:, :, a:b, _left(a, b, window) : b] for x, window in zip(layers, windows)) for a, b in spans
         )
     if (layers := out.cross_attentions) is not None:
-        whole = [placed(x, mask_RT, states_mask_RM) for x in layers]
-        found["cross_attentions"] = tuple(tuple(x[:, :, a:b] for x in whole) for a, b in spans)
+        found["cross_attentions"] = tuple(tuple(x[:, :, a:b] for x in layers) for a, b in spans)
     if (layers := getattr(out, f"{side}hidden_states")) is not None:
         found[f"{side}hidden_states"] = tuple(tuple(x[:, a:b] for x in layers) for a, b in spans)
     return found

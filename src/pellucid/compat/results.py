@@ -21,7 +21,7 @@ from pellucid.compat.generate_outputs import (
     Steps,
 )
 from pellucid.compat.prompts import Inputed, Prompts, pad_of, rectangle
-from pellucid.compat.replay import Source, placed
+from pellucid.compat.replay import Source
 from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Kept, Output
@@ -178,7 +178,5 @@ class Results:
                     patterns=bool(o.output_attentions), **given.extra,
                 )  # fmt: skip
         patterns = getattr(encoded, "attentions", None)
-        if given.encoder_outputs is None and patterns is not None:
-            patterns = tuple(placed(x, given.mask, given.mask) for x in patterns)
         hidden = getattr(encoded, "hidden_states", None)
         return encoded, {"encoder_attentions": patterns, "encoder_hidden_states": hidden}

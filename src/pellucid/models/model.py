@@ -21,7 +21,7 @@ from pellucid.models.beside import as_encoder, following, memory_of
 from pellucid.models.holding import Holding
 from pellucid.models.inputs import Inputs, check_end
 from pellucid.models.output import Output
-from pellucid.models.packing import packing
+from pellucid.models.packing import packing, placed
 from pellucid.models.report import Report as Report
 from pellucid.nn import heads
 from pellucid.nn.asked import Asked
@@ -114,7 +114,7 @@ class Model(Holding):
             labels: [B, T] int64 for language models and taggers, -100 where no loss is wanted; [B] or [B, C] for
                 classifiers; [B] for choices and pairs. Adds `.loss`, a float32 mean.
             use_cache: return `.past_key_values`. Gradients do not flow into what a cache holds.
-            output_attentions: return the patterns of all layers, [B, H, T, S] each.
+            output_attentions: return the patterns of all layers, [B, H, T, S] each; zeros where a pad asks or is asked.
             output_hidden_states: return the residual stream before each block, and the final states.
             return_dict: False for a plain tuple.
             logits_to_keep: logits for this many last places only; 0 for all.
@@ -166,7 +166,12 @@ class Model(Holding):
             result |= answer(self, x_ND, asked)
         batch.finish()
         result["past_key_values"] = cache
-        self._collect(result, shape, batch, patterns)
+        keys_BS = _places_of_keys(given.mask, shape, past=cache is not None and cache is past_key_values)
+        moved = {
+            "attn": [placed(x, _places(shape), keys_BS) for x in patterns["attn"]],
+            "cross": [placed(x, _places(shape), attention_mask) for x in patterns["cross"]],
+        }
+        self._collect(result, shape, batch, moved)
         output = Output(**result)
         return output.to_tuple() if return_dict is False else output
 
@@ -257,7 +262,7 @@ class Model(Holding):
         return Output(
             last_hidden_state=shape.unpack(x_ND),
             hidden_states=tuple(shape.unpack(h) for h in batch.hidden) if batch.hidden is not None else None,
-            attentions=tuple(found["attn"]) if patterns else None,
+            attentions=tuple(placed(x, _places(shape), _places(shape)) for x in found["attn"]) if patterns else None,
         )
 
     def _cache(self, given: Cache | None, use: bool | None, rows: int) -> Cache | None:
@@ -364,6 +369,18 @@ def _turning(stack: Stack) -> bool:
     """Whether rotary positions of a stack have several axes."""
     ropes = (getattr(getattr(block, "attn", None), "rope", None) for block in stack.blocks)
     return any(rope is not None and rope.sections for rope in ropes)
+
+
+def _places(shape: Packing) -> Tensor | None:
+    """[B, T], where there are tokens; None for everywhere."""
+    return None if shape.kept is None else shape.places()
+
+
+def _places_of_keys(mask: Tensor | None, shape: Packing, *, past: bool) -> Tensor | None:
+    """[B, S], where the keys of a call stand. A cache knows no pads: only a mask of its length says where they were."""
+    if not past:
+        return _places(shape)
+    return mask if mask is not None and mask.shape[1] > shape.time else None
 
 
 def _length(cache: object) -> int:

@@ -46,6 +46,33 @@ def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attentio
     return Packing(batch, time, lengths, counts.flatten().nonzero().flatten())
 
 
+def placed(pattern_BHTS: Tensor, queries_BT: Tensor | None, keys_BS: Tensor | None) -> Tensor:
+    """A pattern whose rows begin at the left, with queries and keys where masks say that they are; zeros elsewhere.
+
+    Args:
+        queries_BT, keys_BS: ones at the places that count; None for as it is. One that counts other places than the
+            pattern has (of pooled states, or of a window that forgets) leaves it as it is, too.
+    """
+    B, H, T, S = pattern_BHTS.shape
+    queries_BT, keys_BS = _fitting(queries_BT, B, T), _fitting(keys_BS, B, S)
+    if queries_BT is None and keys_BS is None:
+        return pattern_BHTS
+    queries_BT = torch.ones(B, T) if queries_BT is None else queries_BT
+    keys_BS = torch.ones(B, S) if keys_BS is None else keys_BS
+    whole = pattern_BHTS.new_zeros(B, H, queries_BT.shape[1], keys_BS.shape[1])
+    for row, queries, keys in zip(range(B), queries_BT, keys_BS):
+        at, to = queries.nonzero().to(whole.device), keys.nonzero().flatten().to(whole.device)
+        whole[row, :, at, to] = pattern_BHTS[row, :, : len(at), : len(to)]
+    return whole
+
+
+def _fitting(mask_BT: Tensor | None, rows: int, most: int) -> Tensor | None:
+    """A mask that moves something, and whose longest row has `most` tokens."""
+    if mask_BT is None or bool(mask_BT.all()) or len(mask_BT) != rows or int(mask_BT.sum(1).max()) != most:
+        return None
+    return mask_BT
+
+
 def positions(
     shape: Packing, cache: Cache | None, given: Tensor | None, device: torch.device, rows: int | None = None
 ) -> tuple[Tensor, list[int]]:

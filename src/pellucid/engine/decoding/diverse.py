@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid.engine.decoding import Steps
 from pellucid.engine.decoding.beam import Candidate, Group, Ranking, check, hand_over, search
+from pellucid.engine.rules.penalties import hamming_diversity
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -80,8 +81,4 @@ class Apart(Hypotheses):
 
     def log_share(self, logits_BV: Tensor, others: Sequence[int]) -> Tensor:
         logp_BV = super().log_share(logits_BV, others)
-        count_V = torch.zeros(logp_BV.shape[1])
-        for token in others:
-            if token < len(count_V):  # a pad token may be beyond what is predicted
-                count_V[token] += 1
-        return logp_BV - self.penalty * count_V
+        return torch.stack([hamming_diversity(logp_V, self.penalty, others) for logp_V in logp_BV])

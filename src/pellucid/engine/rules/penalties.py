@@ -200,6 +200,11 @@ def repetitions(ids_N: Tensor, reach: int) -> Tensor:
 def hamming_diversity(logits_V: Tensor, penalty: float, taken: Sequence[int]) -> Tensor:
     """Group beam search: `penalty` off for each beam of the groups before that took this token at this step.
 
+    Args:
+        taken: tokens; a pad token may be beyond what is predicted.
+
     Source: arXiv 1610.02424.
     """
-    return logits_V.index_add(0, id_tensor(taken), torch.full((len(taken),), -penalty))
+    taken_K = inside(id_tensor(taken), logits_V)
+    count_V = torch.zeros_like(logits_V).index_add(0, taken_K, torch.ones(len(taken_K)))
+    return logits_V - penalty * count_V
