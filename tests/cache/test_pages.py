@@ -73,9 +73,11 @@ class Use(RuleBasedStateMachine):
         window=st.sampled_from([1, 7, 70, 300]),
         stateful=st.booleans(),
         quantized=st.sampled_from([None, None, "int8"]),
+        host=st.sampled_from([0, 3, 10]),
     )
-    def begin(self, total: int | None, window: int, stateful: bool, quantized: str | None) -> None:
-        self.pages = Pages(total, windows=(None, window), snapshots=3, quantized=quantized)
+    def begin(self, total: int | None, window: int, stateful: bool, quantized: str | None, host: int) -> None:
+        host = host if total else 0
+        self.pages = Pages(total, windows=(None, window), snapshots=3, quantized=quantized, host=host)
         self.window, self.stateful = window, stateful
         self.rows: list[tuple[Row, list[int]]] = []
 
@@ -193,6 +195,62 @@ def test_the_longest_unused_prefix_gives_way() -> None:
     assert Row(pages).attach(first) == 2 * PAGE
     assert Row(pages).attach(second) < 2 * PAGE
     pages.check()
+
+
+def test_what_gives_way_to_the_host_comes_back() -> None:
+    """Two texts of two pages where there is room for one and a half; then more than the host holds."""
+    pages = Pages(3, windows=(None, 70), host=3)
+    first, second, third = ([token] * (2 * PAGE) for token in (1, 2, 3))
+    for ids in (first, second):
+        text(pages, ids).publish(ids)
+        pages.check()
+    assert pages.counts(("host", None))["cached"] == 1
+    for ids in (first, second, first):
+        row, own = Row(pages), ids[:]
+        assert row.attach([*ids, 9]) == 2 * PAGE
+        run(pages, [(row, own)], [[9]], 70, stateful=False)  # reads what it began with
+        pages.check()
+        del row
+    text(pages, third).publish(third)
+    assert Row(pages).attach([*third, 9]) == 2 * PAGE
+    pages.check()
+    assert sum(Row(pages).attach([*ids, 9]) for ids in (first, second, third)) > 2 * 2 * PAGE
+
+
+def test_what_is_on_the_host_and_finds_no_room_is_computed() -> None:
+    pages = Pages(2, host=2)
+    row, ids = Row(pages), [1] * (2 * PAGE + 1)
+    x = torch.zeros(2 * PAGE, 1, 1)
+    row.write(0, x, x)
+    row.length = 2 * PAGE
+    row.publish(ids)
+    row.drop()
+    other = Row(pages)
+    other.room(None, PAGE)
+    assert row.attach(ids) == 0
+    other.drop()
+    assert row.attach(ids) == 2 * PAGE
+    pages.check()
+
+
+def test_the_host_helps_only_where_there_is_a_limit() -> None:
+    with pytest.raises(ArgumentError, match="without limit"):
+        Pages(host=3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory beside an accelerator's needs one")
+def test_an_accelerators_pages_come_back_from_pinned_memory() -> None:
+    pages = Pages(2, host=2)
+    row, ids = Row(pages), [1] * (2 * PAGE)
+    x = torch.randn(2 * PAGE, 2, 8, device="cuda")
+    row.write(0, x, -x)
+    row.length = 2 * PAGE
+    row.publish(ids)
+    row.drop()
+    Row(pages).room(None, 2 * PAGE)
+    assert pages.hosted(None).pools[0][0].is_pinned()
+    assert row.attach([*ids, 2]) == 2 * PAGE
+    assert torch.equal(row.read(0, None, 2 * PAGE)[0], x)
 
 
 def test_no_room_is_said_before_anything_is_taken() -> None:

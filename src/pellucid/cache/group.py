@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 from torch import Tensor
@@ -18,6 +18,11 @@ Base = int | None  # a window, or every token
 Kind = Base | Literal["memory"] | tuple[Literal["packed", "host"], Base]  # an encoder's output; see packed.py, host.py
 Evict = Callable[["Group", int], None]
 Pool = tuple[Tensor, Tensor]  # keys and values of a layer, [pages, PAGE, J, K] and [pages, PAGE, J, U]
+
+
+def own(kind: Kind) -> TypeGuard[Base]:
+    """Whether a group holds a row's own tokens as they were written."""
+    return kind is None or isinstance(kind, int)
 
 
 class Group:
@@ -150,7 +155,11 @@ class Group:
 
     def copy(self, old: int, new: int) -> None:
         """The contents of a page, in every layer."""
-        self.write(new, lambda layer: (self.pools[layer][0][old], self.pools[layer][1][old]))
+        self.write(new, self.contents(old))
+
+    def contents(self, page: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """A layer's keys and values [S, J, K] in a page."""
+        return lambda layer: (self.pools[layer][0][page], self.pools[layer][1][page])
 
     def write(self, page: int, contents: Callable[[int], tuple[Tensor, Tensor]]) -> None:
         """Keys and values [S, J, K] of a page, in every layer."""

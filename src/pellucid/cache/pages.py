@@ -23,11 +23,12 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
-from pellucid.cache.group import Base, Group, Kind
+from pellucid.cache.group import PAGE, Base, Group, Kind, own
+from pellucid.cache.host import HostGroup
 from pellucid.cache.packed import BITS, PackedGroup
-from pellucid.cache.prefix import Node, Prefixes
+from pellucid.cache.prefix import Node, Prefixes, first_page
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Pages:
         total: most pages of each group; None for as many as it takes.
         windows: the kinds of groups where they are known, so that `reserve` counts right before the first forward.
         snapshots: most prefixes for which recurrent states are kept; they are not in pages.
+        host: pages of each group that the host's memory may hold for prefixes whose pages were needed.
         quantized: "int8" or "int4": pages of older tokens are packed. Such rows share no prefixes: one that began with
             packed pages would read other numbers than one that computed its own.
 
@@ -54,12 +56,16 @@ class Pages:
         *,
         windows: Sequence[Base] = (None,),
         snapshots: int = 32,
+        host: int = 0,
         quantized: str | None = None,
     ) -> None:
         if total is not None and total < 1:
             raise ArgumentError(f"total={total}", where="Pages", next="give at least one page")
         if quantized is not None and quantized not in BITS:
             raise ArgumentError(f"quantized={quantized!r}", where="Pages", next=f"one of {', '.join(BITS)}, or None")
+        if host and total is None:
+            raise ArgumentError(f"host={host} beside pages without limit", where="Pages", next="say their total")
+        self.host = host
         self.total, self.bits = total, BITS[quantized] if quantized else None
         self.groups: dict[Kind, Group] = {}
         self.prefixes = Prefixes(snapshots)
@@ -82,8 +88,55 @@ class Pages:
         assert isinstance(found, PackedGroup)
         return found
 
+    # ---------------------------------------------------------------------------------------- the host's memory
+
+    def hosted(self, kind: Base) -> HostGroup:
+        """Where cached pages of this kind go when their room is needed."""
+        found = self.groups.get(("host", kind))
+        if found is None:
+            found = self.groups["host", kind] = HostGroup(("host", kind), self.host, self._evict)
+        assert isinstance(found, HostGroup)
+        return found
+
     def _evict(self, group: Group, page: int) -> None:
+        if self.host and own(group.kind):
+            self._save(group, group.kind, page)
         self.prefixes.forget(group, page, self.group)
+
+    def _save(self, group: Group, kind: Base, page: int) -> None:
+        """Copies a page to the host, where there is room or something older."""
+        node, host = self.prefixes.owners[kind, page], self.hosted(kind)
+        if host.available:
+            (copy,) = host.take(1)
+            host.fill(copy, group, page)
+            self.prefixes.name(node, host, copy)
+            host.give(copy)
+
+    def begin(self, path: Sequence[Node]) -> dict[Kind, tuple[int, list[int]]] | None:
+        """For a new row: the first page and the held pages of each group; None where those on the host find no room."""
+        groups = [(kind, group) for group in self.shared_groups() if own(kind := group.kind)]
+        nodes = {kind: path[first_page(kind, len(path) * PAGE) :] for kind, _ in groups}
+        for kind, group in groups:
+            known = [node.pages[kind] for node in nodes[kind] if kind in node.pages]
+            idle = sum(page in group.cached for page in known)
+            if len(nodes[kind]) - len(known) > group.available - idle:
+                return None
+        return {kind: (len(path) - len(nodes[kind]), self._hold(group, kind, nodes[kind])) for kind, group in groups}
+
+    def _hold(self, group: Group, kind: Base, nodes: Sequence[Node]) -> list[int]:
+        absent = [node for node in nodes if kind not in node.pages]
+        copies = [node.pages["host", kind] for node in absent]
+        for node in nodes:
+            if kind in node.pages:
+                group.hold(node.pages[kind])
+        for copy in copies:
+            self.hosted(kind).hold(copy)  # what gives way for these must not be these
+        for node, copy, page in zip(absent, copies, group.take(len(absent)) if absent else ()):
+            group.write(page, self.hosted(kind).contents(copy))
+            self.prefixes.name(node, group, page)
+            self.prefixes.withdraw(node, self.hosted(kind))
+            self.hosted(kind).give(copy)
+        return [node.pages[kind] for node in nodes]
 
     # ---------------------------------------------------------------------------------------- room
 
@@ -101,6 +154,10 @@ class Pages:
         for kind, total in wanted.items():
             row.room(kind, total)
         return True
+
+    def fits(self, tokens: int) -> bool:
+        """Whether pages for so many tokens are free, or only remembered."""
+        return all(-(-tokens // PAGE) <= group.available for kind, group in self.groups.items() if own(kind))
 
     # ---------------------------------------------------------------------------------------- prefixes
 
@@ -140,8 +197,3 @@ class Pages:
         published = {(kind, page) for kind, group in self.groups.items() for page in group.published}
         assert names.keys() == published, "published pages that no prefix names"
         assert {node for node in nodes if node.states is not None} == self.prefixes.kept.keys(), "states of no prefix"
-
-
-def own(kind: Kind) -> TypeGuard[Base]:
-    """Whether a group holds a row's own tokens as they were written."""
-    return kind is None or isinstance(kind, int)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from torch import Tensor
 
-from pellucid.cache.group import PAGE, Group, Kind
+from pellucid.cache.group import PAGE, Base, Group, Kind, own
 
 Ids = tuple[int, ...]
 States = dict[int, tuple[Tensor, ...]]  # by layer
@@ -29,6 +29,10 @@ class Node:
     @property
     def empty(self) -> bool:
         return not (self.children or self.pages or self.states)
+
+    def has(self, kind: Base) -> bool:
+        """Whether its tokens are known to a group, in its pages or on the host."""
+        return kind in self.pages or ("host", kind) in self.pages
 
     def below(self) -> Iterator[Node]:
         """Itself and everything that follows it."""
@@ -69,12 +73,12 @@ class Prefixes:
         most = len(path)
         for group in groups:
             if group.kind is None:
-                most = next((i for i in range(most) if None not in path[i].pages), most)
+                most = next((i for i in range(most) if not path[i].has(None)), most)
         for count in range(most, 0, -1):
             if self.stateful and path[count - 1].states is None:
                 continue
-            sliding = (group for group in groups if group.kind is not None)
-            if all(g.kind in n.pages for g in sliding for n in path[first_page(g.kind, count * PAGE) : count]):
+            sliding = [kind for group in groups if own(kind := group.kind) and kind is not None]
+            if all(node.has(kind) for kind in sliding for node in path[first_page(kind, count * PAGE) : count]):
                 return count
         return 0
 
@@ -124,17 +128,18 @@ class Prefixes:
     def forget(self, group: Group, page: int, groups: Callable[[Kind], Group]) -> None:
         """Gives up a page; where every token counts, what follows it is of no use either."""
         node = self.owners[group.kind, page]
-        self._withdraw(node, group)
-        if group.kind is None:
+        self.withdraw(node, group)
+        if group.kind in (None, ("host", None)) and not node.has(None):
             for each in node.below():
                 for kind in list(each.pages):
-                    self._withdraw(each, groups(kind))
+                    self.withdraw(each, groups(kind))
                 self.kept.pop(each, None)
                 each.states = None
             node.children.clear()
         self.prune(node)
 
-    def _withdraw(self, node: Node, group: Group) -> None:
+    def withdraw(self, node: Node, group: Group) -> None:
+        """The node's tokens are no longer in its page."""
         page = node.pages.pop(group.kind)
         del self.owners[group.kind, page]
         group.withdraw(page)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pellucid.cache.group import NOWHERE, PAGE, Base, Kind
+from pellucid.cache.group import NOWHERE, PAGE, Base, Kind, own
 from pellucid.cache.packed import RESIDUAL
-from pellucid.cache.pages import Pages, own
+from pellucid.cache.pages import Pages
 from pellucid.cache.prefix import Node, first_page
 from pellucid.errors import ArgumentError
 from pellucid.ops.paged import write_paged
@@ -241,17 +241,14 @@ class Row:
             raise ArgumentError(f"a row of {self.length} tokens is not empty", where="attach", next="take a new row")
         pages = self.home
         path = pages.match(ids, salt)
-        if not path:
+        found = pages.begin(path) if path else None
+        if found is None:
             return 0
         for kind in list(self.tables):
             self.give(kind)
         self.length = self.position = len(path) * PAGE
-        for group in pages.shared_groups():
-            first = first_page(group.kind, self.length)
-            held = [node.pages[group.kind] for node in path[first:]]
-            for page in held:
-                group.hold(page)
-            self.tables[group.kind] = Table(array("i", [NOWHERE] * first + held), first)
+        for kind, (first, held) in found.items():
+            self.tables[kind] = Table(array("i", [NOWHERE] * first + held), first)
         self.states = dict(path[-1].states or {})
         pages.prefixes.use(path[-1])
         self._node, self._known = path[-1], len(path)
