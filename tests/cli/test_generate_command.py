@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pellucid import hub
 
 STORY = (Path(__file__).parents[1] / "data" / "expected_greedy.txt").read_text("utf-8")
 
@@ -63,7 +66,21 @@ def test_an_empty_prompt_begins_with_bos_where_the_tokenizer_adds_none(call, fol
         (["--dtype", "float3"], "float3"),
         (["a\udcff"], "UTF-8"),
         (["a " * 600], "context 512"),
+        (["--greedy", "--min-p", "0.1"], "--min-p"),
+        (["--min-p", "2"], "min_p=2.0"),
+        (["-n", "2", "--greedy"], "--beams"),
+        (["-n", "0"], "num_return_sequences=0"),
+        (["-n", "3", "--beams", "2"], "num_beams=2"),
+        (["--stop", ""], "stop_strings"),
+        (["--logprobs", "2"], "--json"),
+        (["--format", "jsn"], "did you mean 'json'?"),
+        (["--format", "regex=("], "response_format"),
+        (["--format", "schema=no/such.json"], "no/such.json"),
+        (["--format", "choice="], "forms: "),
+        (["--lookup", "3", "--draft", str(hub.default_model())], "choose one"),
+        (["--lookup", "3", "--beams", "2"], "one beam"),
         (["-m", "no/such/folder"], "no/such/folder"),
+        (["--draft", "no/such/draft"], "no/such/draft"),
         (["-m", "org/name", "--offline"], "offline"),
     ],
     ids=lambda value: str(value)[:30].encode("ascii", "replace").decode() if isinstance(value, list) else "",
@@ -71,6 +88,82 @@ def test_an_empty_prompt_begins_with_bos_where_the_tokenizer_adds_none(call, fol
 def test_mistakes_have_no_traceback(call, args, says):
     result = call("generate", *args)
     assert result.exit_code == 2 and says in result.stderr and not result.stdout
+
+
+# ------------------------------------------------------------------------------------- what else can be asked for
+
+
+def generated(call, *args):
+    """What --json says of 12 tokens."""
+    result = call("generate", "--json", "--max-new-tokens", 12, *args)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_stop_strings_end_the_text_and_are_not_in_it(call):
+    result = call("generate", "--greedy", "--stop", "no such text", "--stop", " girl")
+    assert result.stdout == STORY[: STORY.index(" girl")] + "\n"
+    assert "stop: the text is complete" in result.stderr
+
+
+def test_forms(call, tmp_path):
+    schema = '{"type": "object", "properties": {"a": {"enum": [1, 22]}}, "required": ["a"], "maxProperties": 1}'
+    (tmp_path / "schema.json").write_text(schema)
+    (tmp_path / "grammar").write_text('root ::= " one" | " two"')
+    for form in (f"schema={tmp_path / 'schema.json'}", f"schema={schema}"):
+        assert json.loads(generated(call, "--format", form)["text"])["a"] in (1, 22)
+    assert generated(call, "--format", "json")["text"].startswith("{")
+    assert re.fullmatch(r" [a-c]{2}\d=", generated(call, "Lily", "--format", r"regex= [a-c]{2}\d=")["text"])
+    assert generated(call, "Lily", "--format", "choice= yes| no")["text"] in (" yes", " no")
+    assert generated(call, "Lily", "--format", f"grammar={tmp_path / 'grammar'}")["text"] in (" one", " two")
+
+
+def test_several_continuations(call):
+    args = ["Lily", "--temperature", 0.8, "--seed", 4]
+    found = generated(call, *args, "-n", 3)
+    singles = [generated(call, *args[:-1], seed)["ids"] for seed in (4, 5, 6)]
+    assert [one["ids"] for one in found["continuations"]] == singles
+    assert found["ids"] == singles[0] and found["text"] == found["continuations"][0]["text"]
+    shown = call("generate", "--max-new-tokens", 12, *args, "-n", 3)
+    assert shown.stdout == "\n---\n".join(one["text"] for one in found["continuations"]) + "\n"
+    assert shown.stderr.startswith("36 tokens · ")
+    assert "continuations" not in generated(call, *args)
+
+
+def test_beams_come_with_their_scores(call):
+    found = generated(call, "Lily", "--beams", 3, "-n", 2)["continuations"]
+    assert found[0]["score"] > found[1]["score"] and found[0]["ids"] != found[1]["ids"]
+    alone = call("generate", "Lily", "--max-new-tokens", 12, "--beams", 3)
+    assert alone.stdout == found[0]["text"] + "\n" and "tokens/s with the prompt" in alone.stderr
+
+
+def test_logprobs(call):
+    found = generated(call, "--greedy", "--logprobs", 2)
+    assert [one["token"] for one in found["logprobs"]] == found["ids"]
+    for one in found["logprobs"]:
+        assert one["top"][0] == [one["token"], one["logprob"]] and len(one["top"]) == 2
+    assert "logprobs" not in generated(call, "--greedy")
+
+
+def test_guesses_change_no_token(call, folder):
+    for guesses in (["--lookup", 4], ["--draft", folder]):
+        found = generated(call, "--greedy", *guesses)
+        assert STORY.startswith(found["text"]) and 0 <= found["accepted"] <= found["drafted"]
+    result = call("generate", "--greedy", "--draft", folder)
+    assert result.stdout == STORY and re.search(r" · (\d+) of \1 guessed tokens were right", result.stderr)
+    assert "guessed" not in call("generate", "--greedy", "--max-new-tokens", 2).stderr
+
+
+def test_what_changes_the_choice(call):
+    plain = generated(call, "Lily", "--greedy")["ids"]
+    assert generated(call, "Lily", "--min-p", 1.0)["ids"] == plain  # nothing but the most likely token is left
+    assert call("generate", "--greedy", "--repetition-penalty", 2.0).stdout != STORY
+
+
+def test_help_has_headings_and_fits_a_page(call):
+    lines = call("generate", "--help").stdout.splitlines()
+    assert len(lines) < 50 and {"Options:", "Which token comes next:"} <= set(lines)
+    assert sum(line.startswith("  --greedy ") for line in lines) == 1
 
 
 def test_stdin_that_is_no_text(call):

@@ -14,8 +14,26 @@ from pellucid.errors import InputError, NotAModel, PellucidError
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
+class Option(click.Option):
+    """An option that stands under a heading of its own in the help."""
+
+    def __init__(self, *args: Any, heading: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heading = heading
+
+
 class Command(click.Command):
     """A command that prints an error's three parts instead of a traceback, and exits with 2; a warning is a line."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            line = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if line is not None:
+                headings.setdefault(getattr(option, "heading", "Options"), []).append(line)
+        for heading, lines in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

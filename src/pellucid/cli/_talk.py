@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from pellucid.text.answers import Delta
     from pellucid.text.tokenizer import Tokenizer
 
-OPTIONS = ("temperature", "top_k", "top_p", "seed", "max_new_tokens", "min_new_tokens", "do_sample")
+OPTIONS = (
+    "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "max_new_tokens", "min_new_tokens",
+    "do_sample",
+)  # fmt: skip
 THINKING = ("enable_thinking", "thinking")  # what templates call it
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pellucid import hub
+from pellucid.cli._choosing import as_options, choosing
 from pellucid.cli._command import Command, json_option, print_json
 from pellucid.cli._talk import THINKING, Quit, Talk, read_messages, set_value, variables_of
-from pellucid.cli.generate import as_options, open_model
+from pellucid.cli.generate import open_model
 from pellucid.errors import ArgumentError, InputError, PellucidError
 
 if TYPE_CHECKING:
@@ -31,10 +32,7 @@ FENCE = '"""'
 @click.option("--system", metavar="TEXT", help="What the model is told before the talk.")
 @click.option("--load", type=Path, metavar="FILE", help="Take up a talk that /save wrote.")
 @click.option("--max-new-tokens", type=int, metavar="N", help="Of each answer. Default: the model's, else 4096.")
-@click.option("--greedy", is_flag=True, help="Always the most likely token.")
-@click.option("--temperature", type=float, metavar="F", help="Divides the logits; 0 is greedy.")
-@click.option("--top-k", type=int, metavar="N", help="Only the N most likely tokens; 0 for all.")
-@click.option("--top-p", type=float, metavar="F", help="Only the most likely tokens that together reach F.")
+@choosing()
 @click.option("--seed", type=int, metavar="N", help="The same seed and questions, the same answers.")
 @click.option("--think/--no-think", default=None, help="Whether to reason first, where the template can say so.")
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="What else the template reads; repeatable.")

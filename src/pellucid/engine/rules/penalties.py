@@ -206,5 +206,5 @@ def hamming_diversity(logits_V: Tensor, penalty: float, taken: Sequence[int]) ->
     Source: arXiv 1610.02424.
     """
     taken_K = inside(id_tensor(taken), logits_V)
-    count_V = torch.zeros_like(logits_V).index_add(0, taken_K, torch.ones(len(taken_K)))
+    count_V = torch.zeros_like(logits_V).index_add(0, taken_K, torch.ones_like(taken_K, dtype=logits_V.dtype))
     return logits_V - penalty * count_V
