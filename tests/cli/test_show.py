@@ -66,8 +66,8 @@ def test_code_is_what_this_model_runs(call, tiny):
     bert = call("show", "--code", tiny("bert", "AutoModelForMaskedLM")).stdout
     assert "# pellucid/nn/attention.py: Attention.forward\n\ndef forward(self, x_ND" in llama
     assert llama.index(": Tower.run\n") < llama.index(": Block.forward\n") < llama.index(": rotate\n")
-    assert "# pellucid/cache/extents.py: Row.write" in llama
-    for name in ("rotate", "rotation", "rms_norm", "Row.write"):
+    assert "# pellucid/cache/places.py: Places.write" in llama
+    for name in ("rotate", "rotation", "rms_norm", "Places.write"):
         assert f": {name}\n" in llama and f": {name}\n" not in bert
     assert ": Transforming.forward\n" in bert
     compile(llama, "page", "exec")  # the page is Python

@@ -13,7 +13,7 @@ from torch import nn
 
 from models import tiny
 from models.tiny import refused
-from pellucid.cache.extents import Cache
+from pellucid.cache.cache import Cache
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported
 
 CAUSAL = ("gemma2", "gpt2", "llama")

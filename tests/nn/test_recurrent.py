@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import reference as ref
 from pellucid import spec as s
 from pellucid.cache.batch import Batch
-from pellucid.cache.extents import Cache
+from pellucid.cache.cache import Cache
 from pellucid.nn.block import mixer
 from pellucid.weights.table import Entry, Fused, Squeezed, Table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ SPARE = 64  # tokens that are kept beyond a window, so that a row can be trimmed
 class Table:
     """The pages of a row in one group: entry i has tokens i PAGE to (i + 1) PAGE - 1."""
 
-    pages: array[int] = field(default_factory=lambda: array("i"))
+    pages: array[int] = field(default_factory=partial(array, "i"))
     first: int = 0  # entries before this one are given up: NOWHERE
 
     @property

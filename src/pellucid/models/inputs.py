@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pellucid.cache.extents import Cache
+from pellucid.cache.cache import Cache
 from pellucid.cache.packing import Packing
 from pellucid.errors import InputError
 from pellucid.models import checks

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch, Memory
-from pellucid.cache.extents import Cache
+from pellucid.cache.cache import Cache
 from pellucid.cache.packing import Packing
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.cache.extents import Cache
+from pellucid.cache.cache import Cache
 from pellucid.cache.packing import Packing
 from pellucid.errors import InputError
 from pellucid.models.checks import describe, whole_numbers
