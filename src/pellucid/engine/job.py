@@ -68,6 +68,7 @@ class Job:
         root, self.root = self.root, None
         request = self.request
         if root is not None:
+            root.greedy = self.greedy
             if root.home is None and (request.n > 1 or request.decoding not in (None, Plain())):
                 return replace(root.fork(), home=self.seqs)  # others will branch off: its owner keeps what it holds
             return root
@@ -75,8 +76,15 @@ class Job:
         runner = self.engine.main
         return Seq(
             runner, runner.row(), source=source, given=request.given, taps=request.taps, adapter=request.adapter,
-            home=self.seqs,
+            greedy=self.greedy, home=self.seqs,
         )  # fmt: skip
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing but the likeliest token can come next."""
+        request = self.request
+        straight = request.decoding in (None, Plain()) and request.reading is None and request.speculation is None
+        return straight and not request.sample and not request.rules
 
     def line(self) -> Line:
         """The first output's line."""

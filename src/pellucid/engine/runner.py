@@ -15,6 +15,7 @@ from pellucid.cache.cache import Cache
 from pellucid.cache.group import PAGE
 from pellucid.cache.pages import Pages
 from pellucid.cache.row import Row
+from pellucid.engine import captured
 from pellucid.engine.clock import Clock
 from pellucid.engine.sequence import Listener, Seq, Task
 from pellucid.models.model import Model
@@ -39,7 +40,7 @@ class Runner:
 
     def __init__(self, model: Model, pages: Pages | None = None, *, share: bool = False) -> None:
         self.model = model
-        self.pages = pages or Pages()
+        self.pages = pages or (captured.fixed_pages(model) if model.device.type == "cuda" else Pages())
         self.mutual = model.spec.mutual
         self.moving = self.mutual or turns_with_length(model.stack)
         self.share = share and model.encoder is None and not self.moving
@@ -48,6 +49,7 @@ class Runner:
         self.steps = 0  # forwards so far
         self.computed = 0  # tokens so far
         self.clock = Clock()
+        self.captured = captured.steps_of(self)
 
     def row(self) -> Row:
         """An empty row of the cache."""
@@ -104,6 +106,8 @@ class Runner:
             self._compute(parts)
 
     def _compute(self, parts: Sequence[Part]) -> None:
+        if self.captured is not None:
+            parts = self.captured.run(parts)
         if self.points:
             parts = [self._turn(part) for part in parts]
         fresh = [part for part in parts if part.task.seq.source and not part.task.seq.row.memory]
@@ -153,18 +157,23 @@ class Runner:
             x_ND = model.run(x_ND, batch)
             logits_RV = model.predict(x_ND if len(kept) == len(ids) else x_ND[kept]) if kept else x_ND[:0]
         batch.finish()
+        self.moved(seqs, spans, len(ids))
+        hidden = [x_ND[kept].cpu() for x_ND in batch.hidden or ()]
+        self.hand_out(parts, [len(own) for own in wanted], logits_RV.float().cpu(), hidden)
+
+    def moved(self, seqs: Sequence[Seq], spans: Sequence[int], tokens: int) -> None:
+        """A forward of so many tokens has moved these rows on."""
         for seq, span in zip(seqs, spans):
             seq.span = span
             self.recurrent = self.recurrent or bool(seq.row.states)
             self.publish(seq)
         self.steps += 1
-        self.computed += len(ids)
-        hidden = [x_ND[kept].cpu() for x_ND in batch.hidden or ()]
-        self._hand_out(parts, [len(own) for own in wanted], logits_RV.float().cpu(), hidden)
+        self.computed += tokens
 
-    def _hand_out(
+    def hand_out(
         self, parts: Sequence[Part], counts: Sequence[int], logits_RV: Tensor, hidden: Sequence[Tensor]
     ) -> None:
+        """Gives each part as many of the logits and states as it wanted."""
         for part, count, begin in zip(parts, counts, [0, *accumulate(counts)]):
             if count:
                 part.task.first += count

@@ -52,6 +52,7 @@ class Seq:
         adapter: which of the model's adapters computes it; None for the model alone.
         first: tokens of the first feed; rotary positions that go by a row's length take them as one piece.
         span: the length that the keys in the cache were turned for.
+        greedy: as far as the request says, the likeliest token comes next: a runner may go ahead with it.
         home: the sequences of the same request, which gives all back at its end; None for one that its owner keeps.
     """
 
@@ -64,6 +65,7 @@ class Seq:
     adapter: str | None = None
     first: int = 0
     span: int = 0
+    greedy: bool = False
     home: set[Seq] | None = None
     _before: Row | None = None  # of a recurrent model: the row before tokens that may be taken back
 

@@ -144,7 +144,7 @@ class Embedding(Tapped):
         if self.change is not None:
             x_ND = self.change(x_ND, batch)
         if spec.scale is not None:
-            x_ND = x_ND * torch.tensor(spec.scale, dtype=x_ND.dtype, device=x_ND.device)
+            x_ND = x_ND * torch.full((), spec.scale, dtype=x_ND.dtype, device=x_ND.device)
         to = spec.projection
         if self.project is not None and to and to.first:
             x_ND = self.project(joined(x_ND, batch, to.neighbours) if to.neighbours else x_ND)

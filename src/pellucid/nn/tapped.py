@@ -24,6 +24,11 @@ class Tapped(nn.Module):
         super().__init__()
         self._listeners: dict[str, list[Listener]] | None = None
 
+    @property
+    def listening(self) -> bool:
+        """Whether anybody listens to any of its values."""
+        return self._listeners is not None
+
     def tap(self, name: str, x: Tensor) -> Tensor:
         """`x`, or what a listener to `name` put in its place."""
         if self._listeners is None:
