@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import pellucid
 import reference as ref
 from models import tiny
 from models.tiny import refused
@@ -219,3 +220,14 @@ def test_options_without_the_models_own() -> None:
     assert model.generate(ids, max_new_tokens=None).shape == (1, 25)  # None takes back
     with refused(Unsupported, "synced_gpus"):
         model.generate(ids, synced_gpus=True)
+
+
+def test_a_quantized_cache_is_one_of_few_bits() -> None:
+    """8 bits leave the small model's story as it is; 4 bits are taken too, and other numbers refused."""
+    model = pellucid.AutoModelForCausalLM.from_pretrained()
+    options = {"do_sample": False, "max_new_tokens": 200, "cache_implementation": "quantized"}
+    plain = model.generate([1], do_sample=False, max_new_tokens=200)
+    assert model.generate([1], cache_config={"nbits": 8}, **options) == plain
+    assert len(model.generate([1], **options)) == 201
+    with pytest.raises(ArgumentError, match="nbits=3"):
+        model.generate([1], cache_config={"nbits": 3}, **options)

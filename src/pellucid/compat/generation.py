@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.cache.cache import Cache
+from pellucid.cache.pages import Pages
 from pellucid.compat.generate_outputs import GenerateOutput, transition_scores
 from pellucid.compat.prompts import Inputed, Prompts, of_ids, pad_of, read
 from pellucid.compat.results import Results, kept
 from pellucid.compat.streamers import Streaming
-from pellucid.engine.asking import Means, requests
+from pellucid.engine.asking import Means, pages, requests
 from pellucid.engine.engine import Engine
 from pellucid.engine.fields import DEFAULTS
 from pellucid.engine.job import Job
@@ -147,7 +148,8 @@ class GenerationMixin(Model):
                 keep=kept(settings, past_key_values),
             )
             asked = requests(self, settings, prompts.rows, means)
-            jobs = self._run(asked, past_key_values, lambda jobs: _streaming(streamer, prompts, jobs, settings))
+            home = pages(settings) if past_key_values is None else past_key_values.pages
+            jobs = self._run(asked, past_key_values, home, lambda jobs: _streaming(streamer, prompts, jobs, settings))
         results = Results(self, settings, given, prompts, jobs)
         if past_key_values is not None:
             past_key_values.rows = results.rows or past_key_values.rows
@@ -270,9 +272,13 @@ class GenerationMixin(Model):
     # ---------------------------------------------------------------------------------------- running
 
     def _run(
-        self, asked: Sequence[Request], past: Cache | None, feed_of: Callable[[Sequence[Job]], Streaming | None]
+        self,
+        asked: Sequence[Request],
+        past: Cache | None,
+        home: Pages | None,
+        feed_of: Callable[[Sequence[Job]], Streaming | None],
     ) -> list[Job]:
-        engine = Engine(self, None if past is None else past.pages)
+        engine = Engine(self, home)
         roots = [None] * len(asked) if past is None else _roots(engine, asked, past)
         jobs = [engine.add(request, root) for request, root in zip(asked, roots)]
         for job in jobs:

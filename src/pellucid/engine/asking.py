@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pellucid.cache.pages import Pages
 from pellucid.engine.decoding.choice import decodings, reading
 from pellucid.engine.grammar import GrammarRule, grammar_rule
 from pellucid.engine.healing import Healed, heal
@@ -82,6 +83,21 @@ def requests(
     options.check()
     means = means or Means()
     return [_request(model, options, prompt, row, means) for row, prompt in enumerate(prompts)]
+
+
+def pages(options: GenerationConfig) -> Pages | None:
+    """Where a call's rows lie: pages of 4 or 8 bits under `cache_implementation="quantized"`, else what is usual.
+
+    Raises:
+        ArgumentError: another number of bits.
+    """
+    if options.cache_implementation != "quantized":
+        return None
+    config = options.cache_config or {}
+    bits = config.get("nbits", 4) if isinstance(config, Mapping) else getattr(config, "nbits", 4)
+    if bits not in (4, 8):
+        raise ArgumentError(f"cache_config: nbits={bits!r}", where="cache_config", next="use 4 or 8")
+    return Pages(quantized=f"int{bits}")
 
 
 def request(

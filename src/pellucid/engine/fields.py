@@ -221,8 +221,8 @@ FIELDS: dict[str, Field] = {
     "speculation_type": Field(None, choice("dflash"), "what guesses; recorded"),
     # what only chooses an implementation: accepted and recorded
     "use_cache": Field(True, FLAG, "recorded: there is always a cache"),
-    "cache_implementation": Field(None, ANYTHING, "recorded"),
-    "cache_config": Field(None, ANYTHING, "recorded"),
+    "cache_implementation": Field(None, ANYTHING, "\"quantized\" packs older keys and values; others are recorded"),
+    "cache_config": Field(None, ANYTHING, "of a quantized cache: nbits, 4 or 8"),
     "max_cache_len": Field(None, whole(1), "recorded"),
     "return_legacy_cache": Field(None, FLAG, "recorded"),
     "prefill_chunk_size": Field(None, whole(1), "recorded: long prompts are read in pieces anyway"),

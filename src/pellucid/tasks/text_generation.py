@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pellucid.engine.asking import Means, Prompt, requests
+from pellucid.engine.asking import Means, Prompt, pages, requests
 from pellucid.engine.engine import Engine
 from pellucid.engine.engine import generate as run
 from pellucid.engine.job import Job
@@ -73,7 +73,7 @@ def generate_text(
     asked = requests(model, options, rows, _with(tokenizer, means))
     texts = stop_texts(options)
     found = []
-    for prompt, row, request, outputs in zip(prompts, rows, asked, run(model, asked)):
+    for prompt, row, request, outputs in zip(prompts, rows, asked, run(model, asked, pages(options))):
         given, before = _before(tokenizer, row, request)
         wholes = [tokenizer.decode([*before, *output.ids], skip_special_tokens=True) for output in outputs]
         found.append([
@@ -111,7 +111,7 @@ def stream(
     spoken = [[Speech(tokenizer, *_before(tokenizer, row, one), texts) for _ in range(one.n)]
               for row, one in zip(rows, asked)]  # fmt: skip
     numbers = {id(request): row for row, request in enumerate(asked)}
-    for job, output, token in Engine(model).stream(asked):
+    for job, output, token in Engine(model, pages(options)).stream(asked):
         row = numbers[id(job.request)]
         text = spoken[row][output].add(token)
         if spoken[row][output].tokens == len(job.outputs[output].ids) and job.outputs[output].finish:
