@@ -10,7 +10,7 @@ from pellucid.nn.custom import custom
 from pellucid.nn.linear import Linear
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
-from pellucid.ops.elementwise import activate, clamped_glu
+from pellucid.ops.elementwise import activate, clamped_glu, gated
 from pellucid.spec import ClampedGlu, Custom
 from pellucid.spec import Mlp as Spec
 
@@ -47,6 +47,8 @@ class Mlp(Tapped):
             gate_NF = gate_NF * self.spec.gate_scale
         if isinstance(self.spec.act, ClampedGlu):
             return clamped_glu(gate_NF, up_NF, alpha=self.spec.act.alpha, limit=self.spec.act.limit)
+        if isinstance(self.spec.act, str):
+            return gated(gate_NF, up_NF, self.spec.act)
         return self.activated(gate_NF) * up_NF
 
     def activated(self, x_NF: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid.ops.cpu import elementwise as native
 from pellucid.spec import (
     DynamicScaling,
     LinearScaling,
@@ -163,6 +164,8 @@ def axis_of_each_pair(rope: Rope) -> list[int]:
 def rotate(x_NHK: Tensor, turn: Turn) -> Tensor:
     """Turns the first channels of each head, as many as `turn` has; the rest passes."""
     cos, sin, interleaved = turn
+    if native.rotates(x_NHK, cos, sin):
+        return native.rotate(x_NHK, cos, sin, interleaved)
     dim = cos.shape[-1]
     if dim < x_NHK.shape[-1]:
         return torch.cat((rotate(x_NHK[..., :dim], turn), x_NHK[..., dim:]), dim=-1)

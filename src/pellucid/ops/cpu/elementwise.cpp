@@ -1,0 +1,42 @@
+// The C interface to the elementwise kernels, and the choice of the instruction level.
+
+#include "elementwise.h"
+
+namespace {
+
+enum Level { BEST, AVX2, AVX512 };  // as in elementwise.py
+
+const Elementwise *supported(int level) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx512 && (level == BEST || level == AVX512)) return &elementwise_avx512;
+  if (avx2 && (level == BEST || level == AVX2)) return &elementwise_avx2;
+#endif
+  return nullptr;
+}
+
+const Elementwise *const levels[] = {supported(BEST), supported(AVX2), supported(AVX512)};
+
+static_assert(sizeof(Norming) == 64 && sizeof(Turning) == 80 && sizeof(Looking) == 64, "as elementwise.py packs them");
+
+// Each row by one of the threads.
+template <class Work>
+void shared(void (*run)(const Work &, std::int64_t, std::int64_t), const Work &work) {
+  const int threads = work.how.threads;
+  if (threads < 2) return run(work, 0, work.rows);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int thread = 0; thread < threads; thread++)
+    run(work, work.rows * thread / threads, work.rows * (thread + 1) / threads);
+}
+
+}  // namespace
+
+// Whether there are kernels of this level for this processor.
+extern "C" int pellucid_has_elementwise(int level) { return levels[level] != nullptr; }
+
+extern "C" void pellucid_norm(const Norming *work) { shared(levels[work->how.level]->norm, *work); }
+extern "C" void pellucid_turn(const Turning *work) { shared(levels[work->how.level]->turn, *work); }
+extern "C" void pellucid_look_up(const Looking *work) { shared(levels[work->how.level]->look_up, *work); }

@@ -1,0 +1,122 @@
+"""Norms, rotations and activations through native kernels (elementwise.cpp): one call for what torch does in several.
+
+Written out in `ops/elementwise.py` and `ops/rope.py`. The bits are torch's; a row's do not depend on its company.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pellucid.ops.cpu import kernels, recorded
+
+LEVELS = {"best": 0, "avx2": 1, "avx512": 2}  # of instructions; what another than the best is for: tests
+NORMING, TURNING, LOOKING = struct.Struct("3Q2q2f4i"), struct.Struct("4Q4q4i"), struct.Struct("4Q2q3i4x")
+WORTH_SHARING = 2**16  # numbers, from which a second thread pays
+LEAST_WIDTH, MOST_WIDTH = 8, 2**20  # of a row that is normed: torch adds shorter and longer ones in another order
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library with its elementwise kernels; None where it was not built, or not for this processor."""
+    found = kernels()
+    if found is None or not hasattr(found, "pellucid_has_elementwise"):
+        return None
+    for function in (found.pellucid_norm, found.pellucid_turn, found.pellucid_look_up):
+        function.argtypes, function.restype = [ctypes.c_char_p], None
+    return found if found.pellucid_has_elementwise(LEVELS["best"]) else None
+
+
+def takes(x: Tensor) -> bool:
+    """Whether there are kernels for x: float32 or bfloat16 on the CPU, and nobody asks for gradients or records."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and (x.dtype is torch.bfloat16 or x.dtype is torch.float32)
+        and x.is_cpu
+        and type(x) is Tensor
+        and library() is not None
+        and not recorded()
+    )
+
+
+def norms(x: Tensor, weight: Tensor | None) -> bool:
+    """Whether `rms_norm` norms x."""
+    if not takes(x) or not LEAST_WIDTH <= x.shape[-1] <= MOST_WIDTH:
+        return False
+    return weight is None or (
+        weight.dtype is x.dtype and weight.is_cpu and weight.is_contiguous() and weight.numel() == x.shape[-1]
+    )
+
+
+def rms_norm(
+    x: Tensor, weight: Tensor | None, *, eps: float, offset: float, round_first: bool, level: str = "best"
+) -> Tensor:
+    """As `ops.elementwise.rms_norm`, for what `norms` says yes to."""
+    found = library()
+    assert found is not None, "`norms` says whether there is a kernel"
+    x = x.contiguous()
+    y, numbers, width = torch.empty_like(x), x.numel(), x.shape[-1]
+    call = NORMING.pack(
+        x.data_ptr(), 0 if weight is None else weight.data_ptr(), y.data_ptr(), numbers // width, width, eps, offset,
+        round_first, x.dtype is torch.bfloat16, LEVELS[level], threads(numbers),
+    )  # fmt: skip
+    found.pellucid_norm(call)
+    return y
+
+
+def rotates(x_NHK: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether `rotate` turns x."""
+    if not takes(x_NHK) or x_NHK.dim() != 3 or cos.dtype is not x_NHK.dtype or sin.dtype is not x_NHK.dtype:
+        return False
+    rows, _, width = x_NHK.shape
+    shape = cos.shape
+    return sin.shape == shape == (rows, 1, shape[-1]) and shape[-1] <= width and cos.is_cpu and sin.is_cpu
+
+
+def rotate(x_NHK: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, level: str = "best") -> Tensor:
+    """As `ops.rope.rotate`, for what `rotates` says yes to."""
+    found = library()
+    assert found is not None, "`rotates` says whether there is a kernel"
+    x_NHK, cos, sin = x_NHK.contiguous(), cos.contiguous(), sin.contiguous()
+    y_NHK = torch.empty_like(x_NHK)
+    call = TURNING.pack(
+        x_NHK.data_ptr(), cos.data_ptr(), sin.data_ptr(), y_NHK.data_ptr(), *x_NHK.shape, cos.shape[-1], interleaved,
+        x_NHK.dtype is torch.bfloat16, LEVELS[level], threads(x_NHK.numel()),
+    )  # fmt: skip
+    found.pellucid_turn(call)
+    return y_NHK
+
+
+def looks_up(x: Tensor, times: Tensor | None = None) -> bool:
+    """Whether `look_up` finds f(x), times another where there is one."""
+    if x.dtype is not torch.bfloat16 or not takes(x):
+        return False
+    return times is None or (times.dtype is torch.bfloat16 and times.is_cpu and times.shape == x.shape)
+
+
+def look_up(table: Tensor, x: Tensor, times: Tensor | None = None, level: str = "best") -> Tensor:
+    """f(x), or f(x) * times, for what `looks_up` says yes to.
+
+    Args:
+        table: f of all 65536 numbers in bfloat16, in the order of their bits.
+    """
+    found = library()
+    assert found is not None, "`looks_up` says whether there is a kernel"
+    x, times = x.contiguous(), None if times is None else times.contiguous()
+    y, numbers = torch.empty_like(x), x.numel()
+    call = LOOKING.pack(
+        x.data_ptr(), 0 if times is None else times.data_ptr(), table.data_ptr(), y.data_ptr(), numbers, 1, True,
+        LEVELS[level], threads(numbers),
+    )  # fmt: skip
+    found.pellucid_look_up(call)
+    return y
+
+
+def threads(numbers: int) -> int:
+    """How many threads so many numbers are worth."""
+    return 1 if numbers < WORTH_SHARING else torch.get_num_threads()

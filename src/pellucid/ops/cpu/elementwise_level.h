@@ -1,0 +1,148 @@
+// The elementwise kernels for one instruction level: plain loops, which the compiler turns into its vectors. A level's
+// file sets LEVEL and the instructions, and includes this.
+//
+// They round where torch's separate calls round, and add in the same order, so that both give the same bits.
+
+#pragma GCC optimize("fp-contract=off")  // a product that torch stores is rounded before it is added
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "elementwise.h"
+
+namespace {
+
+inline float wide(float value) { return value; }
+inline float wide(Bf16 half) {
+  const std::uint32_t bits = (std::uint32_t)half << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <class T>
+T narrow(float value);
+template <>
+inline float narrow<float>(float value) {
+  return value;
+}
+// To the nearest, ties to even. What is not a number stays so: it comes from a bfloat16, and has no bits to round off.
+template <>
+inline Bf16 narrow<Bf16>(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+template <class T>
+inline float rounded(float value) {
+  return wide(narrow<T>(value));
+}
+
+inline float root(float value) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(value))); }
+
+// The sum of a row's squares as torch adds it: in 32 chains, of which 16 links at a time join those of the next level;
+// then in 8 chains what is left, and the rest one by one.
+template <class T>
+float squares(const T *x, std::int64_t width) {
+  float sum[4][32] = {};
+  const std::int64_t blocks = width / 32;
+  for (std::int64_t i = 0; i < blocks;) {
+    for (int lane = 0; lane < 32; lane++) sum[0][lane] += wide(x[i * 32 + lane]) * wide(x[i * 32 + lane]);
+    i++;
+    for (int level = 1; level < 4 && i % (1 << 4 * level) == 0; level++)
+      for (int lane = 0; lane < 32; lane++) {
+        sum[level][lane] += sum[level - 1][lane];
+        sum[level - 1][lane] = 0;
+      }
+  }
+  for (int level = 1; level < 4; level++)
+    for (int lane = 0; lane < 32; lane++) sum[0][lane] += sum[level][lane];
+  std::int64_t i = blocks * 32;
+  for (; i + 8 <= width; i += 8)
+    for (int lane = 0; lane < 8; lane++) sum[0][lane] += wide(x[i + lane]) * wide(x[i + lane]);
+  for (int lane = 8; lane < 32; lane++) sum[0][lane % 8] += sum[0][lane];
+  float total = 0;
+  for (; i < width; i++) total += wide(x[i]) * wide(x[i]);
+  for (int lane = 0; lane < 8; lane++) total += sum[0][lane];
+  return total;
+}
+
+template <class T>
+void norm_rows(const Norming &n, std::int64_t begin, std::int64_t end) {
+  const T *weight = static_cast<const T *>(n.weight);
+  const float offset = n.offset == 0 ? -0.0f : n.offset;  // keeps the sign of a zero
+  for (std::int64_t row = begin; row < end; row++) {
+    const T *x = static_cast<const T *>(n.x) + row * n.width;
+    T *__restrict y = static_cast<T *>(n.y) + row * n.width;
+    const float scale = 1 / root(squares(x, n.width) / n.width + n.eps);
+    if (!weight)
+      for (std::int64_t i = 0; i < n.width; i++) y[i] = narrow<T>(wide(x[i]) * scale);
+    else if (!n.round_first)
+      for (std::int64_t i = 0; i < n.width; i++) y[i] = narrow<T>(wide(x[i]) * scale * (wide(weight[i]) + offset));
+    else if (n.offset != 0)
+      for (std::int64_t i = 0; i < n.width; i++)
+        y[i] = narrow<T>(rounded<T>(wide(x[i]) * scale) * rounded<T>(wide(weight[i]) + rounded<T>(offset)));
+    else
+      for (std::int64_t i = 0; i < n.width; i++) y[i] = narrow<T>(rounded<T>(wide(x[i]) * scale) * wide(weight[i]));
+  }
+}
+
+void norm(const Norming &n, std::int64_t begin, std::int64_t end) {
+  n.how.bf16 ? norm_rows<Bf16>(n, begin, end) : norm_rows<float>(n, begin, end);
+}
+
+// A channel and its partner: the product with cos is rounded, the sum with the other product once.
+template <class T>
+inline T turned(T x, T partner, T cos, T sin) {
+  return narrow<T>(__builtin_fmaf(wide(partner), wide(sin), rounded<T>(wide(x) * wide(cos))));
+}
+
+template <class T>
+void turn_rows(const Turning &t, std::int64_t begin, std::int64_t end) {
+  const std::int64_t half = t.turned / 2;
+  for (std::int64_t which = begin * t.heads; which < end * t.heads; which++) {
+    const T *x = static_cast<const T *>(t.x) + which * t.width;
+    const T *cos = static_cast<const T *>(t.cos) + which / t.heads * t.turned;
+    const T *sin = static_cast<const T *>(t.sin) + which / t.heads * t.turned;
+    T *__restrict y = static_cast<T *>(t.y) + which * t.width;
+    if (t.interleaved) {
+      for (std::int64_t i = 0; i < t.turned; i += 2) {
+        y[i] = turned(x[i], x[i + 1], cos[i], sin[i]);
+        y[i + 1] = turned(x[i + 1], x[i], cos[i + 1], sin[i + 1]);
+      }
+    } else {
+      for (std::int64_t i = 0; i < half; i++) y[i] = turned(x[i], x[i + half], cos[i], sin[i]);
+      for (std::int64_t i = half; i < t.turned; i++) y[i] = turned(x[i], x[i - half], cos[i], sin[i]);
+    }
+    std::memcpy(y + t.turned, x + t.turned, (t.width - t.turned) * sizeof(T));
+  }
+}
+
+void turn(const Turning &t, std::int64_t begin, std::int64_t end) {
+  t.how.bf16 ? turn_rows<Bf16>(t, begin, end) : turn_rows<float>(t, begin, end);
+}
+
+// One by one: instructions that gather are slow on many processors, and vectors that are put together slower still.
+__attribute__((optimize("no-tree-vectorize", "no-tree-slp-vectorize"))) void find(const Bf16 *x, const Bf16 *table,
+                                                                                 Bf16 *y, std::int64_t count) {
+#pragma GCC unroll 8
+  for (std::int64_t i = 0; i < count; i++) y[i] = table[x[i]];
+}
+
+void look_up(const Looking &l, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t PIECE = 512;  // found values, which are multiplied in vectors: they stay in the first cache
+  Bf16 found[PIECE];
+  const std::int64_t first = begin * l.width, last = end * l.width;
+  if (!l.times) return find(l.x + first, l.table, l.y + first, last - first);
+  for (std::int64_t from = first; from < last; from += PIECE) {
+    const std::int64_t count = last - from < PIECE ? last - from : PIECE;
+    find(l.x + from, l.table, found, count);
+    for (std::int64_t i = 0; i < count; i++) l.y[from + i] = narrow<Bf16>(wide(found[i]) * wide(l.times[from + i]));
+  }
+}
+
+}  // namespace
+
+const Elementwise LEVEL = {norm, turn, look_up};
