@@ -91,6 +91,9 @@ TENSOR_TYPES = {
 }
 
 
+KINDS = frozenset(kind.name for kind in TENSOR_TYPES.values())
+
+
 @dataclass(frozen=True)
 class Tensor:
     """One tensor of the directory.
@@ -132,6 +135,7 @@ class Gguf:
     tensors: dict[str, Tensor]
     alignment: int
     data_offset: int
+    metadata_end: int = 24  # byte behind the last entry: what is before it can be copied to another file
 
 
 def is_gguf(path: str | Path) -> bool:
@@ -188,6 +192,7 @@ class _Reader:
             if key in metadata:
                 raise ValueError(f"the key {key!r:.100} appears twice")
             metadata[key] = self.value(self.number(self.u32), 0)
+        end = self.at
         infos = [self.info() for _ in range(self.fits(tensors, self.length.size + 16, "tensors"))]
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
@@ -197,7 +202,7 @@ class _Reader:
         if len(found) < len(infos):
             raise ValueError("two tensors have one name")
         _check_layout(found.values(), alignment, start, self.size)
-        return Gguf(self.version, self.order, metadata, found, alignment, start)
+        return Gguf(self.version, self.order, metadata, found, alignment, start, end)
 
     def take(self, count: int) -> bytes:
         at = self.at

@@ -75,8 +75,11 @@ def resolve(
     offline: bool | None = None,
     subfolder: str = "",
     force_download: bool = False,
+    gguf_file: str | None = None,
 ) -> Path:
-    """The local folder of a path, of a hub id, or of the default model (None); for a tokenizer also a GGUF file.
+    """The local folder of a path, of a hub id, or of the default model (None); or a GGUF file, which holds all.
+
+    That is where a path names one, where `gguf_file` names one of the folder, and where a folder has one and no config.
 
     Raises:
         NotAModel: there is no such folder; the id is malformed, unknown, gated, or not in the cache while offline.
@@ -88,9 +91,9 @@ def resolve(
     text = os.fspath(name)
     path = _path(text)
     if os.path.isdir(path):  # False, where Path.is_dir raises: for what is too long to be a name
-        return _inside(path, subfolder)
-    if want == "tokenizer" and os.path.isfile(path) and str(path).endswith(".gguf"):
-        return path  # the vocabulary is inside
+        return _whole(_inside(path, subfolder), gguf_file)
+    if os.path.isfile(path) and str(path).endswith(".gguf"):
+        return path
     if os.path.exists(path):
         raise NotAModel(f"{text!r} is a file", where=path, next="give the folder that holds config.json")
     if not isinstance(text, str) or not _ID.fullmatch(text) or text.startswith("."):
@@ -106,8 +109,26 @@ def resolve(
     if offline is None:
         offline = offline_by_environment()
     if not offline and _reachable():
-        return _inside(_fetch(text, want, revision, cache, token, force_download), subfolder)
-    return _inside(_cached(text, revision, cache, offline), subfolder)
+        folder = _fetch(text, want, revision, cache, token, force_download, gguf_file)
+    else:
+        folder = _cached(text, revision, cache, offline)
+    return _whole(_inside(folder, subfolder), gguf_file)
+
+
+def _whole(folder: Path, gguf_file: str | None) -> Path:
+    """A folder, or the GGUF file in it that is meant."""
+    if gguf_file is None:
+        found = [] if (folder / "config.json").exists() else sorted(folder.glob("*.gguf"))
+        return found[0] if len(found) == 1 and not has_tokenizer(folder) else folder
+    if not isinstance(gguf_file, str) or not gguf_file.endswith(".gguf"):
+        raise NotAModel(f"gguf_file={gguf_file!r} is no name of a .gguf file", next="give its name within the folder")
+    path = folder / gguf_file
+    if Path(gguf_file).is_absolute() or ".." in Path(gguf_file).parts:
+        raise NotAModel(f"gguf_file={gguf_file!r} is outside the folder", where=folder, next="give its path instead")
+    if not path.is_file():
+        there = ", ".join(sorted(each.name for each in folder.glob("*.gguf"))) or "none"
+        raise NotAModel(f"there is no gguf_file {gguf_file!r}", where=folder, next=f"GGUF files there: {there}")
+    return path
 
 
 def _path(text: str) -> Path:
@@ -133,6 +154,7 @@ def _fetch(
     cache_dir: Path | None,
     token: str | bool | None,
     force: bool,
+    gguf_file: str | None,
 ) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -144,7 +166,7 @@ def _fetch(
             revision=revision,
             cache_dir=cache_dir,
             token=token,
-            allow_patterns=_wanted(files, want),
+            allow_patterns=_wanted(files, want) if gguf_file is None else [gguf_file],
             force_download=force,
         )
     except GatedRepoError:

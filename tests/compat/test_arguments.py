@@ -14,7 +14,7 @@ import pellucid
 from models import tiny
 from models.tiny import refused
 from pellucid import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, pipeline
-from pellucid.errors import ArgumentError, ConfigError, InputError, PellucidError, Unsupported
+from pellucid.errors import ArgumentError, ConfigError, InputError, NotAModel, PellucidError, Unsupported
 
 LM = AutoModelForCausalLM.from_pretrained
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"load_in_4bit": True}, Unsupported, "load_in_4bit"),
         ({"load_in_8bit": True}, Unsupported, "load_in_8bit"),
         ({"quantization_config": {"load_in_4bit": True}}, Unsupported, "quantization_config"),
-        ({"gguf_file": "x.gguf"}, Unsupported, "gguf_file"),
+        ({"gguf_file": "x.gguf"}, NotAModel, "GGUF files"),
         ({"tp_plan": "auto"}, Unsupported, "one device"),
         ({"variant": "fp16"}, Unsupported, "variant"),
         ({"dtype": "float32", "torch_dtype": "bfloat16"}, ArgumentError, "differ"),

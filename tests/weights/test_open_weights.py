@@ -135,7 +135,7 @@ def test_a_tensor_that_the_index_does_not_name_is_named(tmp_path):
     [
         ([], "the folder holds nothing", "download the model again"),
         (["config.json"], "holds config.json", "download the model again"),
-        (["model-q4.gguf"], ".gguf is llama.cpp weights", "convert these"),
+        (["model-q4.ggml"], ".ggml is llama.cpp weights of the format before GGUF", "convert these"),
         (["tf_model.h5", "flax_model.msgpack"], ".msgpack is Flax weights", "convert these"),
         (["model-00001-of-00002.safetensors"], "holds model-00001-of-00002.safetensors", "missing index"),
         ([f"{i:02}.txt" for i in range(30)], "and 10 more", "download the model again"),
@@ -152,7 +152,7 @@ def test_a_folder_without_weights_says_what_it_holds(held, what, advice, tmp_pat
 
 
 def test_a_path_that_is_no_weight_file(tmp_path):
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    for path, what in ((tmp_path / "m.gguf", "llama.cpp"), (tmp_path / "none", "no such file")):
+    (tmp_path / "m.onnx").write_bytes(b"")
+    for path, what in ((tmp_path / "m.onnx", "an ONNX graph"), (tmp_path / "none", "no such file")):
         with pytest.raises(WeightsError, match=what):
             open_weights(path)

@@ -20,7 +20,6 @@ REFUSED = {
     "load_in_4bit": "load the unquantized checkpoint",
     "load_in_8bit": "load the unquantized checkpoint",
     "quantization_config": "load the unquantized checkpoint",
-    "gguf_file": "give the safetensors checkpoint",
     "tp_plan": "load on one device",
     "adapter_name": "merge the adapter first",
     "variant": "give the folder whose files have the standard names",

@@ -46,6 +46,7 @@ class PreTrainedModel(GenerationMixin):
         local_files_only: bool | None = None,
         force_download: bool = False,
         subfolder: str = "",
+        gguf_file: str | None = None,
         ignore_tensors: Sequence[str] = (),
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
@@ -55,8 +56,10 @@ class PreTrainedModel(GenerationMixin):
         """The model of a folder or a hub id; the small one inside the package where none is named.
 
         Args:
+            pretrained_model_name_or_path: also the path of a .gguf file, which holds config and tokenizer too.
             dtype: "auto" or None for the file's (`torch_dtype` is the older spelling).
             device_map: one device; "auto" is the accelerator where there is one.
+            gguf_file: the name of such a file in the folder or repository.
             ignore_tensors: names or patterns of file tensors that nothing needs to read.
             ignore_mismatched_sizes: a head of another shape counts as absent.
             seed: for the parameters of a head that the file does not have.
@@ -86,6 +89,7 @@ class PreTrainedModel(GenerationMixin):
             offline=local_files_only or None,
             subfolder=subfolder,
             force_download=force_download,
+            gguf_file=gguf_file,
         )
         model = load(
             task=cls.TASK,
@@ -142,12 +146,16 @@ class PreTrainedModel(GenerationMixin):
         if not is_main_process:
             return
         save(self, save_directory, max_shard_size=max_shard_size)
+        if self.container is not None:
+            return
         if self._generation_config is not None and (self.can_generate() or self._generation_config.to_dict()):
             self._generation_config.save_pretrained(save_directory)
 
     @property
     def folder(self) -> Path | None:
-        """Where the model was loaded from; None for one made from a config."""
+        """The folder or GGUF file that the model was loaded from; None for one made from a config."""
+        if self.container is not None:
+            return self.container.path
         return Path(self.report.files[0]).parent if self.report.files else None
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from pellucid import families, hub
 from pellucid.config import GENERATION, read_json
 from pellucid.engine.checks import check_fields, check_together
-from pellucid.engine.fields import ALWAYS, DEFAULTS, FOR_SAMPLING, OF_THE_CALL
-from pellucid.errors import ArgumentError, InputError, nearest, strict
+from pellucid.engine.fields import ALWAYS, DEFAULTS, FOR_SAMPLING, OF_THE_CALL, advice
+from pellucid.errors import ArgumentError, ConfigError, InputError, nearest, strict
 from pellucid.models.model import Model
 from pellucid.weights.save import replace_file
 
@@ -37,10 +37,10 @@ class GenerationConfig:
         for name, value in options.items():
             if name not in DEFAULTS:
                 if name in OF_THE_CALL:
-                    advice = "pass it to generate"
+                    next = "pass it to generate"
                 else:
-                    advice = nearest(name, DEFAULTS) or "see engine/fields.py for the options"
-                raise ArgumentError(f"generate has no option {name!r}", where=name, next=advice)
+                    next = advice(name, DEFAULTS) or "see engine/fields.py for the options"
+                raise ArgumentError(f"generate has no option {name!r}", where=name, next=next)
             if value is None:
                 self._given.pop(name, None)
             else:
@@ -193,9 +193,17 @@ class GenerationConfig:
 
     @strict
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Writes generation_config.json."""
+        """Writes generation_config.json.
+
+        Raises:
+            ArgumentError: a value that a file cannot hold; a folder that cannot be made.
+        """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"no folder can be made there: {error.strerror}"
+            raise ArgumentError(what, where=folder, next="give another folder") from None
         values = {name: _write(name, value) for name, value in self._given.items() if name != "compile_config"}
         replace_file(folder / "generation_config.json", json.dumps({**self._foreign, **values}, indent=2) + "\n")
 
@@ -220,21 +228,29 @@ def options_of(config: object) -> dict[str, Any]:
 
 def read_options(folder: Path) -> GenerationConfig:
     """generation_config.json, with the special ids of config.json where it has none; else what config.json says."""
+    if folder.suffix == ".gguf" and not folder.is_dir():
+        return of_config(families.read_config(folder)[0].to_dict())
     path = folder / "generation_config.json"
-    ids = of_config(_config_values(folder))
+    alone = path.exists() and not (folder / "config.json").exists()
+    ids = GenerationConfig() if alone else of_config(_config_values(folder))
     if not path.exists():
         own = read_json(folder / "config.json")
         return ids.merged_quietly({name: own[name] for name in GENERATION if own.get(name) is not None})
     values = read_json(path)
-    options = ids.merged_quietly({name: _read(name, value) for name, value in values.items() if name in DEFAULTS})
+    known = {name: _read(name, value, path) for name, value in values.items() if name in DEFAULTS}
+    options = ids.merged_quietly(known)
     options._foreign = {name: value for name, value in values.items() if name not in DEFAULTS}
     return options
 
 
-def _read(name: str, value: Any) -> Any:
+def _read(name: str, value: Any, path: Path) -> Any:
     """A value of a file; the reference writes the tuples that `sequence_bias` has for keys as strings."""
     if name == "sequence_bias" and isinstance(value, dict):
-        return [[list(ast.literal_eval(tokens)), bias] for tokens, bias in value.items()]
+        try:
+            return [[list(ast.literal_eval(tokens)), bias] for tokens, bias in value.items()]
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            what = f"sequence_bias={str(value)[:60]}"
+            raise ConfigError(what, where=path, next="its keys are tuples of ids, such as '(1, 2)'") from None
     return value
 
 

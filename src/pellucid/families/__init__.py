@@ -7,9 +7,10 @@
     WEIGHTS    file name -> slot (`weights/table.py`), or a function of the config that returns it;
                BASE is the prefix that headless files leave out
     HEADS      task -> more of the same, where a file name means something for that task alone; or a function too
+    GGUF       how llama.cpp's files of the architecture say the same (`_gguf.py`)
     spec(c)    Config -> Spec; heads that CLASSES does not name are dropped
 
-ALIASES, IGNORED, BASE and HEADS may be left out. The directory is the registry: the family of `xlm-roberta` is
+ALIASES, IGNORED, BASE, HEADS and GGUF may be left out. The directory is the registry: the family of `xlm-roberta` is
 `xlm_roberta.py`. A family may also live in another package, under the entry point `pellucid.families`.
 """
 
@@ -28,6 +29,7 @@ from typing import Any, cast
 
 from pellucid.config import MOST_EXPERTS, Config, read_json
 from pellucid.errors import ConfigError, Unsupported, nearest
+from pellucid.families._gguf import Gguf, described
 from pellucid.spec import Moe, Spec, Task
 from pellucid.weights.table import Entry, Table
 
@@ -62,6 +64,22 @@ class Family:
             entries, base=getattr(self.module, "BASE", ""), head=heads.get(task),
             others=[name for other, names in heads.items() if other != task for name in names],
         )  # fmt: skip
+
+    def gguf_table(self, config: Config, task: Task | None = None) -> Table:
+        """What a GGUF file of this architecture calls things; heads that llama.cpp has not keep their usual names."""
+        entries = self.gguf.entries(config.copy())
+        return Table({**entries, **self.table(config, task).entries})
+
+    @property
+    def gguf(self) -> Gguf:
+        """Raises Unsupported: the family has no table of such files."""
+        found = getattr(self.module, "GGUF", None)
+        if found is None:
+            raise Unsupported(
+                f"no table of GGUF names for {self.name}",
+                next="load the safetensors checkpoint, or add GGUF to the family (docs/adding-a-family.md)",
+            )  # fmt: skip
+        return cast(Gguf, found)
 
     @property
     def classes(self) -> Mapping[Task | None, str]:
@@ -149,15 +167,21 @@ def find(model_type: object, where: object = "config.json") -> Family:
 
 
 def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Family]:
-    """A folder's config.json with its family's defaults, and the family.
+    """A folder's config.json with its family's defaults, and the family; or what a GGUF file says in its place.
 
     Raises:
         ConfigError: config.json is missing, broken, or of an unknown family.
         ArgumentError: an override that is no key of the family.
     """
-    path = folder / "config.json"
-    values = read_json(path)
-    family = find(values.get("model_type"), path)
+    if folder.suffix == ".gguf" and not folder.is_dir():
+        path = folder
+        model_type, said = described(path)
+        family = find(model_type, path)
+        values = family.gguf.values(said, model_type, family.classes)
+    else:
+        path = folder / "config.json"
+        values = read_json(path)
+        family = find(values.get("model_type"), path)
     config = family.config(values, path)
     if overrides:
         config.update(overrides)

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, shifted
 from pellucid.families._read import activation
 from pellucid.spec import Block, Embed, Mlp, PreNorm, Spec
 
@@ -17,6 +18,7 @@ IGNORED = {"hidden_activation": (None, "gelu_pytorch_tanh"), "use_bidirectional_
 
 BASE = "model."
 WEIGHTS = LLAMA
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, shifted(DECODER))
 
 
 def spec(c: Config) -> Spec:

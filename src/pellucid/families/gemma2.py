@@ -1,7 +1,9 @@
 """Gemma 2. Paper: arXiv 2408.00118."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, SANDWICH, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, shifted
 from pellucid.spec import Block, Embed, LmHead, Sandwich, Spec
 
 CLASSES = classes("Gemma2", "causal-lm", "sequence-classification", "token-classification")
@@ -20,6 +22,13 @@ IGNORED = {
 
 BASE = "model."
 WEIGHTS = LLAMA | SANDWICH
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | {
+        "sliding_window": "attention.sliding_window", "attn_logit_softcapping": "attn_logit_softcapping",
+        "final_logit_softcapping": "final_logit_softcapping",
+    },
+    shifted(DECODER | _gguf.SANDWICH),
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

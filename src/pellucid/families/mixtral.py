@@ -1,7 +1,9 @@
 """Mixtral. Paper: arXiv 2401.04088."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, GENERIC, HEAD_WEIGHTS, attention, classes, decoder, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, paired, rope
 from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.spec import Block, PreNorm, Router, Spec
 
@@ -19,6 +21,10 @@ IGNORED = {"output_router_logits": None}
 
 BASE = "model."
 WEIGHTS = EMBEDDING | ATTENTION | HEAD_WEIGHTS | moe_weights("block_sparse_moe", matrices=NUMBERED)
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+    lambda c: paired(DECODER)(c) | _gguf.experts(c.num_local_experts), more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

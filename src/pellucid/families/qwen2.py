@@ -12,6 +12,7 @@ from pellucid.families._decoder import (
     rms,
     span_under_transformer,
 )
+from pellucid.families._gguf import DECODER, KEYS, RMS, Gguf, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("Qwen2", *GENERIC)
@@ -27,6 +28,7 @@ DEFAULTS = {
 BASE = "model."
 WEIGHTS = LLAMA
 HEADS = span_under_transformer(WEIGHTS)
+GGUF = Gguf(KEYS | RMS, DECODER, more=rope)
 
 
 def spec(c: Config) -> Spec:

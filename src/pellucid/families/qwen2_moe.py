@@ -1,7 +1,9 @@
 """Qwen 1.5 and 2 with experts. Paper: arXiv 2407.10671, section 2.2.2."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import GENERIC, LLAMA, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, KEYS, RMS, Gguf, rope
 from pellucid.families._moe import experts, moe_weights, qwen_sparse_layers
 from pellucid.spec import Block, PreNorm, Router, SharedExpert, Spec
 
@@ -22,6 +24,13 @@ BASE = "model."
 WEIGHTS = LLAMA | moe_weights(shared="shared_expert") | {
     "model.layers.{i}.mlp.shared_expert_gate.weight": "blocks.{i}.mlp.shared_gate.weight",
 }  # fmt: skip
+GGUF = Gguf(
+    KEYS | RMS | _gguf.EXPERTS | {
+        "moe_intermediate_size": "expert_feed_forward_length",
+        "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    },
+    lambda c: DECODER | _gguf.experts(c.num_experts, shared=True), more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -13,6 +13,7 @@ from pellucid.families._decoder import (
     rms,
     span_under_transformer,
 )
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.families.qwen2 import DEFAULTS as QWEN2
 from pellucid.spec import Block, PreNorm, QkNorm, Spec
 
@@ -22,6 +23,7 @@ DEFAULTS = QWEN2 | {"head_dim": 128, "attention_bias": False}
 BASE = "model."
 WEIGHTS = LLAMA | QK_NORM
 HEADS = span_under_transformer(WEIGHTS)
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, DECODER, more=rope)
 
 
 def spec(c: Config) -> Spec:

@@ -1,6 +1,7 @@
 """Qwen 3 with experts. Paper: arXiv 2505.09388."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import (
     GENERIC,
     LLAMA,
@@ -12,6 +13,7 @@ from pellucid.families._decoder import (
     rms,
     span_under_transformer,
 )
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.families._moe import experts, moe_weights, qwen_sparse_layers
 from pellucid.spec import Block, PreNorm, QkNorm, Router, Spec
 
@@ -31,6 +33,10 @@ IGNORED = {"output_router_logits": None, "max_window_layers": None}  # a window 
 BASE = "model."
 WEIGHTS = LLAMA | QK_NORM | moe_weights()
 HEADS = span_under_transformer(WEIGHTS)
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | _gguf.EXPERTS | {"moe_intermediate_size": "expert_feed_forward_length"},
+    lambda c: DECODER | _gguf.experts(c.num_experts), set={"norm_topk_prob": True}, more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

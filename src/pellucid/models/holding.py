@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,9 @@ from pellucid.nn.parts import Embedding
 from pellucid.nn.parts import Table as Vectors
 from pellucid.nn.tower import Tower
 from pellucid.nn.watched import stored
+from pellucid.ops.packed import PackedTensor
 from pellucid.spec import Head, LmHead, PretrainingHead, Spec, Task, language
+from pellucid.weights.gguf import GgufFile
 from pellucid.weights.table import Place, Table
 
 
@@ -29,6 +31,8 @@ class Holding(Watchable):
     spec: Spec
     config: Config
     table: Table
+    file_table: Table  # what the file it was loaded from calls things: `table`, or the family's GGUF names
+    container: GgufFile | None  # the GGUF file it was loaded from
     task: Task | None
     report: Report
     encoder: Tower | None
@@ -38,7 +42,7 @@ class Holding(Watchable):
 
     def canonical(self, name: str) -> str:
         """The canonical form of a name that may be the file's."""
-        place = self.table.find(name)
+        place = self.table.find(name) or self.file_table.find(name)
         if place is not None and len(place.slots) == 1:
             return place.slots[0]
         paths = self.file_paths()
@@ -90,7 +94,25 @@ class Holding(Watchable):
         if names != "file":
             raise ArgumentError(f"names={names!r}", where="state_dict", next="use 'canonical' or 'file'")
         held = dict(nn.Module.named_parameters(self, remove_duplicate=False))
-        return {name: place.join([held[slot].detach() for slot in place.slots]) for name, place in self.file_places()}
+        found: dict[str, Tensor] = {}
+        for name, place in self.file_places():
+            tensor = place.join([held[slot].detach() for slot in place.slots])
+            if isinstance(tensor, PackedTensor) and len(parts := tensor.parts) > 1:
+                found |= {file_name: parts[part] for part, file_name in tensor.file_names(name).items()}
+            else:
+                found[name] = tensor
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Holding:
+        """As torch has it. A packed matrix becomes another one: torch would leave its bytes where they were."""
+        done: dict[int, nn.Parameter] = {}
+        for module in self.modules():
+            for name, old in dict.items(module._parameters):
+                if isinstance(old, PackedTensor):
+                    if id(old) not in done:
+                        done[id(old)] = nn.Parameter(fn(old), requires_grad=False)
+                    module._parameters[name] = done[id(old)]
+        return super()._apply(fn, recurse)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch has it, under canonical names or the checkpoint's."""
@@ -105,7 +127,7 @@ class Holding(Watchable):
         found: dict[str, Tensor] = {}
         rows: dict[str, dict[int, Tensor]] = {}
         for name, tensor in given.items():
-            place = None if name in held else self.table.find(name)
+            place = None if name in held else self.file_table.find(name) or self.table.find(name)
             if place is None or not all(slot in held for slot in place.slots):
                 found[name] = tensor
                 continue
@@ -141,7 +163,7 @@ class Holding(Watchable):
             if slot in covered or slot in ties:
                 continue
             rows = len(parameter) if parameter.dim() else 1
-            places = self.table.default_places(slot, rows, headless=self.task is None)
+            places = self.file_table.default_places(slot, rows, headless=self.task is None)
             if not places:
                 raise WeightsError(f"no file name for the parameter {slot}", next="add it to the family's WEIGHTS")
             for place in places:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid import families, hub
+from pellucid import families, hub, quant
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
 from pellucid.models.model import Model, Report
@@ -22,14 +22,18 @@ from pellucid.models.sides import table_for
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
+from pellucid.ops.packed import PackedTensor
 from pellucid.ops.positions import sinusoids
 from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
 from pellucid.weights import mxfp4
+from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import Weights, open_weights
 from pellucid.weights.table import OTHER_HEAD, Place, Table
 
 log = logging.getLogger("pellucid")
+
+Pack = Callable[[str, Tensor], Tensor]  # slot and numbers -> a PackedTensor, or the same numbers
 
 # Modules that belong to a task rather than to the network: absent as a whole, they are new; in part, they are broken.
 HEADS = ("lm_head", "classifier", "span", "next_sentence", "pooler", "head")
@@ -71,6 +75,7 @@ def load(
     seed: int = 0,
     model_class: type[Model] = Model,
     folder: Path | None = None,
+    pack: Pack | None = None,
 ) -> Model:
     """A model with the weights of a folder, of a hub id, or of the default model (None).
 
@@ -81,7 +86,8 @@ def load(
         ignore_tensors: names or patterns of file tensors that nothing needs to read.
         ignore_mismatched_sizes: a head of another shape counts as absent.
         seed: for the parameters of a head that the file does not have.
-        folder: the resolved folder, where the caller has it.
+        folder: the resolved folder or GGUF file, where the caller has it.
+        pack: what to make of the numbers of a parameter: packed ones, or the same. For quantizing while loading.
 
     Raises:
         NotAModel, ConfigError, WeightsError, ArgumentError: see `errors.py`; the message names what to do.
@@ -99,12 +105,15 @@ def load(
     spec, unknown = family.spec(config)
     task = family.task(task)
     model = _outline(model_class, spec, config, family.table(config, task), task)
-    weights = open_weights(folder)
+    weights = quant.opened(open_weights(folder), config.given().get("quantization_config"))
+    if isinstance(weights.only_file, GgufFile):
+        model.container = weights.only_file
+        model.file_table = table_for(task, family.gguf_table(config, task), spec)
     target = torch.device(device or "cpu")
     report = Report(files=[str(path) for path in weights.files], unknown_keys=unknown)
     model.report = report
     wanted = choose_dtype(dtype, weights, target, report)
-    filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes)
+    filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes, pack)
     _complete(model, filled, wanted, seed)
     _note_unpacked(model, weights, wanted)
     for parameter in nn.Module.parameters(model):
@@ -186,6 +195,8 @@ def choose_dtype(
             entry = weights.entry(name)
             size[entry.dtype] = size.get(entry.dtype, 0) + entry.nbytes
         floats = {kind: n for kind, n in size.items() if kind in DTYPES}
+        if not floats and any(weights.packed(name) for name in weights.names):
+            floats = {"F32": 1}
         if not floats:
             if not size:
                 raise WeightsError("holds no tensor", where=weights.files[0], next="download it again")
@@ -195,7 +206,7 @@ def choose_dtype(
                 next="convert them to BF16 or F32",
             )
         dtype = DTYPES[max(floats, key=lambda kind: floats[kind])]
-        if len(floats) > 1:
+        if len(floats) > 1 and not isinstance(weights.only_file, GgufFile):  # there, vectors are in F32 always
             report.notes.append(f"the file mixes {', '.join(sorted(floats))}; computing in {dtype}")
     else:
         dtype = parse_dtype(asked)
@@ -222,7 +233,12 @@ def parse_dtype(asked: torch.dtype | str) -> torch.dtype:
 
 
 def _fill(
-    model: Model, weights: Weights, dtype: torch.dtype, ignore_tensors: Sequence[str], ignore_mismatched: bool
+    model: Model,
+    weights: Weights,
+    dtype: torch.dtype,
+    ignore_tensors: Sequence[str],
+    ignore_mismatched: bool,
+    pack: Pack | None,
 ) -> set[str]:
     """Gives every file tensor its place; returns the parameters that were filled."""
     report = model.report
@@ -238,7 +254,7 @@ def _fill(
     sources: dict[str, list[tuple[str, Place]]] = {}  # slot, or row of one -> the file tensors that fill it
     parts = dict(model.named_children())
     for name in weights.names:
-        place = model.table.find(name)
+        place = model.file_table.find(name)
         ignored = any(fnmatch(name, pattern) for pattern in ignore_tensors)
         if ignored:
             report.unused[name] = "named in ignore_tensors"
@@ -264,7 +280,7 @@ def _fill(
     if homeless:
         _refuse_homeless(homeless, model, weights)
     _settle_ties(model, sources, weights)
-    return _assign(model, sources, weights, dtype)
+    return _assign(model, sources, weights, dtype, pack)
 
 
 def _has_row(place: Place, slots: Mapping[str, Tensor]) -> bool:
@@ -294,7 +310,7 @@ def _shape_fits(
 
 def whole(kind: str) -> bool:
     """Whether a file's dtype is one of whole numbers: parts of a quantized matrix, but no parameter."""
-    return kind[0] in "IU" or kind == "BOOL"
+    return kind in ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
 
 
 def _refuse_homeless(names: list[str], model: Model, weights: Weights) -> None:
@@ -332,7 +348,11 @@ def _settle_ties(model: Model, sources: dict[str, list[tuple[str, Place]]], weig
 
 
 def _assign(
-    model: Model, sources: Mapping[str, list[tuple[str, Place]]], weights: Weights, dtype: torch.dtype
+    model: Model,
+    sources: Mapping[str, list[tuple[str, Place]]],
+    weights: Weights,
+    dtype: torch.dtype,
+    pack: Pack | None,
 ) -> set[str]:
     """Makes views of the mapped file the parameters; copies to change the dtype, or where rows lie scattered.
 
@@ -362,7 +382,15 @@ def _assign(
                 rows.setdefault(slot, []).append((place.row, part))
                 continue
             precise = getattr(slots[slot], "precise", False)  # a router's choice is not rounded (nn/moe.py)
+            if isinstance(part, PackedTensor):
+                _set(model, piece, _placed(part, slots[slot], dtype), None)
+                filled.add(piece)
+                continue
             kept = torch.promote_types(dtype, part.dtype) if precise else dtype
+            if pack is not None and isinstance(numbers := pack(piece, part), PackedTensor):
+                _set(model, piece, numbers.to(kept), None)
+                filled.add(piece)
+                continue
             mapped = part.dtype == kept and part.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
             _set(model, piece, part.to(kept), Source(weights, name, part.data_ptr()) if mapped else None)
             filled.add(piece)
@@ -374,8 +402,14 @@ def _assign(
     return filled
 
 
+def _placed(part: PackedTensor, empty: Tensor, dtype: torch.dtype) -> Tensor:
+    """A packed matrix that computes in `dtype`. What is no matrix, such as a norm's weight, is unpacked."""
+    return part.to(dtype) if empty.dim() == 2 and part.shape == empty.shape else part.dense().to(dtype)
+
+
 def _note_unpacked(model: Model, weights: Weights, dtype: torch.dtype) -> None:
     packed = [entry for name in model.report.used if (entry := weights.entry(name)).dtype == mxfp4.DTYPE]
+    packed = [entry for entry in packed if not weights.packed(entry.name)]
     if packed:
         stored, held = sum(e.nbytes for e in packed), sum(math.prod(e.shape) for e in packed) * dtype.itemsize
         model.report.notes.append(
@@ -387,7 +421,8 @@ def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> 
     path, _, last = slot.rpartition(".")
     owner = model.get_submodule(path)
     empty = dict.get(owner._parameters, last)
-    parameter = nn.Parameter(tensor, requires_grad=empty is None or empty.requires_grad)
+    trained = not isinstance(tensor, PackedTensor) and (empty is None or empty.requires_grad)
+    parameter = nn.Parameter(tensor, requires_grad=trained)
     if source is not None:
         parameter.source = source  # type: ignore[attr-defined]  # read by nn/linear.py
     owner._parameters[last] = parameter
@@ -476,7 +511,7 @@ def _complete(model: Model, filled: set[str], dtype: torch.dtype, seed: int) -> 
 def _file_names(model: Model, slot: str) -> list[str]:
     """The file tensors that a parameter lacks."""
     rows = dict(nn.Module.named_parameters(model, remove_duplicate=False))[slot].shape[:1]
-    names = [place.name for place in model.table.default_places(slot, *rows or (1,))]
+    names = [place.name for place in model.file_table.default_places(slot, *rows or (1,))]
     return [name for name in names if name not in model.report.used] or [slot]
 
 

@@ -59,6 +59,7 @@ class Model(Holding):
     def __init__(self, spec: Spec, config: Config, table: Table, task: Task | None) -> None:
         super().__init__(spec.stack)
         self.spec, self.config, self.table, self.task = spec, config, table, task
+        self.file_table, self.container = table, None
         self.report = Report()
         self.places = []
         self._paths = None

@@ -8,6 +8,8 @@ Storage is one plain matrix, as in the file. What multiplies is chosen for each 
     packed   oneDNN's own layout, made at the first inference forward on a CPU, after which the file's pages go back
              to the operating system: float32 (2 to 6 times as fast for few rows; those go through our own kernel, which
              reads the same layout at twice oneDNN's rate), and bfloat16 where the processor multiplies it in tiles
+    tiles    a matrix that stays in a format of its own (ops/packed.py): by the format's native kernel, where there is
+             one, which is decided once; else by unpacking some rows at a time, and multiplying by them as by any others
 
 In each form a row's result does not depend on its neighbours (docs/decisions.md), and a packed copy never outlives
 its matrix: while somebody else can write to the matrix, the stored one is multiplied (nn/watched.py).
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 
 from pellucid.nn.watched import Handed, countable, held, mapped, stored, watch
 from pellucid.ops import cpu
+from pellucid.ops.packed import PackedTensor
 
 # oneDNN chooses its layout for a number of rows. For 16 it is one layout that is fastest from 1 to 512 rows.
 ROWS_HINT = 16
@@ -56,6 +59,8 @@ class Linear(nn.Linear):
         weight_OI, bias_O = stored(self), stored(self, "bias")
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or cpu.recorded():
             return F.linear(input, weight_OI, bias_O)
+        if isinstance(weight_OI, PackedTensor):
+            return packed_product(input, weight_OI, bias_O)
         if not packable(weight_OI, input):
             return plain(input, weight_OI, bias_O)
         packed = self._packed
@@ -94,7 +99,9 @@ def stagger(model: nn.Module) -> None:
     every layer is packed at once.
     """
     layers = [module for module in model.modules() if isinstance(module, Linear)]
-    layers = [layer for layer in layers if stored(layer).dtype == torch.bfloat16]
+    layers = [
+        layer for layer in layers if stored(layer).dtype == torch.bfloat16 and type(stored(layer)) is nn.Parameter
+    ]
     sizes = [stored(layer).numel() * stored(layer).element_size() for layer in layers]
     if sum(sizes) <= PACKED_AT_ONCE:
         return
@@ -156,12 +163,28 @@ def plain(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     By our own kernel in bfloat16; else by F.linear, where rows are filled up to a multiple of `PLAIN_ROWS`, from where
     they are steady.
     """
+    if isinstance(weight_OI, PackedTensor):
+        return packed_product(x, weight_OI, bias_O)
     if cpu.multiplies(x, weight_OI, bias_O) and not (torch.is_grad_enabled() or cpu.recorded()):
         return cpu.product(x, weight_OI, bias_O)
     spare = -x.shape[0] % PLAIN_ROWS
     if x.dim() != 2 or not spare or x.device.type != "cpu":
         return F.linear(x, weight_OI, bias_O)
     return F.linear(F.pad(x, (0, 0, 0, spare)), weight_OI, bias_O)[: x.shape[0]]
+
+
+def packed_product(x: Tensor, weight_OI: PackedTensor, bias_O: Tensor | None) -> Tensor:
+    """x W^T + b for a matrix that stays packed, in the memory of one tile; inference only."""
+    flat = x if x.dim() == 2 else x.flatten(0, -2)
+    way = weight_OI.chosen()
+    if way is not None and x.numel():
+        y_NO = way.product(weight_OI, flat, bias_O)
+    else:
+        y_NO = torch.cat([
+            plain(flat, weight_OI.dense(first, last), None if bias_O is None else bias_O[first:last])
+            for first, last in weight_OI.tiles()
+        ], -1)  # fmt: skip
+    return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
 
 
 def packable(weight_OI: Tensor, x: Tensor) -> bool:

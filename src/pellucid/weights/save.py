@@ -59,7 +59,7 @@ def save_tensors(
     paths = [folder / name for name in names] + [folder / INDEX] * (len(shards) > 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _beside(paths) as files:
+        with beside(paths) as files:
             for file, shard in zip(files, shards):
                 _write(file, shard, tensors, {"format": "pt"} if metadata is None else metadata)
             if len(shards) > 1:
@@ -84,7 +84,7 @@ def save_file(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping
     """
     shard = _placed([_entry(name, tensor) for name, tensor in tensors.items()])
     try:
-        with _beside([Path(path)]) as files:
+        with beside([Path(path)]) as files:
             _write(files[0], shard, tensors, metadata)
     except OSError as error:
         raise WeightsError(
@@ -94,12 +94,12 @@ def save_file(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping
 
 def replace_file(path: str | Path, data: bytes | str) -> None:
     """Write a file beside the old one and rename it: a reader sees the old one or the new one."""
-    with _beside([Path(path)]) as (file,):
+    with beside([Path(path)]) as (file,):
         file.write(data.encode() if isinstance(data, str) else data)
 
 
 @contextmanager
-def _beside(paths: list[Path]) -> Iterator[list[BinaryIO]]:
+def beside(paths: list[Path]) -> Iterator[list[BinaryIO]]:
     """Files to write that take the place of `paths` when the block ends, and vanish if it fails.
 
     Of several, the last one names the others: its old version goes before they come. A power cut between two
@@ -189,11 +189,16 @@ def _write(file: BinaryIO, shard: list[Entry], tensors: Mapping[str, Tensor], me
 
 def _write_tensor(file: BinaryIO, entry: Entry, tensor: Tensor) -> None:
     """The values, row-major; what is not contiguous or not on the CPU is copied first."""
-    import torch
-
     if describe(tensor, f"tensor {entry.name!r}") != (entry.dtype, entry.shape):
         raise WeightsError(f"tensor {entry.name!r} changed its dtype or shape during the save", next="save again")
-    if entry.nbytes:
+    write_values(file, tensor)
+
+
+def write_values(file: BinaryIO, tensor: Tensor) -> None:
+    """The bytes of a tensor, row-major."""
+    import torch
+
+    if tensor.numel():
         plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         flat = plain.as_strided((plain.numel(),), (1,))  # `view` keeps the stride of a single element
         file.write(flat.view(torch.uint8).numpy().data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pellucid.errors import WeightsError, nearest
 from pellucid.weights import mxfp4
+from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import AGAIN, MAX_HEADER, Entry, SafetensorsFile, open_regular, parse_json
 from pellucid.weights.torch_bin import TorchFile
 
@@ -25,7 +26,6 @@ NAMES = {
     "bin": ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 }
 FOREIGN = {
-    ".gguf": "llama.cpp weights",
     ".ggml": "llama.cpp weights of the format before GGUF",
     ".h5": "TensorFlow weights",
     ".msgpack": "Flax weights",
@@ -62,6 +62,11 @@ class Weights:
         return {key: value for file in reversed(self._files) for key, value in file.metadata.items()}
 
     @property
+    def only_file(self) -> object:
+        """The file, where there is one; None for shards."""
+        return self._files[0] if len(self._files) == 1 else None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(self.entry(name).nbytes for name in self._owner)
@@ -69,6 +74,10 @@ class Weights:
     def entry(self, name: str) -> Entry:
         """Dtype and shape, without reading the tensor."""
         return self._of(name).entries[name]
+
+    def packed(self, name: str) -> bool:
+        """Whether a tensor stays packed in memory (`quant/`)."""
+        return False
 
     def tensor(self, name: str) -> Tensor:
         """The tensor, in the memory of the mapped file where that is possible; MXFP4 in bfloat16."""
@@ -114,6 +123,11 @@ def open_weights(folder: str | Path, *, prefer: Literal["safetensors", "bin"] | 
             return _one(_open_file(single))
         if _is(index, "file"):
             return _open_index(index)
+    if found := [child for child in path.glob("*.gguf") if _is(child, "file")] if _is(path, "dir") else []:
+        if len(found) == 1:
+            return _one(_open_file(found[0]))
+        names = ", ".join(sorted(child.name for child in found))
+        raise WeightsError(f"several GGUF files: {names}", where=path, next="say which: gguf_file='…'")
     raise _nothing(path)
 
 
@@ -126,8 +140,10 @@ def _open_file(path: Path) -> WeightFile:
         return SafetensorsFile(path)
     if path.suffix in (".bin", ".pt", ".pth"):
         return TorchFile(path)
+    if path.suffix == ".gguf":
+        return GgufFile(path)
     kind = FOREIGN.get(path.suffix, f"of an unknown kind ({path.suffix or 'no suffix'})")
-    raise WeightsError(f"this file is {kind}", where=path, next="give a .safetensors, .bin, .pt or .pth file")
+    raise WeightsError(f"this file is {kind}", where=path, next="give a .safetensors, .gguf, .bin, .pt or .pth file")
 
 
 def _open_index(path: Path) -> Weights:

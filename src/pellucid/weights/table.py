@@ -63,6 +63,32 @@ class Folded:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """Rows by heads, where the file has the two halves of each head's rows in turn: 0, n/2, 1, n/2 + 1, …
+
+    So llama.cpp keeps queries and keys of families that turn channels far apart, to turn neighbours.
+    """
+
+    of: str
+    heads: int
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A vector that the file has with a number added: a norm's weight, which a family counts from zero."""
+
+    of: str
+    by: float
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A matrix of one row, that the file keeps as a vector."""
+
+    of: str
+
+
+@dataclass(frozen=True)
 class Stacked:
     """One tensor for all experts: slice `e` of its first dimension is `of`, where `{e}` is the expert."""
 
@@ -94,7 +120,7 @@ class Unused:
     kept: bool = False
 
 
-Layout = str | Fused | Transposed | Squeezed | Folded | Stacked
+Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Stacked
 Entry = Layout | Row | Recomputed | Unused
 
 OTHER_HEAD = "part of another head"
@@ -151,6 +177,10 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
             for d in sorted(dims):
                 shape.insert(d, 1)
             return tuple(shape)
+        case Paired(of) | Shifted(of):
+            return _shape(of, shapes)
+        case Flat(of):
+            return _shape(of, shapes)[1:]
         case Folded(of, heads):
             rows, columns = _shape(of, shapes)
             return (rows, heads, columns // heads)
@@ -174,6 +204,12 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return _split(of, tensor.squeeze(dims), rows)
         case Folded(of):
             return _split(of, tensor.flatten(1), rows)
+        case Paired(of, heads):
+            return _split(of, tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2), rows)
+        case Shifted(of, by):
+            return _split(of, tensor - by, rows)
+        case Flat(of):
+            return _split(of, tensor.unsqueeze(0), rows)
         case Stacked(of, count, flat):
             slices = tensor.unflatten(0, (count, -1)) if flat else tensor
             each = len(rows) // count
@@ -199,6 +235,13 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
             return tensor
         case Folded(of, heads):
             return _join(of, parts).unflatten(1, (heads, -1))
+        case Paired(of, heads):
+            return _join(of, parts).unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+        case Shifted(of, by):
+            whole = _join(of, parts)
+            return whole.to(torch.promote_types(whole.dtype, torch.float32)) + by
+        case Flat(of):
+            return _join(of, parts).squeeze(0)
         case Stacked(of, count, flat):
             each = len(parts) // count
             slices = [_join(of, parts[e * each : (e + 1) * each]) for e in range(count)]
@@ -212,7 +255,7 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
             return (entry,)
         case Fused(pattern, parts):
             return tuple(pattern.replace("{}", part) for part in parts)
-        case Transposed(of) | Squeezed(of) | Folded(of) | Stacked(of) | Row(of):
+        case Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of):
             return _patterns(of)
         case Recomputed() | Unused():
             return ()
@@ -225,7 +268,7 @@ def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
             return change(entry)
         case Fused(pattern):
             return replace(entry, pattern=change(pattern))
-        case Transposed(of) | Squeezed(of) | Folded(of) | Stacked(of) | Row(of):
+        case Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of):
             return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
             return entry

@@ -1,0 +1,281 @@
+"""How llama.cpp's files say what config.json and safetensors say. A family has
+
+    GGUF = Gguf(KEYS | {...}, DECODER | {...}, set={"attention_bias": False})
+
+Names of tensors are llama.cpp's, the same for all architectures, as our slots are: one table serves nearly all.
+Facts: gguf-py/gguf/constants.py and convert_hf_to_gguf.py of github.com/ggml-org/llama.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pellucid import gguf
+from pellucid.config import Config
+from pellucid.errors import ConfigError, Unsupported
+from pellucid.spec import Task
+from pellucid.weights.table import Entry, Flat, Fused, Paired, Shifted, Stacked, Unused
+
+# general.architecture -> model_type, where the two differ.
+ARCHITECTURES = {
+    "gptneox": "gpt_neox", "gptj": "gptj", "gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe",
+    "olmo": "olmo", "command-r": "cohere", "starcoder": "gpt_bigcode", "phi2": "phi", "gpt-oss": "gpt_oss",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    """The header of one file, its keys without the architecture."""
+
+    path: Path
+    header: gguf.Gguf
+
+    @property
+    def architecture(self) -> str:
+        return str(self.header.metadata.get("general.architecture"))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """`attention.head_count` of `llama.attention.head_count`; a list of equal numbers is one number."""
+        found = self.header.metadata.get(f"{self.architecture}.{key}", default)
+        if type(found) is float:
+            return shortest(found)
+        if not isinstance(found, (list, array)):
+            return found
+        different: set[Any] = set(found)
+        if len(different) > 1:
+            what = f"{self.architecture}.{key} differs by layer: {list(found)[:8]}"
+            raise Unsupported(what, where=self.path, next="load the safetensors checkpoint")
+        return different.pop() if different else default
+
+    def by_layer(self, key: str) -> list[Any] | None:
+        """A value for each layer, as it stands."""
+        found = self.header.metadata.get(f"{self.architecture}.{key}")
+        return list(found) if isinstance(found, (list, array)) else None
+
+    def token(self, role: str) -> int | None:
+        """The id of a special token."""
+        found = self.header.metadata.get(f"tokenizer.ggml.{role}_token_id")
+        return found if type(found) is int and found < 2**31 else None
+
+    def has(self, tensor: str) -> bool:
+        return tensor in self.header.tensors
+
+    def rows(self, tensor: str) -> int | None:
+        found = self.header.tensors.get(tensor)
+        return found.shape[0] if found is not None and found.shape else None
+
+    def numbers(self, tensor: str) -> list[float]:
+        """A small float32 tensor of the file.
+
+        Raises:
+            ConfigError: it is no such tensor.
+        """
+        found = self.header.tensors[tensor]
+        count = math.prod(found.shape)
+        if found.kind != 0 or count > 2**16 or self.header.byte_order != "little":
+            raise ConfigError(f"{tensor} is not a short vector of float32", where=self.path, next="convert it again")
+        with open(self.path, "rb") as file:
+            file.seek(found.start)
+            return list(struct.unpack(f"<{count}f", file.read(4 * count)))
+
+
+def shortest(number: float) -> float:
+    """A float32 as config.json has it: 1e-06 for 9.99999997e-07."""
+    for digits in range(6, 9):
+        if struct.pack("<f", short := float(f"{number:.{digits}g}")) == struct.pack("<f", number):
+            return short
+    return number
+
+
+def described(path: Path) -> tuple[str, Said]:
+    """Which family a file is of, and what it says.
+
+    Raises:
+        WeightsError: not a readable GGUF file.
+        ConfigError: it names no architecture.
+    """
+    said = Said(path, gguf.read(path))
+    name = said.header.metadata.get("general.architecture")
+    if not isinstance(name, str) or not name:
+        raise ConfigError("general.architecture is missing", where=path, next="this file holds no language model")
+    if name == "llama" and said.get("expert_count"):
+        return "mixtral", said
+    return ARCHITECTURES.get(name, name), said
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """The table of a family.
+
+    Args:
+        keys: key of config.json -> key of the metadata, without the architecture. One that a file lacks is left out.
+        weights: name -> slot, or a function of the config that returns it.
+        set: keys of config.json that every such file means.
+        more: further keys, from the header.
+    """
+
+    keys: Mapping[str, str]
+    weights: Mapping[str, Entry] | Callable[[Config], Mapping[str, Entry]]
+    set: Mapping[str, Any] = field(default_factory=dict)
+    more: Callable[[Said], Mapping[str, Any]] | None = None
+
+    def entries(self, config: Config) -> dict[str, Entry]:
+        return dict(self.weights(config) if callable(self.weights) else self.weights)
+
+    def values(self, said: Said, model_type: str, classes: Mapping[Task | None, str]) -> dict[str, Any]:
+        """What config.json would say."""
+        found: dict[str, Any] = {"model_type": model_type, **self.set}
+        named = classes.get("causal-lm") or classes.get("masked-lm") or classes.get(None)
+        if named:
+            found["architectures"] = [named]
+        for key, name in self.keys.items():
+            if (value := said.get(name)) is not None:
+                found[key] = value
+        if (rows := said.rows("token_embd.weight")) is not None:
+            found["vocab_size"] = rows
+        found["tie_word_embeddings"] = not said.has("output.weight")
+        for role, key in {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}.items():
+            found[key] = said.token(role)
+        ends = [found["eos_token_id"], said.token("eot"), said.token("eom")]  # of a text, of a turn, of a message
+        if len(told := list(dict.fromkeys(id for id in ends if id is not None))) > 1:
+            found["eos_token_id"] = told
+        if self.more is not None:
+            found |= self.more(said)
+        return {key: value for key, value in found.items() if value is not None}
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+KEYS = {
+    "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv",
+    "max_position_embeddings": "context_length", "rope_theta": "rope.freq_base",
+}  # fmt: skip
+RMS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
+HEAD_DIM = {"head_dim": "attention.key_length"}
+EXPERTS = {"num_experts": "expert_count", "num_experts_per_tok": "expert_used_count"}
+
+
+def rope(said: Said) -> dict[str, Any]:
+    """`rope_scaling` by the keys `rope.scaling.*`, and by the factors that Llama 3 and LongRoPE have as tensors."""
+    kind, factor = said.get("rope.scaling.type"), said.get("rope.scaling.factor")
+    original = said.get("rope.scaling.original_context_length")
+    if said.has("rope_factors_long.weight"):
+        names = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
+        factors = {key: said.numbers(name) for key, name in names.items()}
+        more = {"attention_factor": said.get("rope.scaling.attn_factor")}
+        section = {"rope_type": "longrope", **factors, **{key: value for key, value in more.items() if value}}
+        return {"rope_scaling": section, "original_max_position_embeddings": original}
+    if said.has("rope_freqs.weight"):
+        return {"rope_scaling": llama3(said)}
+    if kind in (None, "none") and said.get("rope.scale_linear") not in (None, 1.0):  # as older files said it
+        kind, factor = "linear", said.get("rope.scale_linear")
+    if kind in (None, "none") or (kind == "linear" and factor == 1.0):
+        return {}
+    if kind not in ("linear", "yarn") or not factor:
+        raise Unsupported(f"rope.scaling.type is {kind!r}", where=said.path, next="load the safetensors checkpoint")
+    section = {"rope_type": kind, "factor": factor}
+    if kind == "yarn":
+        section["original_max_position_embeddings"] = original
+        for key in ("beta_fast", "beta_slow"):
+            if (value := said.get(f"rope.scaling.yarn_{key}")) is not None:
+                section[key] = value
+    return {"rope_scaling": section}
+
+
+def llama3(said: Said) -> dict[str, Any]:
+    """The section that gives these factors: none of the four numbers is in the file, three never differ.
+
+    Raises:
+        Unsupported: none gives them.
+    """
+    found = said.numbers("rope_freqs.weight")
+    theta, factor, low, high, original = said.get("rope.freq_base", 10000.0), max(found), 1.0, 4.0, 8192
+    for i, given in enumerate(found):
+        length = 2 * math.pi * theta ** (i / len(found))
+        share = min(max((original / length - low) / (high - low), 0.0), 1.0)
+        wanted = 1 / ((1 - share) / factor + share)
+        if abs(wanted - given) > 1e-3 * wanted:
+            what = f"rope_freqs.weight has {given:g} for the {i}th pair, where Llama 3 has {wanted:g}"
+            raise Unsupported(what, where=said.path, next="load the safetensors checkpoint")
+    return {
+        "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
+        "original_max_position_embeddings": original,
+    }  # fmt: skip
+
+
+def partial(said: Said) -> dict[str, Any]:
+    """The share of channels that turn."""
+    heads, width, turned = (
+        said.get("attention.head_count"),
+        said.get("embedding_length"),
+        said.get("rope.dimension_count"),
+    )
+    whole = said.get("attention.key_length") or (width // heads if heads and width else None)
+    return {**rope(said), "partial_rotary_factor": turned / whole if turned and whole else None}
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+AT = "blocks.{i}."
+DECODER: dict[str, Entry] = {
+    "token_embd.weight": "embed.tokens.weight",
+    "output_norm.{p}": "norm.{p}",
+    "output.{p}": "lm_head.out.{p}",
+    "blk.{i}.attn_norm.{p}": AT + "attn_norm.{p}",
+    "blk.{i}.attn_q.{p}": AT + "attn.q.{p}",
+    "blk.{i}.attn_k.{p}": AT + "attn.k.{p}",
+    "blk.{i}.attn_v.{p}": AT + "attn.v.{p}",
+    "blk.{i}.attn_output.{p}": AT + "attn.o.{p}",
+    "blk.{i}.attn_q_norm.{p}": AT + "attn.q_norm.{p}",
+    "blk.{i}.attn_k_norm.{p}": AT + "attn.k_norm.{p}",
+    "blk.{i}.ffn_norm.{p}": AT + "mlp_norm.{p}",
+    "blk.{i}.ffn_gate.{p}": AT + "mlp.gate.{p}",
+    "blk.{i}.ffn_up.{p}": AT + "mlp.up.{p}",
+    "blk.{i}.ffn_down.{p}": AT + "mlp.down.{p}",
+    "rope_freqs.weight": Unused("said as rope_scaling", kept=True),
+    "rope_factors_long.weight": Unused("said as rope_scaling", kept=True),
+    "rope_factors_short.weight": Unused("said as rope_scaling", kept=True),
+}
+QKV: dict[str, Entry] = {"blk.{i}.attn_qkv.{p}": Fused(AT + "attn.{}.{p}", "qkv")}
+SANDWICH: dict[str, Entry] = {
+    "blk.{i}.post_attention_norm.{p}": AT + "attn_post_norm.{p}",
+    "blk.{i}.post_ffw_norm.{p}": AT + "mlp_post_norm.{p}",
+}
+
+
+def paired(table: Mapping[str, Entry]) -> Callable[[Config], dict[str, Entry]]:
+    """A table whose queries and keys lie in turn: what llama.cpp does to the families that its `llama` stands for."""
+
+    def weights(c: Config) -> dict[str, Entry]:
+        heads, kv = c.size("num_attention_heads"), c.size("num_key_value_heads", null=c.size("num_attention_heads"))
+        turned = {
+            "blk.{i}.attn_q.{p}": Paired(AT + "attn.q.{p}", heads), "blk.{i}.attn_k.{p}": Paired(AT + "attn.k.{p}", kv)
+        }  # fmt: skip
+        return {**table, **turned}
+
+    return weights
+
+
+def shifted(table: Mapping[str, Entry]) -> dict[str, Entry]:
+    """A table whose norms have one added to their weights: Gemma's."""
+    norms = {name: Shifted(slot, 1.0) for name, slot in table.items() if isinstance(slot, str) and "norm.{p}" in name}
+    return {**table, **norms}
+
+
+def experts(count: int, shared: bool = False) -> dict[str, Entry]:
+    """Experts, one above the other in a tensor for each matrix."""
+    table: dict[str, Entry] = {"blk.{i}.ffn_gate_inp.weight": AT + "mlp.router.weight"}
+    for matrix in ("gate", "up", "down"):
+        table[f"blk.{{i}}.ffn_{matrix}_exps.weight"] = Stacked(f"{AT}mlp.experts.{{e}}.{matrix}.weight", count)
+        if shared:
+            table[f"blk.{{i}}.ffn_{matrix}_shexp.weight"] = f"{AT}mlp.shared.{matrix}.weight"
+    if shared:
+        table["blk.{i}.ffn_gate_inp_shexp.weight"] = Flat(AT + "mlp.shared_gate.weight")
+    return table

@@ -1,0 +1,189 @@
+"""Writes the checkpoints of tests as GGUF files, as llama.cpp's converter does: names and writer of the `gguf` package.
+
+What is done to each family's tensors is written here as convert_hf_to_gguf.py of github.com/ggml-org/llama.cpp does it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Kind
+from torch import Tensor
+
+from pellucid.weights.source import open_weights
+
+ARCHITECTURES = {
+    "gpt_neox": "gptneox", "gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
+    "mixtral": "llama", "mistral": "llama",
+}  # fmt: skip
+
+
+def write(
+    folder: Path, path: Path, kind: Kind | Callable[[str, tuple[int, ...]], Kind] = Kind.F32, **metadata: Any
+) -> Path:
+    """A model folder as one file.
+
+    Args:
+        kind: of the matrices, or name and shape -> kind. Vectors are float32.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    family = config["model_type"]
+    writer = gguf.GGUFWriter(path, ARCHITECTURES.get(family, family))
+    describe(writer, config)
+    for key, value in metadata.items():
+        writer.add_string(key, value)
+    for name, tensor in sorted(renamed(folder, config)):
+        values = np.ascontiguousarray(tensor.squeeze().float().numpy())
+        wanted = kind(name, values.shape) if callable(kind) else kind
+        if values.ndim < 2 or name.endswith("ffn_gate_inp.weight"):
+            wanted = Kind.F32
+        block = gguf.GGML_QUANT_SIZES[wanted][0]
+        if values.shape[-1] % block:
+            wanted = Kind.F32
+        writer.add_tensor(name, packed(values, wanted), raw_dtype=wanted)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def packed(values: np.ndarray, kind: Kind) -> np.ndarray:
+    """By the package's own quantizer; for kinds that it only reads, by rounding here."""
+    try:
+        return gguf.quantize(values, kind)
+    except NotImplementedError:
+        return QUANTIZERS[kind](values)
+
+
+def q4_k(values: np.ndarray) -> np.ndarray:
+    """Q4_K without a search: a scale and a minimum for each 32, in 6 bits of the block's largest."""
+    x = values.reshape(-1, 8, 32).astype(np.float32)
+    low = np.minimum(x.min(-1), 0)
+    scale = (x.max(-1) - low) / 15
+    d, m = scale.max(-1, keepdims=True) / 63, -low.min(-1, keepdims=True) / 63
+    d16, m16 = d.astype(np.float16), m.astype(np.float16)
+    six = [
+        np.clip(np.round(v / np.where(u == 0, 1, u)), 0, 63).astype(np.uint8) for v, u in ((scale, d16), (-low, m16))
+    ]
+    step, least = d16.astype(np.float32) * six[0], m16.astype(np.float32) * six[1]
+    q = np.clip(np.round((x + least[..., None]) / np.where(step == 0, 1, step)[..., None]), 0, 15).astype(np.uint8)
+    s, t = six
+    high = (s[:, 4:] & 15) | ((t[:, 4:] & 15) << 4)
+    scales = np.concatenate([s[:, :4] | (s[:, 4:] >> 4 << 6), t[:, :4] | (t[:, 4:] >> 4 << 6), high], -1)
+    pairs = q.reshape(-1, 4, 2, 32)
+    bytes_ = (pairs[:, :, 0] | pairs[:, :, 1] << 4).reshape(-1, 128)
+    blocks = np.concatenate([d16.view(np.uint8), m16.view(np.uint8), scales, bytes_], -1)
+    return blocks.reshape(*values.shape[:-1], -1)
+
+
+QUANTIZERS: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {Kind.Q4_K: q4_k}
+
+
+# ------------------------------------------------------------------------------------------------ metadata
+
+
+def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
+    """The keys that the converter writes for a config."""
+    heads = c.get("num_attention_heads") or c.get("n_head")
+    width, family = c.get("hidden_size") or c["n_embd"], c["model_type"]
+    w.add_context_length(c.get("max_position_embeddings") or c.get("n_positions") or 2048)
+    w.add_embedding_length(width)
+    w.add_block_count(c.get("num_hidden_layers") or c["n_layer"])
+    w.add_head_count(heads)
+    if "num_key_value_heads" in c:
+        w.add_head_count_kv(c["num_key_value_heads"])
+    w.add_feed_forward_length(c.get("intermediate_size") or c.get("n_inner") or 4 * width)
+    theta = (c.get("rope_parameters") or {}).get("rope_theta") or c.get("rope_theta")
+    if isinstance(theta, (int, float)):
+        w.add_rope_freq_base(theta)
+    if c.get("rms_norm_eps"):
+        w.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
+        if c.get(key):
+            w.add_layer_norm_eps(c[key])
+    if c.get("head_dim"):
+        w.add_key_length(c["head_dim"])
+        w.add_value_length(c["head_dim"])
+    if family in ("gemma2", "gemma3_text"):
+        w.add_sliding_window(c["sliding_window"])
+        if c.get("attn_logit_softcapping"):
+            w.add_attn_logit_softcapping(c["attn_logit_softcapping"])
+        if c.get("final_logit_softcapping"):
+            w.add_final_logit_softcapping(c["final_logit_softcapping"])
+    if count := c.get("num_local_experts") or c.get("num_experts"):
+        w.add_expert_count(count)
+        w.add_expert_used_count(c["num_experts_per_tok"])
+    if c.get("moe_intermediate_size"):
+        w.add_expert_feed_forward_length(c["moe_intermediate_size"])
+    if c.get("shared_expert_intermediate_size"):
+        w.add_expert_shared_feed_forward_length(c["shared_expert_intermediate_size"])
+    share = (c.get("rope_parameters") or {}).get("partial_rotary_factor") or c.get("partial_rotary_factor")
+    share = share or c.get("rotary_pct")
+    if family in ("llama", "mixtral", "mistral", "phi3") or share:
+        w.add_rope_dimension_count(int((c.get("head_dim") or width // heads) * (share or 1)))
+    if "use_parallel_residual" in c:
+        w.add_parallel_residual(c["use_parallel_residual"])
+    w.add_tokenizer_model("llama")
+    w.add_token_list([f"<{i}>" for i in range(c["vocab_size"])])
+    w.add_token_scores([0.0] * c["vocab_size"])
+    w.add_token_types([gguf.TokenType.NORMAL] * c["vocab_size"])
+    for role, add in (("bos", w.add_bos_token_id), ("eos", w.add_eos_token_id), ("pad", w.add_pad_token_id)):
+        if c.get(f"{role}_token_id") is not None:
+            add(c[f"{role}_token_id"])
+
+
+# ------------------------------------------------------------------------------------------------ tensors
+
+
+def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under llama.cpp's name, as its converter lays it out."""
+    family = c["model_type"]
+    layers = c.get("num_hidden_layers") or c["n_layer"]
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES.get(family, family))
+    names = gguf.get_tensor_name_map(arch, layers)
+    weights, stacks = open_weights(folder), {}
+    for name in weights.names:
+        tensor = weights.tensor(name)
+        if ".experts." in name and name.split(".experts.")[1].split(".")[0].isdigit():
+            before, _, after = name.partition(".experts.")
+            number, _, matrix = after.partition(".")
+            stacks.setdefault(f"{before}.experts.{matrix}", {})[int(number)] = tensor
+            continue
+        yield from changed(family, c, name, tensor, names)
+    for name, experts in stacks.items():
+        whole = torch.stack([experts[e] for e in range(len(experts))])
+        yield (found(names, name), whole)
+
+
+def found(names: gguf.TensorNameMap, name: str) -> str:
+    known = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    assert known is not None, name
+    return known
+
+
+def changed(
+    family: str, c: dict[str, Any], name: str, tensor: Tensor, names: gguf.TensorNameMap
+) -> Iterator[tuple[str, Tensor]]:
+    heads = c.get("num_attention_heads") or c.get("n_head")
+    if family in ("llama", "mixtral", "mistral") and (".q_proj." in name or ".k_proj." in name):
+        n = heads if ".q_proj." in name else c.get("num_key_value_heads") or heads
+        tensor = tensor.reshape(n, 2, len(tensor) // n // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+    if family.startswith("gemma") and name.endswith("norm.weight"):
+        tensor = tensor + 1
+    if family == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+        tensor = tensor.t()
+    if "query_key_value" in name and family in ("gpt_neox", "bloom"):  # each head has its q, k and v
+        tensor = tensor.reshape(heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1).reshape(tensor.shape)
+    if "query_key_value" in name and family == "falcon":
+        kv = c.get("num_kv_heads") or 1
+        parts = tensor.view(kv, heads // kv + 2, -1, *tensor.shape[1:])
+        pieces = (parts[:, :-2], parts[:, [-2]], parts[:, [-1]])
+        tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
+    yield found(names, name), tensor
