@@ -85,9 +85,9 @@ def counted_forks() -> Iterator[list[int]]:
 
     found, fork = [0], Seq.fork
 
-    def counted(self: Seq) -> Seq:
+    def counted(self: Seq, home: set[Seq] | None = None) -> Seq:
         found[0] += 1
-        return fork(self)
+        return fork(self, home)
 
     Seq.fork = counted  # type: ignore[method-assign]
     try:

@@ -7,18 +7,21 @@ of those whose guesses are confirmed, chunks of long prompts with what is left. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
 from pellucid.cache.group import PAGE
 from pellucid.cache.pages import Pages
+from pellucid.engine.admission import check as check
+from pellucid.engine.admission import room
 from pellucid.engine.decoding.plain import Plain
 from pellucid.engine.job import Job
 from pellucid.engine.request import Output, Request
 from pellucid.engine.runner import Part, Runner
 from pellucid.engine.sequence import Seq, Task
-from pellucid.errors import InputError, PellucidError, Unsupported
+from pellucid.errors import ArgumentError, InputError, Unsupported
 from pellucid.models.model import Model
 
 BUDGET = 4096  # tokens of a step: bounds the memory of long prompts, and the wait of others behind them
@@ -39,9 +42,12 @@ class Engine:
     Args:
         pages: where keys, values and states are kept, or how many pages of 32 tokens they may take; None for as many as
             it takes. When they run out, the request that came last gives its pages back and is read again later.
-        budget: tokens of one step at most.
+        budget: tokens of one step at most; more only where a model's tokens see each other and go together.
         rows: requests that run at once at most; the others wait.
         share: requests that begin with the same tokens share the pages, and only the first of them reads them.
+
+    Raises:
+        ArgumentError: a budget or rows below 1.
     """
 
     def __init__(
@@ -53,6 +59,9 @@ class Engine:
         rows: int = ROWS,
         share: bool = True,
     ) -> None:
+        for name, value in (("budget", budget), ("rows", rows)):
+            if value < 1:
+                raise ArgumentError(f"{name}={value}", where="Engine", next="use at least 1")
         self.model = model
         self.main = Runner(model, Pages(pages) if isinstance(pages, int) else pages, share=share)
         self.budget, self.rows = budget, rows
@@ -73,28 +82,36 @@ class Engine:
         """Takes a request in. One that the model cannot take is done at once, with its error.
 
         Args:
-            root: a sequence of this engine that holds the beginning of the prompt already.
+            root: a sequence of this engine, for one request at a time. What it holds of the prompt is not read again,
+                and what else it holds is forgotten.
         """
         job = Job(self, request, most=request.max_new, order=next(self._orders), root=root)
         try:
             check(self.model, request)
-            if self.model.spec.context is not None and self.model.encoder is None:
-                job.most = min(job.most, self.model.spec.context - len(request.ids))
+            if root is not None:
+                self._check_root(root, request)
+            if (most := room(self.model)) is not None:
+                job.most = min(job.most, most - len(request.prompt))
             job.draw_seeds()
             job.begin()
-        except PellucidError as error:
+        except Exception as error:  # the request's own, as later on: the others go on
             job.fail(error)
             return job
-        if job.most <= 0:
-            job.end()
-        else:
-            self.waiting.append(job)
+        self.waiting.append(job)
         return job
+
+    def _check_root(self, root: Seq, request: Request) -> None:
+        if root.runner is not self.main:
+            raise InputError("a sequence of another engine", where="root", next="take one of engine.sequence()")
+        if root.tokens and root.adapter != request.adapter:
+            what = f"a sequence that adapter {root.adapter!r} has read, for adapter {request.adapter!r}"
+            raise InputError(what, where="root", next="take another sequence")
 
     def cancel(self, job: Job) -> None:
         """Ends a request early; what was generated stays."""
-        job.cancel()
-        self._sweep()
+        if job.state != "done":
+            job.cancel()
+            self._sweep()
 
     def fork(self, job: Job, seed: int | None = None) -> Job:
         """A copy of a running request that goes its own way from here; they share what the cache holds.
@@ -104,19 +121,21 @@ class Engine:
 
         Raises:
             Unsupported: the request is not of one plain sequence, or not under way.
+            ArgumentError: a seed out of range.
         """
         request = job.request
         if request.decoding not in (None, Plain()) or request.reading is not None or request.n != 1:
             raise Unsupported("only a request of one plain sequence is forked", where="fork", next="add it again")
-        if job.state == "done" or not job.outputs[0].ids:
+        line, old = job.opened, job.outputs[0]
+        if job.state == "done" or line is None or not old.ids:
             raise Unsupported("the request is not under way", where="fork", next="fork it between its tokens")
-        (seq,) = (seq for seq in job.seqs if seq.runner is self.main)
-        old = job.outputs[0]
         taken = len(request.prompt) + len(old.ids) - 1  # a feed may be under way: its tokens are fed again
-        copy = Job(self, replace(request, seed=seed), most=job.most, order=next(self._orders))
-        root = replace(seq, row=seq.row.copy(), tokens=list(seq.tokens), home=copy.seqs)
-        root.trim(min(taken, len(root.tokens)))
-        copy.root = root
+        rules, stops = [rule.fork() for rule in line.rules], [stop.fork() for stop in line.stops]
+        request = replace(request, seed=seed, rules=rules, stops=stops)
+        check(self.model, request)
+        copy = Job(self, request, most=job.most, order=next(self._orders))
+        copy.root = line.reader.seq.fork(copy.seqs)
+        copy.root.trim(min(taken, len(copy.root.tokens)))
         copy.outputs = [replace(old, ids=list(old.ids), logprobs=list(old.logprobs), scores=list(old.scores),
                                 logits=list(old.logits))]  # fmt: skip
         copy.prompt_logprobs = job.prompt_logprobs
@@ -128,8 +147,12 @@ class Engine:
     def generate(self, requests: Sequence[Request]) -> list[Job]:
         """Runs requests to their ends, beside whatever else is under way; each has its outputs or its error."""
         jobs = [self.add(request) for request in requests]
-        while any(job.state != "done" for job in jobs):
-            self.step()
+        try:
+            while any(job.state != "done" for job in jobs):
+                self.step()
+        finally:  # interrupted: nobody would ever ask for them again
+            for job in jobs:
+                self.cancel(job)
         return jobs
 
     def sequence(self) -> Seq:
@@ -140,17 +163,24 @@ class Engine:
         """The tokens of some requests as they are chosen. Leaving early cancels what is not done.
 
         Args:
-            root: for one request, a sequence that holds the beginning of its prompt, and all of it afterwards.
+            root: for one request, a sequence that may hold some of its prompt, and afterwards holds all; see `add`.
 
         Raises:
             PellucidError: of the first request that failed, when the others are done.
         """
         requests = [requests] if isinstance(requests, Request) else requests
         jobs = [self.add(request, root) for request in requests]
-        mine = set(map(id, jobs))
+        told: Counter[tuple[int, int]] = Counter()  # tokens by job and output: others may step the engine, too
         try:
-            while any(job.state != "done" for job in jobs):
-                yield from (event for event in self.step() if id(event[0]) in mine)
+            while True:
+                for job in jobs:
+                    for place, output in enumerate(job.outputs):
+                        new = output.ids[told[job.order, place] :]
+                        told[job.order, place] += len(new)
+                        yield from ((job, place, token) for token in new)
+                if all(job.state == "done" for job in jobs):
+                    break
+                self.step()
             for job in jobs:
                 job.result()
         finally:
@@ -175,7 +205,8 @@ class Engine:
         self.events = []
         self._admit()
         while drafts := self._drafts():
-            self._run(drafts[0].seq.runner, [Part(task, task.seq.behind) for task in drafts])
+            runner = drafts[0].seq.runner
+            self._run(runner, self._within_budget(runner, drafts))
         parts = self._plan()
         if parts:
             self._run(self.main, parts)
@@ -210,32 +241,44 @@ class Engine:
         return []
 
     def _plan(self) -> list[Part]:
-        """What runs in this step: all that is short, then pieces of what is long, as far as the budget goes."""
+        """What runs in this step."""
         tasks = [task for job in sorted(self.jobs, key=_turn) for task in job.tasks if not task.done]
+        for task in tasks:
+            self.main.turn(task.seq)
         fresh = [task for task in tasks if task.seq.row.length == 0]
-        late = self._behind_others(fresh) if self.main.share and fresh else set()
-        counts = {task: self.main.stride(task.seq) for task in tasks if task not in late}
-        parts = [Part(task, n) for task, n in counts.items() if n <= LEAST]
-        left = self.budget - sum(part.count for part in parts)
-        for task, n in counts.items():
-            if n > LEAST and (left >= LEAST or not parts):
-                parts.append(Part(task, n if self.main.mutual else min(n, max(left, 1))))
-                left -= parts[-1].count
+        late = self._behind_others(fresh) if fresh and self.main.share and not self.main.listened else set()
+        parts = self._within_budget(self.main, [task for task in tasks if task not in late])
         return parts if self.main.pages.total is None else self._with_room(parts)
+
+    def _within_budget(self, runner: Runner, tasks: Sequence[Task]) -> list[Part]:
+        """All that is short, then pieces of what is long, as far as the budget goes; what comes later waits.
+
+        Some of the budget is for what is long, so that it comes to its end however many short ones there are.
+        """
+        counts = {task: runner.stride(task.seq) for task in tasks}
+        short = [task for task in tasks if counts[task] <= LEAST]
+        long = [task for task in tasks if counts[task] > LEAST]
+        kept = min(LEAST, self.budget // 2) if long else 0
+        parts, left = _pieces(short, counts, self.budget - kept, whole=runner.mutual)
+        if parts and left + kept < min(LEAST, self.budget):
+            return parts
+        return parts + _pieces(long, counts, left + kept, whole=runner.mutual)[0]
 
     def _behind_others(self, fresh: Sequence[Task]) -> set[Task]:
         """Begins rows with pages that are known; those that another row is about to fill are waited for, one step."""
-        late, coming = set(), set()
+        late: set[Task] = set()
+        coming: set[Hashable] = set()
         for task in fresh:
             self.main.attach(task)
             seq = task.seq
             page = tuple(seq.tokens[: seq.row.length + PAGE])
-            if len(page) - seq.row.length < PAGE or seq.taps or task.first < len(page):
+            if len(page) - seq.row.length < PAGE or not self.main.shares(seq) or task.first < len(page):
                 continue  # less than a page that another could use
-            if (seq.adapter, page) in coming:
+            key = self.main.salt(seq), page
+            if key in coming:
                 late.add(task)
                 seq.release()
-            coming.add((seq.adapter, page))
+            coming.add(key)
         return late
 
     def _with_room(self, parts: Sequence[Part]) -> list[Part]:
@@ -258,7 +301,7 @@ class Engine:
         """Takes a request's pages away. Its tokens stay, and are read again when there is room."""
         job.preempted += 1
         job.state = "waiting"
-        for seq in job.seqs:
+        for seq in {*job.seqs, *(task.seq for task in job.tasks)}:  # one that the caller keeps is among the latter
             if seq.runner is self.main:
                 seq.release()
         self.waiting.append(job)
@@ -270,10 +313,19 @@ class Engine:
         job.fail(InputError(what, where="Engine", next="give it more pages, or shorten the prompt or the output"))
 
     def _run(self, runner: Runner, parts: Sequence[Part]) -> None:
-        runner.forward(parts)
+        """One forward. Where it fails, so do the requests that are in it: what it left in their rows is unknown."""
         ran = {id(part.task) for part in parts}
-        for job in self.jobs:
-            if any(id(task) in ran for task in job.tasks) and all(task.done for task in job.tasks):
+        jobs = [job for job in self.jobs if any(id(task) in ran for task in job.tasks)]
+        try:
+            runner.forward(parts)
+        except Exception as error:
+            for job in jobs:
+                job.fail(error)
+            return
+        for job in jobs:
+            if errors := [task.seq.error for task in job.tasks if task.seq.error is not None]:
+                job.fail(errors[0])
+            elif all(task.done for task in job.tasks):
                 job.advance()
 
     def _sweep(self) -> None:
@@ -281,35 +333,24 @@ class Engine:
         self.waiting = [job for job in self.waiting if job.state != "done"]
 
 
-def generate(model: Model, requests: Sequence[Request]) -> list[list[Output]]:
-    """Continues all requests to their ends, in an engine of their own.
+def generate(model: Model, requests: Sequence[Request], pages: Pages | None = None) -> list[list[Output]]:
+    """Continues all requests to their ends, in an engine of their own, and these pages.
 
     Raises:
         PellucidError: of the first request that failed.
     """
-    return [job.result() for job in Engine(model).generate(requests)]
+    return [job.result() for job in Engine(model, pages).generate(requests)]
 
 
-def check(model: Model, request: Request) -> None:
-    """Refuses what the model cannot take.
-
-    Raises:
-        InputError: an empty prompt, an id outside the vocabulary, a prompt that fills the context.
-        Unsupported: guesses for a decoding that has no use for them.
-    """
-    if request.speculation is not None and request.decoding not in (None, Plain()):
-        what = f"guesses for {type(request.decoding).__name__}, which does not take one token after the other"
-        raise Unsupported(what, where="speculation", next="leave it out, or use Plain()")
-    vocab, context = model.spec.vocab, model.spec.context
-    if not request.ids:
-        raise InputError("the prompt is empty", where="prompt", next="give at least one token, such as the BOS token")
-    bad = next((token for token in (*request.ids, *request.begin) if not 0 <= token < vocab), None)
-    if bad is not None:
-        what = f"token id {bad} is outside the vocabulary of {vocab}"
-        raise InputError(what, where="prompt", next="use the tokenizer of this model")
-    if context is not None and model.encoder is None and len(request.ids) >= context:
-        what = f"the prompt has {len(request.ids)} tokens, the model's context {context}"
-        raise InputError(what, where="prompt", next="shorten the prompt")
+def _pieces(tasks: Sequence[Task], counts: Mapping[Task, int], left: int, *, whole: bool) -> tuple[list[Part], int]:
+    """As much of each task as there is budget left for, and what is left then; `whole` ones are not cut."""
+    parts: list[Part] = []
+    for task in tasks:
+        if left <= 0:
+            break
+        parts.append(Part(task, counts[task] if whole else min(counts[task], left)))
+        left -= parts[-1].count
+    return parts, left
 
 
 def _turn(job: Job) -> tuple[int, int]:

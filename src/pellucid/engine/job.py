@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.engine.decoding import Drafter, Steps
 from pellucid.engine.decoding.line import Line
-from pellucid.engine.decoding.plain import Plain
+from pellucid.engine.decoding.plain import Plain, Unwritten
 from pellucid.engine.decoding.reading import AsItIs
 from pellucid.engine.request import Logprob, Output, Request
 from pellucid.engine.runner import Runner
@@ -55,6 +55,7 @@ class Job:
     root: Seq | None = None  # where the first line goes on, of a fork or of a row that the caller keeps
     steps: Steps | None = None
     drafter: Drafter | None = None
+    opened: Line | None = None  # the first output's
     _chances: list[torch.Generator] = field(default_factory=list)
 
     # ---------------------------------------------------------------------------------------- for strategies
@@ -68,9 +69,9 @@ class Job:
         root, self.root = self.root, None
         request = self.request
         if root is not None:
-            root.greedy = self.greedy
+            root.greedy, root.taps = self.greedy, request.taps
             if root.home is None and (request.n > 1 or request.decoding not in (None, Plain())):
-                return replace(root.fork(), home=self.seqs)  # others will branch off: its owner keeps what it holds
+                return root.fork(self.seqs)  # others will branch off: its owner keeps what it holds
             return root
         source = tuple(request.ids) if request.begin else ()
         runner = self.engine.main
@@ -92,7 +93,8 @@ class Job:
         reader = (request.reading or AsItIs()).reader(self)
         ids = [*request.prompt, *output.ids]
         rules, stops = [rule.fork() for rule in request.rules], [stop.fork() for stop in request.stops]
-        return Line(self, reader, output, ids, self.chance(0), rules, stops)
+        self.opened = Line(self, reader, output, ids, self.chance(0), rules, stops)
+        return self.opened
 
     def chance(self, output: int) -> torch.Generator | None:
         """The source of chance of an output; None for greedy."""
@@ -115,7 +117,8 @@ class Job:
         if not self.outputs:
             self.outputs = [Output() for _ in range(request.n)]
         self.drafter = request.speculation.drafter(self) if request.speculation is not None else None
-        self.steps = (request.decoding or Plain()).steps(self)
+        decoding = request.decoding or Plain() if self.most > 0 else Unwritten()
+        self.steps = decoding.steps(self)
 
     def draw_seeds(self) -> None:
         """Seeds are drawn when the request is made, so that its company does not matter to them."""
@@ -127,12 +130,17 @@ class Job:
 
     def advance(self) -> None:
         """Hands the answers to the strategy until it has wishes that must be run."""
-        assert self.steps is not None
+        steps = self.steps
+        assert steps is not None
         try:
             seen = [task.seen() for task in self.tasks]
-            feeds = self.steps.send(seen) if self.tasks else next(self.steps)
+            feeds = steps.send(seen) if self.tasks else next(steps)
             while not feeds:
-                feeds = self.steps.send([])
+                feeds = steps.send([])
+            if self.state == "done":  # a rule or a stop of its own has cancelled it
+                return
+            for feed in feeds:
+                feed.seq.runner.check(feed)
             self.tasks = [Task.of(feed) for feed in feeds]
         except StopIteration:
             self.end()

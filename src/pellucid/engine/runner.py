@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -16,9 +15,12 @@ from pellucid.cache.group import PAGE
 from pellucid.cache.pages import Pages
 from pellucid.cache.row import Row
 from pellucid.engine import captured
+from pellucid.engine.admission import check_ids
 from pellucid.engine.clock import Clock
-from pellucid.engine.sequence import Listener, Seq, Task
+from pellucid.engine.listening import Layout, listening
+from pellucid.engine.sequence import Feed, Seq, Task
 from pellucid.models.model import Model
+from pellucid.nn.tapped import Tapped
 from pellucid.ops.rope import turning_points, turns_with_length
 
 
@@ -50,26 +52,45 @@ class Runner:
         self.computed = 0  # tokens so far
         self.clock = Clock()
         self.captured = captured.steps_of(self)
+        self._tapped = [module for module in model.modules() if isinstance(module, Tapped)]
 
     def row(self) -> Row:
         """An empty row of the cache."""
         return Row(self.pages)
+
+    def check(self, feed: Feed) -> None:
+        """Refuses what the model cannot run, before it is in one forward with what others want.
+
+        Raises:
+            InputError: a token outside the vocabulary; a row longer than the model has positions for.
+        """
+        check_ids(feed.tokens, self.model.stack.embed.vocab, "generate")
+        self.model.check_positions(len(feed.seq.tokens) + len(feed.tokens))
 
     # ---------------------------------------------------------------------------------------- pages
 
     def attach(self, task: Task) -> None:
         """Lets an empty row begin with pages that are known; what the task wants is computed all the same."""
         seq = task.seq
-        if self.share and seq.row.length == 0 and not seq.taps and not seq.mute and task.first >= PAGE:
-            seq.row.attach(seq.tokens[: task.first + 1], self._salt(seq))
+        if seq.row.length == 0 and task.first >= PAGE and self.shares(seq):
+            seq.row.attach(seq.tokens[: task.first + 1], self.salt(seq))
             seq.span = max(seq.first, seq.row.length) if seq.row.length else 0
 
     def publish(self, seq: Seq) -> None:
         """Lets later sequences begin with this one's full pages."""
-        if self.share and not seq.taps and seq.given.vectors is None:
-            seq.row.publish(seq.tokens, self._salt(seq))
+        if self.shares(seq):
+            seq.row.publish(seq.tokens, self.salt(seq))
 
-    def _salt(self, seq: Seq) -> Hashable:
+    def shares(self, seq: Seq) -> bool:
+        """Whether its pages may be those of others: they say nothing but its tokens, and nobody listens."""
+        return self.share and not (seq.taps or seq.apart) and seq.given.vectors is None
+
+    @property
+    def listened(self) -> bool:
+        """Whether anybody listens to all that the model computes: then nothing is left out."""
+        return any(module.listening for module in self._tapped)
+
+    def salt(self, seq: Seq) -> Hashable:
         """What keys and values depend on beside the tokens: an adapter, and the side of LongRoPE's turning points."""
         return seq.adapter, tuple(seq.first > point for point in self.points)
 
@@ -80,9 +101,16 @@ class Runner:
 
     def fits(self, tokens: int) -> bool:
         """Whether pages for so many tokens are free, or only remembered."""
-        return all(-(-tokens // PAGE) <= group.available for group in self.pages.groups.values())
+        return self.pages.fits(tokens)
 
     # ---------------------------------------------------------------------------------------- one forward
+
+    def turn(self, seq: Seq) -> None:
+        """A row that grows past a length at which all keys are turned anew is read again, as one piece (LongRoPE)."""
+        end = max(seq.first, seq.row.length + 1)
+        if seq.row.length and any(seq.span <= point < end for point in self.points):
+            seq.release()
+            seq.first = len(seq.tokens)
 
     def stride(self, seq: Seq) -> int:
         """How many tokens may be computed in one piece.
@@ -108,8 +136,6 @@ class Runner:
     def _compute(self, parts: Sequence[Part]) -> None:
         if self.captured is not None:
             parts = self.captured.run(parts)
-        if self.points:
-            parts = [self._turn(part) for part in parts]
         fresh = [part for part in parts if part.task.seq.source and not part.task.seq.row.memory]
         others = [part for part in parts if part not in fresh] if fresh else parts
         if fresh:
@@ -119,16 +145,6 @@ class Runner:
             others = [part for part in others if part not in mute]
         if others:
             self._forward(others, None)
-
-    def _turn(self, part: Part) -> Part:
-        """A row that grows past a length at which all keys are turned anew is read again, as one piece (LongRoPE)."""
-        seq = part.task.seq
-        span = max(seq.first, seq.row.length + part.count)
-        if not seq.row.length or not any(seq.span <= point < span for point in self.points):
-            return part
-        seq.release()
-        seq.first = len(seq.tokens)
-        return Part(part.task, seq.first)
 
     def _forward(self, parts: Sequence[Part], memory: Memory | None) -> None:
         model, device = self.model, self.model.device
@@ -148,7 +164,8 @@ class Runner:
         wanted = [range(max(part.task.first, begin), end) for part, begin, end in zip(parts, begins, ends)]
         starts = [0, *accumulate(lengths)]
         kept = [start + place - begin for start, begin, own in zip(starts, begins, wanted) for place in own]
-        with model.threads(len(ids)), self._listening(seqs, starts):
+        layout = Layout(lengths, ends, [len(own) for own in wanted], *_memory(seqs, memory))
+        with model.threads(len(ids)), listening(model, seqs, layout):
             x_ND = model.lookup(ids_N, "prompt")
             if seqs[0].mute:
                 batch.ids = None
@@ -163,8 +180,10 @@ class Runner:
 
     def moved(self, seqs: Sequence[Seq], spans: Sequence[int], tokens: int) -> None:
         """A forward of so many tokens has moved these rows on."""
+        listened = self.share and self.listened
         for seq, span in zip(seqs, spans):
             seq.span = span
+            seq.apart = seq.apart or listened or bool(seq.taps)
             self.recurrent = self.recurrent or bool(seq.row.states)
             self.publish(seq)
         self.steps += 1
@@ -199,7 +218,8 @@ class Runner:
         place_N = torch.tensor([p for n in lengths for p in range(n)], device=device)
         extra = {name: torch.cat([seq.given.extra[name] for seq in seqs]) for name in seqs[0].given.extra}
         spoken = any(seq.given.vectors is not None for seq in seqs)
-        with self.model.threads(len(place_N)):
+        layout = Layout(lengths, lengths)
+        with self.model.threads(len(place_N)), listening(self.model, seqs, layout):
             x_ND = self.model.lookup(ids_N, "prompt", encoder)
             for seq, x_TD in zip(seqs, x_ND.split(lengths)):
                 if seq.given.vectors is not None:
@@ -207,29 +227,9 @@ class Runner:
             batch = Batch(lengths, place_N, lengths, ids=None if spoken else ids_N, extra=extra)
             return encoder.run(x_ND, batch).split(lengths)
 
-    # ---------------------------------------------------------------------------------------- taps of one request
 
-    def _listening(self, seqs: Sequence[Seq], starts: Sequence[int]) -> AbstractContextManager[object]:
-        names = dict.fromkeys(name for seq in seqs for name in seq.taps)
-        if not names:
-            return nullcontext()
-        wishes = {
-            name: [(i, seq.taps[name]) for i, seq in enumerate(seqs) if name in seq.taps] for name in names
-        }  # fmt: skip
-        return self.model.taps({name: _shared(wish, starts) for name, wish in wishes.items()})
-
-
-def _shared(wishes: Sequence[tuple[int, Listener]], starts: Sequence[int]) -> Listener:
-    """One listener that shows each sequence its own part of a packed value, or its own row of a pattern."""
-
-    def listen(x: Tensor) -> Tensor | None:
-        whole = None
-        for i, own in wishes:
-            at = slice(starts[i], starts[i + 1]) if x.shape[0] == starts[-1] else slice(i, i + 1)
-            replaced = own(x[at])
-            if replaced is not None:
-                whole = x.clone() if whole is None else whole
-                whole[at] = replaced
-        return whole
-
-    return listen
+def _memory(seqs: Sequence[Seq], memory: Memory | None) -> tuple[Sequence[int], Sequence[int]]:
+    """Of each sequence the states of an encoder that are new, and those that it attends to."""
+    if memory is None:
+        return [0] * len(seqs), [seq.row.memory for seq in seqs]
+    return memory.lengths, memory.lengths

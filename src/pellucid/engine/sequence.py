@@ -54,6 +54,8 @@ class Seq:
         span: the length that the keys in the cache were turned for.
         greedy: as far as the request says, the likeliest token comes next: a runner may go ahead with it.
         home: the sequences of the same request, which gives all back at its end; None for one that its owner keeps.
+        apart: what the cache has was computed while somebody listened: no other row may begin with it.
+        error: of a listener of its own, in the last forward.
     """
 
     runner: Runner
@@ -67,6 +69,8 @@ class Seq:
     span: int = 0
     greedy: bool = False
     home: set[Seq] | None = None
+    apart: bool = False
+    error: Exception | None = None
     _before: Row | None = None  # of a recurrent model: the row before tokens that may be taken back
 
     def __post_init__(self) -> None:
@@ -89,13 +93,20 @@ class Seq:
             own_TD = self.given.vectors[begin : begin + len(x_TD)]
             x_TD[: len(own_TD)] = own_TD
 
-    def fork(self) -> Seq:
-        """A copy that goes its own way; the cache shares what both have in common."""
-        return replace(self, row=self.row.copy(), tokens=list(self.tokens), _before=None)
+    def fork(self, home: set[Seq] | None = None) -> Seq:
+        """A copy that goes its own way; the cache shares what both have in common.
+
+        Args:
+            home: the sequences of the request that it is for; None for those of the same request.
+        """
+        home = self.home if home is None else home
+        return replace(self, row=self.row.copy(), tokens=list(self.tokens), home=home, _before=None)
 
     def trim(self, tokens: int) -> None:
         """Forgets all but the first `tokens`. Where a state cannot go back, what it has lost is read again."""
         del self.tokens[tokens:]
+        if self._before is not None and self._before.length > tokens:
+            self._before = None  # other tokens will stand there
         if self.row.length <= tokens:
             return
         if any(tokens <= point < self.span for point in self.runner.points):
@@ -105,10 +116,10 @@ class Seq:
         try:
             self.row.trim(tokens)
         except ArgumentError:
-            before = self._before
+            before, apart = self._before, self.apart
             self.release()
-            if before is not None and before.length <= tokens:
-                self.row, self.span = before, before.length
+            if before is not None:
+                self.row, self.span, self.apart = before, before.length, apart
 
     def keep(self) -> None:
         """Remembers the row as it is, for `trim` to go back to, where there are states that cannot go back."""
@@ -118,7 +129,7 @@ class Seq:
     def release(self) -> None:
         """Gives back what the cache has; the tokens stay."""
         self.row.drop()
-        self.span, self._before = 0, None
+        self.span, self.apart, self._before = 0, False, None
 
     def leave(self) -> Row:
         """What the cache has, which from now on is somebody else's: the request does not give it back."""
@@ -175,6 +186,7 @@ class Task:
     def of(cls, feed: Feed) -> Task:
         """The feed's tokens are in the sequence from now on."""
         seq = feed.seq
+        seq.error = None
         if feed.want > 1:
             seq.keep()
         seq.tokens.extend(feed.tokens)

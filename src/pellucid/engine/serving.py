@@ -7,6 +7,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 
 from pellucid.engine.engine import Engine
@@ -74,7 +75,12 @@ class Ticket:
     def _sleep(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         change: asyncio.Future[None] = loop.create_future()
-        self._sleepers.append(lambda: loop.call_soon_threadsafe(_wake, change))
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+                loop.call_soon_threadsafe(_wake, change)
+
+        self._sleepers.append(wake)
         return change
 
     def _raise(self) -> None:
@@ -112,6 +118,7 @@ class Service:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets: dict[int, Ticket] = {}  # by job
         self._closed = False
+        self._door = threading.Lock()  # nothing comes in once it is closed: nobody would answer
         self._thread = threading.Thread(target=self._run, name="pellucid engine", daemon=True)
         self._thread.start()
 
@@ -121,15 +128,17 @@ class Service:
         Raises:
             InputError: the service is closed.
         """
-        if self._closed:
-            raise InputError("the service is closed", where="submit", next="open another one")
         ticket = Ticket(self._cancel)
-        self._inbox.put(lambda: self._add(request, ticket))
+        with self._door:
+            if self._closed:
+                raise InputError("the service is closed", where="submit", next="open another one")
+            self._inbox.put(lambda: self._add(request, ticket))
         return ticket
 
     def close(self) -> None:
         """Ends what is under way, and the thread. Safe to call twice."""
-        self._closed = True
+        with self._door:
+            self._closed = True
         self._inbox.put(None)
         self._thread.join()
 
@@ -184,18 +193,18 @@ class Service:
                 ticket._end(ticket.job.error)
 
     def _abandon(self, error: Exception) -> None:
-        self._closed = True
-        for ticket in self._tickets.values():
-            if ticket.job is not None:
-                ticket.job.cancel()
-            ticket._end(error)
-        self._tickets.clear()
+        with self._door:
+            self._closed = True
         while not self._inbox.empty():
             ask = self._inbox.get()
             if ask is not None:
                 ask()
+        self._settle()  # some may have come to their own end
         for ticket in self._tickets.values():
+            if ticket.job is not None:
+                self.engine.cancel(ticket.job)
             ticket._end(error)
+        self._tickets.clear()
 
 
 def _wake(change: asyncio.Future[None]) -> None:

@@ -128,14 +128,19 @@ def _rows(name: str, value: Tensor, first: Tensor) -> Tensor:
     return value.flatten(0, 1)
 
 
+def places(stack: Stack) -> int | None:
+    """How many positions have a vector; None for all."""
+    rows = getattr(stack.embed.positions, "rows", None)
+    return None if rows is None else rows - getattr(stack.embed.positions, "offset", 0)
+
+
 def check_end(stack: Stack, end: int) -> None:
     """Refuses positions that have no vector.
 
     Raises:
         InputError: the text is longer than the table.
     """
-    rows = getattr(stack.embed.positions, "rows", None)
-    room = None if rows is None else rows - getattr(stack.embed.positions, "offset", 0)
+    room = places(stack)
     if room is not None and end > room:
         what = f"{end} tokens, and the model has {room} positions"
         raise InputError(what, where="input_ids", next="shorten the text")

@@ -25,6 +25,18 @@ class Watchable(Tower):
             for tap in module.TAPS
         ]
 
+    def tapped(self, name: str) -> list[str]:
+        """The full names of the taps that a name, or a pattern, means.
+
+        Raises:
+            ArgumentError: no tap has that name.
+        """
+        found = fnmatch.filter(self.tap_names(), self.canonical(name))
+        if not found:
+            next = nearest(name, self.tap_names()) or "see model.tap_names()"
+            raise ArgumentError(f"there is no tap {name!r}", where="taps", next=next)
+        return found
+
     @contextmanager
     def taps(self, listeners: Mapping[str, Listener]) -> Iterator[None]:
         """Reads or replaces values while the block runs.
@@ -39,11 +51,7 @@ class Watchable(Tower):
         """
         with ExitStack() as stack:
             for name, listener in listeners.items():
-                found = fnmatch.filter(self.tap_names(), self.canonical(name))
-                if not found:
-                    next = nearest(name, self.tap_names()) or "see model.tap_names()"
-                    raise ArgumentError(f"there is no tap {name!r}", where="taps", next=next)
-                for full in found:
+                for full in self.tapped(name):
                     path, _, tap = full.rpartition(".")
                     module = self.get_submodule(path)
                     assert isinstance(module, Tapped)

@@ -83,7 +83,8 @@ class Line:
         if self.chance is None:
             token = int(scores_V.argmax())
         else:
-            token = draw(scores_V.softmax(-1), self.chance, guess, guessed_V)
+            token = draw(share_V := scores_V.softmax(-1), self.chance, guess, guessed_V)
+            refuse_infinite(float(share_V[token]), scores_V, len(self.ids))
         refuse_impossible(float(scores_V[token]), len(self.ids))
         self.take(token, logits_V if said_V is None else said_V, scores_V)
         return token
@@ -168,3 +169,11 @@ def refuse_impossible(highest: float, ids: int) -> None:
     if highest == -torch.inf:
         advice = "loosen the rules: together they forbid every token"
         raise InputError(f"no token is allowed after {ids} tokens", where="generate", next=advice)
+
+
+def refuse_infinite(share: float, scores_V: Tensor, ids: int) -> None:
+    """Raises InputError where the share of a token that was drawn says that the scores are no distribution."""
+    if share != share:
+        refuse_impossible(float(scores_V.max()), ids)
+        what = f"a logit is infinite after {ids} tokens, and nothing can be drawn"
+        raise InputError(what, where="generate", next="let rules forbid the other tokens instead, or be greedy")

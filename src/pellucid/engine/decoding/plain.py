@@ -42,6 +42,18 @@ class Plain:
                     job.drafter.judged(line, guess, right)
 
 
+@dataclass(frozen=True)
+class Unwritten:
+    """Of a request for no tokens, what it asks about its prompt."""
+
+    def steps(self, job: Job) -> Steps:
+        if job.request.prompt_logprobs is not None:
+            line = job.line()
+            yield from pieces(job, line, len(line.ids) - 1)
+        for output in job.outputs:
+            output.finish = "length"
+
+
 def openings(job: Job) -> Generator[list[Feed], list[Seen], list[Line]]:
     """A line for each output, with its first token; the prompt is read once. A fork goes on where it was."""
     line = job.line()

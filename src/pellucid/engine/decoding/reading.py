@@ -22,7 +22,7 @@ class Reader(Protocol):
         """The line's own, whose logits come first in what is seen."""
 
     def open(self, prompt: Sequence[int]) -> list[Feed]:
-        """What has to be run for the logits after the prompt, of which the sequence may hold a beginning."""
+        """What has to be run for the logits after the prompt: all but what the sequence holds of it already."""
 
     def feeds(self, tokens: Sequence[int], want: int = 1) -> list[Feed]:
         """What has to be run for the logits after each of the last `want` of these tokens."""
@@ -47,7 +47,10 @@ class Straight:
     seq: Seq
 
     def open(self, prompt: Sequence[int]) -> list[Feed]:
-        return self.feeds(prompt[len(self.seq.tokens) :])
+        held = self.seq.tokens
+        most = min(len(held), len(prompt) - 1)  # at least one token is run: its logits say what comes next
+        self.seq.trim(next((i for i in range(most) if held[i] != prompt[i]), most))
+        return self.feeds(prompt[len(held) :])
 
     def feeds(self, tokens: Sequence[int], want: int = 1) -> list[Feed]:
         return [Feed(self.seq, tokens, want)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from pellucid.engine.admission import room
 from pellucid.engine.decoding import Guess
 from pellucid.engine.decoding.line import draw
 from pellucid.engine.sequence import Feed, Seen, Seq
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pellucid.engine.decoding.line import Line
     from pellucid.engine.job import Job
     from pellucid.engine.runner import Runner
+
+ENDLESS = 1 << 62  # tokens of a model that has no limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ class ModelDrafter:
             what = "a model that drafts reads the prompt's ids, and vectors stand in their place"
             raise Unsupported(what, where="speculation", next="give ids, or leave speculation out")
         self.paces = Paces(job, self.habits.adaptive, self.runner, timeless=self._draws)
-        self.vocab, self.known, self.room = said(job.model), model.spec.vocab, positions(model)
+        self.vocab, self.known, self.room = said(job.model), model.spec.vocab, room(model) or ENDLESS
 
     @property
     def _draws(self) -> bool:
@@ -192,14 +195,3 @@ def fitted(logits_V: Tensor, vocab: int) -> Tensor:
 def said(model: Model) -> int:
     """How many tokens a model can say."""
     return (model.head_spec.vocab if isinstance(model.head_spec, LmHead) else None) or model.spec.vocab
-
-
-def positions(model: Model) -> int:
-    """Tokens that a model can have read at most."""
-    embed = model.stack.embed.positions
-    rows = getattr(embed, "rows", None)
-    limits = [
-        None if model.encoder is not None else model.spec.context,
-        None if rows is None else rows - getattr(embed, "offset", 0),
-    ]
-    return min([limit for limit in limits if limit is not None], default=1 << 62)

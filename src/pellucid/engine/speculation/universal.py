@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from pellucid.engine.admission import room
 from pellucid.engine.decoding import Guess
 from pellucid.engine.sequence import Feed, Seen, Seq
-from pellucid.engine.speculation.draft import Habits, positions, said
+from pellucid.engine.speculation.draft import ENDLESS, Habits, said
 from pellucid.engine.speculation.pace import Paces
 from pellucid.models.model import Model
 from pellucid.text.pieces import Pieces, pieces_of
@@ -139,7 +140,7 @@ class TranslatingDrafter:
     def __post_init__(self) -> None:
         model = self.runner.model
         self.paces = Paces(self.job, self.how.habits.adaptive, self.runner)
-        self.vocab, self.known, self.room = said(self.job.model), said(model), positions(model)
+        self.vocab, self.known, self.room = said(self.job.model), said(model), room(model) or ENDLESS
 
     def guess(self, lines: Sequence[Line], most: Sequence[int]) -> Generator[list[Feed], list[Seen], list[Guess]]:
         counts = [self.paces.length(line, [1.0] * min(n, self.how.habits.tokens)) for line, n in zip(lines, most)]
