@@ -6,6 +6,7 @@ What is done to each family's tensors is written here as convert_hf_to_gguf.py o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Kind
+from gguf import GGUFValueType
 from torch import Tensor
 
 from pellucid.weights.source import open_weights
 
+F32 = GGUFValueType.FLOAT32
 ARCHITECTURES = {
-    "gpt_neox": "gptneox", "gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
+    "gpt_neox": "gptneox", "phi": "phi2", "gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
     "mixtral": "llama", "mistral": "llama",
 }  # fmt: skip
 
@@ -99,7 +102,7 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     w.add_head_count(heads)
     if "num_key_value_heads" in c:
         w.add_head_count_kv(c["num_key_value_heads"])
-    w.add_feed_forward_length(c.get("intermediate_size") or c.get("n_inner") or 4 * width)
+    w.add_feed_forward_length(c.get("intermediate_size") or c.get("n_inner") or c.get("ffn_hidden_size") or 4 * width)
     theta = (c.get("rope_parameters") or {}).get("rope_theta") or c.get("rope_theta")
     if isinstance(theta, (int, float)):
         w.add_rope_freq_base(theta)
@@ -130,6 +133,14 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_rope_dimension_count(int((c.get("head_dim") or width // heads) * (share or 1)))
     if "use_parallel_residual" in c:
         w.add_parallel_residual(c["use_parallel_residual"])
+    scaling(w, c)
+    if family == "granite":
+        w.add_attention_scale(c["attention_multiplier"])
+        w.add_embedding_scale(c["embedding_multiplier"])
+        w.add_residual_scale(c["residual_multiplier"])
+        w.add_logit_scale(c["logits_scaling"])
+    if family == "falcon":
+        w.add_head_count_kv(c["num_kv_heads"] if c["new_decoder_architecture"] else 1)
     w.add_tokenizer_model("llama")
     w.add_token_list([f"<{i}>" for i in range(c["vocab_size"])])
     w.add_token_scores([0.0] * c["vocab_size"])
@@ -137,6 +148,44 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     for role, add in (("bos", w.add_bos_token_id), ("eos", w.add_eos_token_id), ("pad", w.add_pad_token_id)):
         if c.get(f"{role}_token_id") is not None:
             add(c[f"{role}_token_id"])
+
+
+def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
+    """What rotary positions are stretched by."""
+    section = c.get("rope_parameters") or {}
+    section = section.get("full_attention", section)
+    kind = section.get("rope_type", "default")
+    if c["model_type"] == "gemma3_text":
+        w.add_rope_freq_base(section["rope_theta"])
+        w.add_key_value("gemma3.rope.freq_base_swa", c["rope_parameters"]["sliding_attention"]["rope_theta"], F32)
+        w.add_uint32("gemma3.attention.sliding_window_pattern", c["sliding_window_pattern"])
+    if kind in ("linear", "yarn"):
+        w.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        w.add_rope_scaling_factor(section["factor"])
+    if c["model_type"] == "phi3":
+        w.add_sliding_window(c.get("sliding_window") or 0)
+        w.add_rope_scaling_orig_ctx_len(c["original_max_position_embeddings"])
+    elif kind == "yarn":
+        w.add_rope_scaling_orig_ctx_len(section["original_max_position_embeddings"])
+    if kind == "longrope":
+        for name in ("long", "short"):
+            w.add_tensor(f"rope_factors_{name}.weight", np.array(section[f"{name}_factor"], dtype=np.float32))
+    if kind == "llama3":
+        w.add_tensor("rope_freqs.weight", np.array(llama3(section, c["head_dim"]), dtype=np.float32))
+
+
+def llama3(section: dict[str, Any], dim: int) -> list[float]:
+    """What the wave length of each pair is multiplied by."""
+    old, low, high = (
+        section[f"{k}"] for k in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor")
+    )
+    factors = []
+    for i in range(dim // 2):
+        length = 2 * math.pi * section["rope_theta"] ** (2 * i / dim)
+        smooth = (old / length - low) / (high - low)
+        between = 1 / ((1 - smooth) / section["factor"] + smooth)
+        factors.append(1 if length < old / high else section["factor"] if length > old / low else between)
+    return factors
 
 
 # ------------------------------------------------------------------------------------------------ tensors
@@ -172,7 +221,7 @@ def changed(
     family: str, c: dict[str, Any], name: str, tensor: Tensor, names: gguf.TensorNameMap
 ) -> Iterator[tuple[str, Tensor]]:
     heads = c.get("num_attention_heads") or c.get("n_head")
-    if family in ("llama", "mixtral", "mistral") and (".q_proj." in name or ".k_proj." in name):
+    if family in ("llama", "mixtral", "mistral", "granite") and (".q_proj." in name or ".k_proj." in name):
         n = heads if ".q_proj." in name else c.get("num_key_value_heads") or heads
         tensor = tensor.reshape(n, 2, len(tensor) // n // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
     if family.startswith("gemma") and name.endswith("norm.weight"):
@@ -182,8 +231,12 @@ def changed(
     if "query_key_value" in name and family in ("gpt_neox", "bloom"):  # each head has its q, k and v
         tensor = tensor.reshape(heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1).reshape(tensor.shape)
     if "query_key_value" in name and family == "falcon":
-        kv = c.get("num_kv_heads") or 1
+        kv = c["num_kv_heads"] if c["new_decoder_architecture"] else 1
         parts = tensor.view(kv, heads // kv + 2, -1, *tensor.shape[1:])
         pieces = (parts[:, :-2], parts[:, [-2]], parts[:, [-1]])
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
-    yield found(names, name), tensor
+    if name.startswith(("bert.pooler", "pooler.", "cls.")) or (family == "bert" and "position_ids" in name):
+        return
+    if family == "bloom":
+        name = name.removeprefix("transformer.")
+    yield found(names, name.removeprefix("bert.")), tensor

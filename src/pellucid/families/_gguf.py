@@ -82,7 +82,7 @@ class Said:
             raise ConfigError(f"{tensor} is not a short vector of float32", where=self.path, next="convert it again")
         with open(self.path, "rb") as file:
             file.seek(found.start)
-            return list(struct.unpack(f"<{count}f", file.read(4 * count)))
+            return [shortest(number) for number in struct.unpack(f"<{count}f", file.read(4 * count))]
 
 
 def shortest(number: float) -> float:
@@ -208,6 +208,18 @@ def llama3(said: Said) -> dict[str, Any]:
         "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
         "original_max_position_embeddings": original,
     }  # fmt: skip
+
+
+def biases(said: Said) -> dict[str, Any]:
+    """What files of Llama say by the tensors that they have."""
+    return {"attention_bias": said.has("blk.0.attn_q.bias"), "mlp_bias": said.has("blk.0.ffn_up.bias")}
+
+
+def gemma_scale(said: Said, largest: int) -> dict[str, Any]:
+    """`query_pre_attn_scalar`, which no file has: the size of a head, but for the model of so many layers."""
+    heads, width, layers = said.get("attention.head_count"), said.get("embedding_length"), said.get("block_count")
+    ours = width // heads if layers == largest and heads else said.get("attention.key_length")
+    return {"query_pre_attn_scalar": ours}
 
 
 def partial(said: Said) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import GENERIC, LABEL_HEADS, attention, classes, decoder, layer_norm
+from pellucid.families._gguf import DECODER, QKV, Gguf
 from pellucid.spec import Alibi, Block, Embed, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
@@ -37,6 +38,15 @@ NAMES: dict[str, Entry] = {
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     qkv = Fused("blocks.{i}.attn.{}.{p}", "qkv", groups=c.n_head)
     return NAMES | {"transformer.h.{i}.self_attention.query_key_value.{p}": qkv}
+
+
+GGUF = Gguf(
+    {
+        "hidden_size": "embedding_length", "n_layer": "block_count", "n_head": "attention.head_count",
+        "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    },
+    DECODER | QKV | {"token_embd_norm.{p}": "embed.norm.{p}"},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

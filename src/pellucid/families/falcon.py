@@ -1,8 +1,12 @@
 """Falcon: 7B and 40B, and the RefinedWeb models with ALiBi. Paper: arXiv 2311.16867."""
 
+from typing import Any
+
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import GENERIC, LABEL_HEADS, classes, decoder, layer_norm
+from pellucid.families._gguf import Said
 from pellucid.families._read import activation, read_rope
 from pellucid.families.bloom import NAMES as BLOOM
 from pellucid.spec import Alibi, Attention, Block, Mlp, Parallel, PreNorm, Spec
@@ -44,6 +48,29 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     qkv = Fused("blocks.{i}.attn.{}.{p}", "qkv", groups=kv_heads(c))
     table = BLOOM | {"transformer.h.{i}.self_attention.query_key_value.{p}": qkv}
     return over(table, TWO_NORMS) if norms(c) == 2 else table
+
+
+def two_norms(said: Said) -> dict[str, Any]:
+    """40B has two norms before its parts, and files say so by them alone."""
+    two = said.has("blk.0.attn_norm_2.weight")
+    heads, kv = said.get("attention.head_count"), said.get("attention.head_count_kv", 1)
+    kind = {"new_decoder_architecture": two or kv not in (1, heads), "multi_query": kv == 1, "num_kv_heads": kv}
+    norms = {"num_ln_in_parallel_attn": 2 if two else 1, "bias": said.has("blk.0.attn_qkv.bias")}
+    return _gguf.rope(said) | kind | norms
+
+
+GGUF = _gguf.Gguf(
+    {
+        "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "ffn_hidden_size": "feed_forward_length",
+        "num_attention_heads": "attention.head_count", "max_position_embeddings": "context_length",
+        "layer_norm_epsilon": "attention.layer_norm_epsilon", "rope_theta": "rope.freq_base",
+    },
+    lambda c: _gguf.DECODER | _gguf.QKV | (
+        {"blk.{i}.attn_norm_2.{p}": "blocks.{i}.attn_norm.{p}", "blk.{i}.attn_norm.{p}": "blocks.{i}.mlp_norm.{p}"}
+        if norms(c) == 2 else {}
+    ),
+    more=two_norms,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

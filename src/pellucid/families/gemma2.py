@@ -27,7 +27,7 @@ GGUF = Gguf(
         "sliding_window": "attention.sliding_window", "attn_logit_softcapping": "attn_logit_softcapping",
         "final_logit_softcapping": "final_logit_softcapping",
     },
-    shifted(DECODER | _gguf.SANDWICH),
+    shifted(DECODER | _gguf.SANDWICH), more=lambda said: _gguf.rope(said) | _gguf.gemma_scale(said, largest=46),
 )  # fmt: skip
 
 

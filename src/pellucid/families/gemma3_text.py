@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, SANDWICH, attention, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, shifted
 from pellucid.families._read import grouped_heads, read_ropes
 from pellucid.spec import Block, Embed, LmHead, QkNorm, Sandwich, Spec
 
@@ -25,6 +27,13 @@ IGNORED = {"attn_logit_softcapping": (None,)}
 
 BASE = "model."
 WEIGHTS = LLAMA | SANDWICH | QK_NORM
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | {
+        "sliding_window": "attention.sliding_window", "final_logit_softcapping": "final_logit_softcapping",
+        "sliding_window_pattern": "attention.sliding_window_pattern", "rope_local_base_freq": "rope.freq_base_swa",
+    },
+    shifted(DECODER | _gguf.SANDWICH), more=lambda said: _gguf.rope(said) | _gguf.gemma_scale(said, largest=62),
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

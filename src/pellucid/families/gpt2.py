@@ -3,6 +3,7 @@
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import GENERIC, classes, token_dropout
+from pellucid.families._gguf import DECODER, QKV, Gguf
 from pellucid.families._read import activation
 from pellucid.spec import (
     Attention,
@@ -60,6 +61,14 @@ WEIGHTS: dict[str, Entry] = {
     "transformer.h.{i}.attn.bias": Recomputed("causal mask"),
     "transformer.h.{i}.attn.masked_bias": Recomputed("masked score"),
 }
+GGUF = Gguf(
+    {
+        "n_embd": "embedding_length", "n_layer": "block_count", "n_head": "attention.head_count",
+        "n_inner": "feed_forward_length", "n_positions": "context_length",
+        "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    },
+    DECODER | QKV | {"position_embd.weight": "embed.positions.weight"},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

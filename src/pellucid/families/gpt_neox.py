@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import GENERIC, LABEL_HEADS, attention, classes, decoder, layer_norm, plain_mlp
+from pellucid.families._gguf import DECODER, KEYS, QKV, Gguf, partial
 from pellucid.spec import Block, Embed, Parallel, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused, Recomputed
 
@@ -39,6 +40,12 @@ NAMES: dict[str, Entry] = {
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     qkv = Fused("blocks.{i}.attn.{}.{p}", "qkv", groups=c.num_attention_heads)
     return NAMES | {"gpt_neox.layers.{i}.attention.query_key_value.{p}": qkv}
+
+
+GGUF = Gguf(
+    KEYS | {"layer_norm_eps": "attention.layer_norm_epsilon", "use_parallel_residual": "use_parallel_residual"},
+    DECODER | QKV, more=partial,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, KEYS, RMS, Gguf, paired, rope
 from pellucid.spec import Attention, Block, Embed, LmHead, Order, PreNorm, Spec
 
 CLASSES = classes("Granite", "causal-lm")
@@ -30,6 +31,15 @@ def granite_decoder(c: Config, family: str, blocks: list[Block], logit_scale: fl
     """A decoder with a scale on the embedding and one on the logits."""
     embed = Embed(vocab=c.size("vocab_size"), scale=c.number("embedding_multiplier", float))
     return decoder(c, family, blocks, embed=embed, head=LmHead(tied=c.tie_word_embeddings, logit_scale=logit_scale))
+
+
+GGUF = Gguf(
+    KEYS | RMS | {
+        "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale",
+        "attention_multiplier": "attention.scale", "logits_scaling": "logit_scale",
+    },
+    paired(DECODER), more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -2,7 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import GENERIC, LLAMA, attention, classes, decoder, gated, rms, span_under_transformer
-from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, paired, rope
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, biases, paired, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("Llama", *GENERIC)
@@ -18,7 +18,7 @@ IGNORED = {"pretraining_tp": None}  # how a matrix was once split for training; 
 BASE = "model."
 WEIGHTS = LLAMA
 HEADS = span_under_transformer(WEIGHTS)
-GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), more=rope)
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), more=lambda said: rope(said) | biases(said))
 
 
 def spec(c: Config) -> Spec:

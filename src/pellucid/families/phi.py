@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, layer_norm, plain_mlp
+from pellucid.families._gguf import DECODER, KEYS, Gguf, partial
 from pellucid.spec import Block, Embed, LmHead, Parallel, QkNorm, Spec
 from pellucid.weights.table import over
 
@@ -23,6 +24,7 @@ WEIGHTS = over(LLAMA, {
     "model.layers.{i}.mlp.fc2.{p}": "blocks.{i}.mlp.down.{p}",
     "model.final_layernorm.{p}": "norm.{p}",
 })  # fmt: skip
+GGUF = Gguf(KEYS | {"layer_norm_eps": "attention.layer_norm_epsilon"}, DECODER, more=partial)
 
 
 def spec(c: Config) -> Spec:

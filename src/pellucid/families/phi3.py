@@ -1,7 +1,9 @@
 """Phi 3, 3.5, 4 and 4 mini. Papers: arXiv 2404.14219, 2412.08905."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, KEYS, RMS, Gguf
 from pellucid.spec import Block, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
@@ -27,6 +29,11 @@ FUSED: dict[str, Entry] = {
 }
 APART = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 WEIGHTS = {name: entry for name, entry in LLAMA.items() if not any(part in name for part in APART)} | FUSED
+GGUF = Gguf(
+    KEYS | RMS | {"original_max_position_embeddings": "rope.scaling.original_context_length"},
+    DECODER | _gguf.QKV | {"blk.{i}.ffn_up.weight": Fused("blocks.{i}.mlp.{}.weight", ("gate", "up"))},
+    more=lambda said: _gguf.partial(said) | {"sliding_window": said.get("attention.sliding_window") or None},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

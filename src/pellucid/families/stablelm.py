@@ -1,7 +1,11 @@
 """StableLM 3B, Zephyr, 2 1.6B and 2 12B. Paper: arXiv 2402.17834."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, layer_norm
+from pellucid.families._gguf import Said
 from pellucid.spec import Block, Parallel, PreNorm, QkNorm, Spec
 from pellucid.weights.table import Row
 
@@ -20,6 +24,15 @@ WEIGHTS = LLAMA | {
     "model.layers.{i}.self_attn.q_layernorm.norms.{e}.weight": Row("blocks.{i}.attn.q_norm.weight"),
     "model.layers.{i}.self_attn.k_layernorm.norms.{e}.weight": Row("blocks.{i}.attn.k_norm.weight"),
 }
+
+
+def kind(said: Said) -> dict[str, Any]:
+    """What files say by the tensors that they have."""
+    found = {"use_qkv_bias": said.has("blk.0.attn_q.bias"), "qk_layernorm": said.has("blk.0.attn_q_norm.weight")}
+    return _gguf.partial(said) | found | {"use_parallel_residual": not said.has("blk.0.ffn_norm.weight")}
+
+
+GGUF = _gguf.Gguf(_gguf.KEYS | {"layer_norm_eps": "attention.layer_norm_epsilon"}, _gguf.DECODER, more=kind)
 
 
 def spec(c: Config) -> Spec:

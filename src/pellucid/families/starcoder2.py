@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, layer_norm, plain_mlp
+from pellucid.families._gguf import DECODER, KEYS, Gguf, rope
 from pellucid.spec import Block, Embed, PreNorm, Spec
 from pellucid.weights.table import over
 
@@ -21,6 +22,10 @@ WEIGHTS = over(LLAMA, {
     "model.layers.{i}.mlp.c_fc.{p}": "blocks.{i}.mlp.up.{p}",
     "model.layers.{i}.mlp.c_proj.{p}": "blocks.{i}.mlp.down.{p}",
 })  # fmt: skip
+GGUF = Gguf(
+    KEYS | {"norm_epsilon": "attention.layer_norm_epsilon", "sliding_window": "attention.sliding_window"},
+    DECODER, more=lambda said: rope(said) | {"use_bias": said.has("blk.0.attn_q.bias")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,0 +1,82 @@
+"""Models from GGUF files: the same numbers as from the safetensors that they were converted from, by every family's table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gguf_models
+import reference as ref
+from pellucid import AutoModel, AutoModelForCausalLM
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
+LONG = {"short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [2.0, 3.0, 5.0, 7.0]}
+
+# Name -> family and changes of its fixture's config, where llama.cpp knows no such option.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama, tied, with biases": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    "llama, linear": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
+    "llama, yarn": ("llama", {"rope_scaling": YARN}),
+    "llama 3": ("llama", {"rope_scaling": LLAMA3, "rope_theta": 500000.0}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mixtral": ("mixtral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {"use_sliding_window": False}),
+    "qwen3": ("qwen3", {"use_sliding_window": False}),
+    "qwen2_moe": ("qwen2_moe", {"use_sliding_window": False, "mlp_only_layers": []}),
+    "qwen3_moe": ("qwen3_moe", {"use_sliding_window": False, "mlp_only_layers": [], "norm_topk_prob": True}),
+    "gemma": ("gemma", {}),
+    "gemma2": ("gemma2", {"query_pre_attn_scalar": 10}),
+    "gemma3": ("gemma3_text", {"query_pre_attn_scalar": 10}),
+    "phi3": ("phi3", {"sliding_window": 5}),
+    "phi3, longrope": ("phi3", {"original_max_position_embeddings": 9, "rope_scaling": {"type": "longrope", **LONG}}),
+    "gpt2": ("gpt2", {}),
+    "gpt_neox": ("gpt_neox", {}),
+    "gpt_neox, one after the other": ("gpt_neox", {"use_parallel_residual": False}),
+    "bloom": ("bloom", {}),
+    "falcon 7b": ("falcon", {}),
+    "falcon 40b": (
+        "falcon",
+        {"new_decoder_architecture": True, "num_attention_heads": 6, "hidden_size": 36, "num_kv_heads": 2},
+    ),
+    "stablelm": ("stablelm", {}),
+    "stablelm 1.6b": ("stablelm", {"use_qkv_bias": True}),
+    "starcoder2": ("starcoder2", {"sliding_window": None}),
+    "phi": ("phi", {}),
+    "olmo2": ("olmo2", {}),
+    "granite": ("granite", {}),
+    "bert": ("bert", {}),
+}
+
+
+def pair(name: str, root: Path) -> tuple[Any, Path]:
+    """A model from safetensors, and the same as a GGUF file."""
+    family, changes = MODELS[name]
+    task = None if family == "bert" else "causal-lm"
+    case = ref.case(family, "", task)
+    case = replace(case, variant=f"gguf {name}", config={**case.config, **changes})
+    folder = ref.checkpoint(case, root)
+    return ref.ours(case, folder), gguf_models.write(folder, root / f"{name}.gguf")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_file_gives_the_numbers_of_the_folder_it_was_made_of_and_is_saved_as_it_was(name, tmp_path):
+    theirs, path = pair(name, tmp_path)
+    auto = AutoModel if theirs.task is None else AutoModelForCausalLM
+    ours = auto.from_pretrained(path)
+    ids = torch.randint(3, 100, (2, 13), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        wanted, found = ref.first(theirs(ids)), ref.first(ours(ids))
+    assert ours.spec.stack == theirs.spec.stack
+    shifted = "gemma" in name  # one was added to the weights of norms, and taken off: rounded twice
+    assert ref.distance(found, wanted) <= (1e-5 if shifted else 0)
+    ours.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
