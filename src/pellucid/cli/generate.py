@@ -141,7 +141,8 @@ def read_form(form: str | None) -> dict[str, Any] | None:
         case "grammar" if value:
             return {"type": "grammar", "grammar": read_file(value)}
     forms = ("json", "schema=FILE", "regex=PATTERN", "choice=ONE|OTHER", "grammar=FILE")
-    near = nearest(kind, [each.partition("=")[0] for each in forms])
+    kinds = [each.partition("=")[0] for each in forms]
+    near = "" if kind in kinds else nearest(kind, kinds)
     raise ArgumentError(f"--format {form}", where="--format", next=f"{near} forms: {', '.join(forms)}".strip())
 
 

@@ -157,11 +157,17 @@ def transition_scores(
     """The score of each token that was chosen, [R, S]; 0 behind the end of a beam.
 
     Raises:
-        ArgumentError: no scores; fewer tokens than scores.
+        ArgumentError: no scores; fewer tokens than scores; something that is none of these.
     """
-    if not scores:
-        raise ArgumentError("there are no scores", where="scores", next="generate with output_scores=True")
     import torch
+
+    if not isinstance(scores, (tuple, list)) or not scores:
+        what = "there are no scores" if scores is None or scores == () else f"scores is a {type(scores).__name__}"
+        raise ArgumentError(what, where="scores", next="give the tuple that generate(output_scores=True) returns")
+    for name, value in (("sequences", sequences_RT), ("beam_indices", beam_indices_RS)):
+        if not isinstance(value, torch.Tensor) and (value is not None or name == "sequences"):
+            what = f"{name} is a {type(value).__name__}"
+            raise ArgumentError(what, where=name, next="give what generate(return_dict_in_generate=True) returned")
 
     scores_SNV = torch.stack(tuple(scores))
     if normalize:

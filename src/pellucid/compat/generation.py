@@ -17,13 +17,14 @@ from pellucid.compat.prompts import Inputed, Prompts, of_ids, pad_of, read
 from pellucid.compat.results import Results, kept
 from pellucid.compat.streamers import Streaming
 from pellucid.engine.asking import Means, pages, requests
+from pellucid.engine.checks import tell_idle
 from pellucid.engine.engine import Engine
-from pellucid.engine.fields import DEFAULTS
+from pellucid.engine.fields import DEFAULTS, advice
 from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig, of_config, options_of
 from pellucid.engine.request import Request
 from pellucid.engine.sequence import Seq
-from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
+from pellucid.errors import ArgumentError, InputError, Unsupported
 from pellucid.models.model import Model
 from pellucid.tasks import text_generation
 from pellucid.tasks.awaiting import in_thread
@@ -50,6 +51,7 @@ class GenerationMixin(Model):
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig) -> None:
+        options_of(value)  # says what is wrong with it
         self._generation_config = value
 
     def generate(
@@ -131,6 +133,9 @@ class GenerationMixin(Model):
                 negative_mask=negative_prompt_attention_mask,
                 extra=extra,
             )
+            if negative_prompt_ids is not None and settings.guidance_scale is None:
+                what = "negative_prompt_ids without guidance_scale: nothing would lead away from them"
+                raise ArgumentError(what, where="negative_prompt_ids", next="set guidance_scale, such as 1.5")
             if past_key_values is not None and not isinstance(past_key_values, Cache):
                 what = f"past_key_values is a {type(past_key_values).__name__}"
                 raise InputError(what, where="past_key_values", next="pass what an earlier call returned")
@@ -251,7 +256,8 @@ class GenerationMixin(Model):
             raise InputError(what, where="token_type_ids", next="leave it out: no model that generates has types")
         for name in options:
             if name not in DEFAULTS:
-                near = nearest(name, [*DEFAULTS, *ARGUMENTS, *stack.inputs]) or "see GenerationConfig"
+                near = advice(name, [*DEFAULTS, *ARGUMENTS, *stack.inputs]) or "see GenerationConfig"
+                near = "generate takes it, stream does not" if name in ARGUMENTS else near
                 raise ArgumentError(f"generate has no option {name!r}", where=name, next=near)
         return extra
 
@@ -267,6 +273,7 @@ class GenerationMixin(Model):
             settings = settings.merged_quietly(options_of(config))
         settings = settings.merged(options, explicit=True)
         settings.check()
+        tell_idle(settings, options)
         return settings
 
     # ---------------------------------------------------------------------------------------- running

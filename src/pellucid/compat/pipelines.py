@@ -11,7 +11,8 @@ from pellucid.compat import auto
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.engine.asking import Means
-from pellucid.engine.fields import DEFAULTS
+from pellucid.engine.checks import tell, tell_idle
+from pellucid.engine.fields import DEFAULTS, advice
 from pellucid.engine.options import options_of
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
 from pellucid.tasks import fill_mask, hidden, text_generation
@@ -51,7 +52,9 @@ class Pipeline:
             known += DEFAULTS
         for name in options:
             if name not in (*known, "batch_size"):
-                near = nearest(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"
+                near = advice(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"
+                near = "the tokenizer is the pipeline's own" if name == "tokenizer" else near
+                near = "use model.stream(prompts, tokenizer=…)" if name == "streamer" else near
                 raise ArgumentError(f"{self.task} takes no {name!r}", where=name, next=near)
 
     def is_one(self, inputs: Any) -> bool:
@@ -95,6 +98,9 @@ class TextGenerationPipeline(Pipeline):
         if settings.max_new_tokens is None and not {"max_new_tokens", "max_length"} & options.keys():
             options["max_new_tokens"] = 256
         settings = settings.merged(options)
+        tell_idle(settings, options, self.task)
+        if settings.return_dict_in_generate and "return_dict_in_generate" in options:
+            tell(f"{self.task}: return_dict_in_generate does nothing in a pipeline; call model.generate")
         means = Means(
             processors=logits_processor, criteria=stopping_criteria, allowed=prefix_allowed_tokens_fn,
             assistant=assistant_model, assistant_tokenizer=assistant_tokenizer, response_format=response_format,

@@ -124,9 +124,9 @@ def rows_of(given: Any, mask: Tensor | None, *, name: str = "") -> tuple[list[li
     if mask is not None:
         raise ArgumentError("attention_mask with a list", where="attention_mask", next="leave the pads out instead")
     rows = [given] if is_ids(given) else given
-    if not isinstance(rows, (list, tuple)) or not rows or not all(row == [] or is_ids(row) for row in rows):
-        what = f"the prompt is no list of ids: {str(given)[:60]}"
-        raise InputError(what, where=where, next="encode text with the tokenizer; give a tensor or lists of ids")
+    if not isinstance(rows, (list, tuple)) or not rows or not all(_is_row(row) for row in rows):
+        what = f"the prompt is no list of ids: a {type(given).__name__}, {str(given)[:60]}"
+        raise InputError(what, where=where, next=_instead(given))
     lists = [list(row) for row in rows]
     return lists, lists, "one" if is_ids(given) else "lists"
 
@@ -134,6 +134,22 @@ def rows_of(given: Any, mask: Tensor | None, *, name: str = "") -> tuple[list[li
 def is_ids(given: Any) -> bool:
     """Whether this is one prompt, as a list."""
     return isinstance(given, (list, tuple)) and len(given) > 0 and all(type(i) is int for i in given)
+
+
+def _is_row(given: Any) -> bool:
+    return is_ids(given) or (isinstance(given, (list, tuple)) and len(given) == 0)
+
+
+def _instead(given: Any) -> str:
+    """What to give in place of something that is no ids."""
+    first = given[0] if isinstance(given, (list, tuple)) and given else given
+    if isinstance(given, Mapping):
+        return "unpack it: generate(**encoded)"
+    if isinstance(first, str):
+        return "encode text with the tokenizer, or use model.stream(text, tokenizer=…) or a pipeline"
+    if hasattr(first, "tolist"):
+        return "give ids.tolist(), or one tensor of integers"
+    return "give a tensor or lists of ids"
 
 
 def guessed_mask(ids_BT: Tensor, options: GenerationConfig) -> Tensor | None:
@@ -220,6 +236,10 @@ def _with_negatives(rows: list[Prompt], given: Inputed) -> list[Prompt]:
 
 def _behind_encoder(model: Model, options: GenerationConfig, found: Prompts, given: Inputed) -> Prompts:
     """What each decoder begins with: the start token, and then what was given for it."""
+    named = options.decoder_start_token_id
+    if isinstance(named, (list, tuple)) and len(named) not in (1, len(found.rows)):
+        what = f"{len(named)} decoder_start_token_id for {len(found.rows)} rows"
+        raise InputError(what, where="decoder_start_token_id", next="give one for each row, or one for all")
     starts = [options.start(model, row) for row in range(len(found.rows))]
     if given.decoder_ids is None:
         if given.decoder_mask is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -22,9 +22,7 @@ from pellucid.engine.stops import stops
 from pellucid.engine.watermark import watermark_rule
 from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
-
-if TYPE_CHECKING:
-    from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +80,7 @@ def requests(
     """
     options.check()
     means = means or Means()
+    check_means(means)
     return [_request(model, options, prompt, row, means) for row, prompt in enumerate(prompts)]
 
 
@@ -105,7 +104,29 @@ def request(
 ) -> Request:
     """The request of one prompt, as the row of a larger call."""
     options.check()
-    return _request(model, options, Prompt(ids=ids), row, means or Means())
+    means = means or Means()
+    check_means(means)
+    return _request(model, options, Prompt(ids=ids), row, means)
+
+
+def check_means(means: Means) -> None:
+    """Raises ArgumentError for what is of another kind than it should be."""
+    for name, tokenizer in (("tokenizer", means.tokenizer), ("assistant_tokenizer", means.assistant_tokenizer)):
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, name)
+    for name, several in (("logits_processor", means.processors), ("stopping_criteria", means.criteria)):
+        if not isinstance(several, Iterable):
+            raise ArgumentError(f"{name} is a {type(several).__name__}", where=name, next="give a list of callables")
+    if means.allowed is not None and not callable(means.allowed):
+        what = f"prefix_allowed_tokens_fn is a {type(means.allowed).__name__}"
+        raise ArgumentError(what, where="prefix_allowed_tokens_fn", next="give a function (row, ids) -> token ids")
+
+
+def check_tokenizer(tokenizer: object, name: str = "tokenizer") -> None:
+    """Raises ArgumentError for what is no tokenizer of ours."""
+    if not isinstance(tokenizer, Tokenizer):
+        what = f"{name} is a {type(tokenizer).__module__}.{type(tokenizer).__name__}"
+        raise ArgumentError(what, where=name, next="load it with pellucid's AutoTokenizer.from_pretrained")
 
 
 def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, means: Means) -> Request:
@@ -120,7 +141,7 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
     if model.spec.context is not None and not begin:
         room = max(min(most, model.spec.context - len(decoder)), 1)
     eos = frozenset(token for token in options.eos if 0 <= token < model.spec.vocab)
-    seed = None if options.seed is None else options.seed + row * options.num_return_sequences
+    seed = None if options.seed is None else int(options.seed) + row * int(options.num_return_sequences)
     told = list(prompt.ids if prompt.seen is None else prompt.seen)
     seen = begin or told
     grammar = _grammar(model, eos, len(seen), means, before=healed.text, alone=bool(begin))
@@ -152,7 +173,7 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         eos=eos,
         sample=options.samples,
         seed=seed,
-        n=options.num_return_sequences,
+        n=int(options.num_return_sequences),
         rules=made,
         stops=ends,
         decoding=decodings(options),

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pellucid.engine.fields import FIELDS
+from pellucid.engine.fields import DEFAULTS, FIELDS, FOR_SAMPLING
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
     from pellucid.engine.options import GenerationConfig
+
+
+log = logging.getLogger("pellucid")
+# Options that do something only beside another: their names, whether it is there, and what it is.
+BESIDE: tuple[tuple[tuple[str, ...], Callable[[GenerationConfig], bool], str], ...] = (
+    (tuple(name for name in FOR_SAMPLING if name not in ("seed", "top_k")), lambda o: bool(o.do_sample), "do_sample"),
+    (("top_k",), lambda o: bool(o.do_sample or o.penalty_alpha), "do_sample"),
+    (("length_penalty", "early_stopping"), lambda o: o.num_beams > 1, "num_beams"),
+    (("diversity_penalty",), lambda o: o.num_beam_groups > 1, "num_beam_groups"),
+    (("mirostat_tau", "mirostat_eta"), lambda o: o.mirostat > 0, "mirostat"),
+    (("xtc_threshold",), lambda o: o.xtc_probability > 0, "xtc_probability"),
+    (("dynatemp_exponent",), lambda o: o.dynatemp_range > 0, "dynatemp_range"),
+    (("adaptive_decay",), lambda o: o.adaptive_target >= 0, "adaptive_target"),
+    (("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+     lambda o: o.dry_multiplier > 0, "dry_multiplier"),
+    (("max_matching_ngram_size",), lambda o: o.prompt_lookup_num_tokens is not None, "prompt_lookup_num_tokens"),
+    (("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+     lambda o: o.return_dict_in_generate, "return_dict_in_generate"),
+)  # fmt: skip
+NOTHING = {"temperature": (0, 1), "top_k": (0, 1)}  # values that ask for nothing, beside the default
+
+
+def idle(options: GenerationConfig, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of some options that do nothing, each with the one that it waits for."""
+    asked = {name for name in names if options.is_given(name)}
+    for each, there, other in BESIDE:
+        for name in each:
+            value = getattr(options, name)
+            if name in asked and value != DEFAULTS[name] and value not in NOTHING.get(name, ()) and not there(options):
+                yield name, other
+
+
+def tell_idle(options: GenerationConfig, names: Iterable[str], where: str = "generate") -> None:
+    """Warns of options of a call that do nothing, once for each."""
+    for name, other in idle(options, names):
+        tell(f"{where}: {name}={getattr(options, name)!r:.40} does nothing without {other}")
+
+
+@lru_cache(maxsize=256)
+def tell(text: str) -> None:
+    """Warns, once in a process."""
+    log.warning(text)
 
 
 def check_fields(options: GenerationConfig) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
+
+from pellucid.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -254,3 +256,27 @@ OF_THE_CALL = frozenset(
     negative_prompt_ids negative_prompt_attention_mask tokenizer assistant_tokenizer
     """.split()
 )
+# What other libraries call it, and the reference elsewhere.
+ELSEWHERE = {
+    "stop": "use stop_strings, with tokenizer=…",
+    "stop_sequence": "use stop_strings, with tokenizer=…",
+    "stop_sequences": "use stop_strings, with tokenizer=…",
+    "stop_token_ids": "use eos_token_id",
+    "n": "use num_return_sequences",
+    "best_of": "use num_beams",
+    "beam_width": "use num_beams",
+    "max_tokens": "use max_new_tokens",
+    "n_predict": "use max_new_tokens",
+    "random_seed": "use seed",
+    "repeat_penalty": "use repetition_penalty",
+    "guided_json": "use response_format",
+    "logprobs": "use output_scores with return_dict_in_generate, or a pipeline with logprobs=…",
+    "device": "move the model: model.to(device)",
+    "position_ids": "leave it out: positions follow attention_mask",
+}
+
+
+def advice(name: str, known: Iterable[str]) -> str:
+    """What was meant by the name of an option that does not exist; empty where nobody knows."""
+    known = [each for each in known if each != name]
+    return ELSEWHERE.get(name, "") or nearest(name, known)

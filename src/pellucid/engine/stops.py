@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from pellucid.engine.rules.rule import Trail
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
     from pellucid.engine.options import GenerationConfig
@@ -121,6 +121,9 @@ class Custom:
     def __call__(self, ids: Sequence[int], logits_V: Tensor | None) -> bool:
         scores = None if logits_V is None else (logits_V[None],)
         found = self.criteria(self._trail.follow(ids)[None].clone(), scores)
+        if found is None:
+            what = f"{type(self.criteria).__name__} returned nothing"
+            raise InputError(what, where="stopping_criteria", next="return whether the row ends, True or False")
         return bool(found.any()) if isinstance(found, Tensor) else bool(found)
 
     def fork(self) -> Custom:

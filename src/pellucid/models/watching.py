@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError, nearest
@@ -75,15 +77,23 @@ class Watchable(Tower):
 
     @contextmanager
     def patterns(self, tower: Tower, wanted: bool) -> Iterator[dict[str, list[Tensor]]]:
-        """Attention patterns of a tower, in the order in which they are computed, while a forward runs."""
+        """Attention patterns of a tower, in the order in which they are computed, while this thread runs a forward."""
         found: dict[str, list[Tensor]] = {"attn": [], "cross": []}
         with ExitStack() as stack:
             for path, module in tower.named_modules() if wanted else ():
                 if isinstance(module, Tapped) and "pattern" in module.TAPS and not path.startswith("encoder."):
                     kept = found["cross" if path.rpartition(".")[2] == "cross" else "attn"]
-                    stack.callback(module.listen("pattern", kept.append))
+                    stack.callback(module.listen("pattern", _of_this_thread(kept.append)))
             yield found
 
     def canonical(self, name: str) -> str:
         """The canonical form of a name that may be the file's: see `Holding`."""
         return name
+
+
+def _of_this_thread(listener: Listener) -> Listener:
+    """A listener that other threads' forwards do not reach; a compiled forward has no others."""
+    if torch.compiler.is_compiling():
+        return listener
+    mine = threading.get_ident()
+    return lambda x: listener(x) if threading.get_ident() == mine else None

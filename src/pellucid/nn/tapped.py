@@ -7,12 +7,14 @@ value and may return another one in its place. The full name is the module's can
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 Listener = Callable[[Tensor], "Tensor | None"]
+CHANGING = threading.Lock()  # held while somebody begins or ends to listen
 
 
 class Tapped(nn.Module):
@@ -31,26 +33,30 @@ class Tapped(nn.Module):
 
     def tap(self, name: str, x: Tensor) -> Tensor:
         """`x`, or what a listener to `name` put in its place."""
-        if self._listeners is None:
+        listeners = self._listeners  # another thread may end its listening meanwhile
+        if listeners is None:
             return x
-        for listener in self._listeners.get(name, ()):
+        for listener in tuple(listeners.get(name, ())):
             replaced = listener(x)
             x = x if replaced is None else replaced
         return x
 
     def listened(self, name: str) -> bool:
         """Whether anybody wants this value: patterns are computed only then."""
-        return self._listeners is not None and bool(self._listeners.get(name))
+        listeners = self._listeners
+        return listeners is not None and bool(listeners.get(name))
 
     def listen(self, name: str, listener: Listener) -> Callable[[], None]:
         """Calls `listener` with each value of tap `name`; returns what ends it."""
-        self._listeners = self._listeners if self._listeners is not None else {}
-        self._listeners.setdefault(name, []).append(listener)
+        with CHANGING:
+            self._listeners = self._listeners if self._listeners is not None else {}
+            self._listeners.setdefault(name, []).append(listener)
 
         def stop() -> None:
-            assert self._listeners is not None
-            self._listeners[name].remove(listener)
-            if not any(self._listeners.values()):
-                self._listeners = None
+            with CHANGING:
+                assert self._listeners is not None
+                self._listeners[name].remove(listener)
+                if not any(self._listeners.values()):
+                    self._listeners = None
 
         return stop

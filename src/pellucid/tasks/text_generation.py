@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pellucid.engine.asking import Means, Prompt, pages, requests
+from pellucid.engine.asking import Means, Prompt, check_tokenizer, pages, requests
 from pellucid.engine.engine import Engine
 from pellucid.engine.engine import generate as run
 from pellucid.engine.job import Job
@@ -106,6 +106,7 @@ def stream(
     means: Means | None = None,
 ) -> Iterator[Piece]:
     """The pieces of all continuations of some rows."""
+    check_tokenizer(tokenizer)
     asked = requests(model, options, rows, _with(tokenizer, means))
     texts = stop_texts(options)
     spoken = [[Speech(tokenizer, *_before(tokenizer, row, one), texts) for _ in range(one.n)]
@@ -178,8 +179,10 @@ def encode(tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConf
     """A row for each prompt.
 
     Raises:
+        ArgumentError: no tokenizer.
         InputError: a prompt that is no string, or that has no token.
     """
+    check_tokenizer(tokenizer)
     rows = []
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):

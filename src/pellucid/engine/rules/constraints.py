@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -109,6 +111,7 @@ class SequenceBias(Pure):
         InputError: a token outside the vocabulary.
     """
 
+    OPTION: ClassVar[str] = "sequence_bias"
     bias: Mapping[tuple[int, ...], float]
     _made: dict[int, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -122,7 +125,7 @@ class SequenceBias(Pure):
     def _singles(self, size: int) -> Tensor:
         """What holds everywhere, [V]."""
         if (found := self._made.get(size)) is None:
-            _check_inside((token for tokens in self.bias for token in tokens), size, "sequence_bias")
+            _check_inside((token for tokens in self.bias for token in tokens), size, self.OPTION)
             found = torch.zeros(size)
             for tokens, bias in self.bias.items():
                 if len(tokens) == 1:
@@ -143,6 +146,8 @@ class SequenceBias(Pure):
 class BadWords(SequenceBias):
     """Sequences that are never completed."""
 
+    OPTION = "bad_words_ids"
+
     def __init__(self, words: Sequence[Sequence[int]]) -> None:
         super().__init__({tuple(word): NEVER for word in words})
 
@@ -157,7 +162,7 @@ class AllowedTokens(Following):
         rescue: where all allowed tokens are impossible already, they are all alike; not for beams, which then end.
 
     Raises:
-        InputError: the function allows nothing.
+        InputError: the function allows nothing, or returns no token ids.
     """
 
     allowed: Callable[[int, Tensor], Sequence[int]]
@@ -165,7 +170,12 @@ class AllowedTokens(Following):
     rescue: bool = True
 
     def __call__(self, ids: Sequence[int], logits_V: Tensor) -> Tensor:
-        allowed = list(self.allowed(self.row, self._trail.follow(ids).clone()))
+        found = self.allowed(self.row, self._trail.follow(ids).clone())
+        try:
+            allowed = [operator.index(token) for token in (found.tolist() if isinstance(found, Tensor) else found)]
+        except TypeError:
+            what = f"prefix_allowed_tokens_fn returned {found!r:.60}"
+            raise InputError(what, where="prefix_allowed_tokens_fn", next="return a list of token ids") from None
         if not allowed:
             what = f"prefix_allowed_tokens_fn allows nothing behind {len(ids)} ids of row {self.row}"
             raise InputError(what, where="prefix_allowed_tokens_fn", next="allow at least an end token")
@@ -193,5 +203,5 @@ class Normalize(Pure):
 def _check_inside(tokens: Iterable[int], size: int, where: str) -> None:
     most = max(tokens, default=0)
     if most >= size:
-        what = f"a bias for token {most}, outside the vocabulary of {size}"
+        what = f"{where} names token {most}, outside the vocabulary of {size}"
         raise InputError(what, where=where, next="use the tokenizer of this model")
