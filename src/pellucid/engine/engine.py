@@ -173,12 +173,13 @@ class Engine:
         told: Counter[tuple[int, int]] = Counter()  # tokens by job and output: others may step the engine, too
         try:
             while True:
+                done = all(job.state == "done" for job in jobs)
                 for job in jobs:
                     for place, output in enumerate(job.outputs):
                         new = output.ids[told[job.order, place] :]
                         told[job.order, place] += len(new)
                         yield from ((job, place, token) for token in new)
-                if all(job.state == "done" for job in jobs):
+                if done:
                     break
                 self.step()
             for job in jobs:
@@ -260,8 +261,6 @@ class Engine:
         long = [task for task in tasks if counts[task] > LEAST]
         kept = min(LEAST, self.budget // 2) if long else 0
         parts, left = _pieces(short, counts, self.budget - kept, whole=runner.mutual)
-        if parts and left + kept < min(LEAST, self.budget):
-            return parts
         return parts + _pieces(long, counts, left + kept, whole=runner.mutual)[0]
 
     def _behind_others(self, fresh: Sequence[Task]) -> set[Task]:
@@ -308,8 +307,9 @@ class Engine:
 
     def _too_long(self, job: Job) -> None:
         total = self.main.pages.total or 0
-        tokens = sum(len(task.seq.tokens) for task in job.tasks)
-        what = f"{tokens} tokens, and the cache has pages for {total * PAGE} in all"
+        longest = max(len(task.seq.tokens) for task in job.tasks)
+        how = f"{longest} tokens" if len(job.tasks) == 1 else f"{len(job.tasks)} sequences of up to {longest} tokens"
+        what = f"{how}, and the cache has pages for {total * PAGE} tokens in all"
         job.fail(InputError(what, where="Engine", next="give it more pages, or shorten the prompt or the output"))
 
     def _run(self, runner: Runner, parts: Sequence[Part]) -> None:
