@@ -107,14 +107,12 @@ def distances(folder: str, device: str) -> dict[str, Any]:
     for dtype in (torch.bfloat16, torch.float16):
         ours, theirs = both(folder, dtype, device)
         engine, _ = engine_of(ours)
-        # the last token of each row goes through a step: the row before it is read as a prompt of another request
         seqs = [engine.sequence() for _ in rows]
-        roots = [(row, seq) for row, seq in zip(rows, seqs) if len(row) > 1]
-        for row, seq in roots:
-            list(engine.stream(Request(ids=row[:-1], max_new=1), seq))
-        jobs = [
-            engine.add(Request(ids=row, max_new=1, keep=frozenset({"logits"})), seq) for row, seq in zip(rows, seqs)
-        ]
+        for row, seq in zip(rows, seqs):  # all but the last tokens are read before, so that those go through a step
+            if len(row) > 1:
+                list(engine.stream(Request(ids=row[:-1], max_new=1), seq))
+        asked = [Request(ids=row, max_new=1, keep=frozenset({"logits"})) for row in rows]
+        jobs = [engine.add(request, seq) for request, seq in zip(asked, seqs)]
         while engine.busy:
             engine.step()
         said = torch.stack([job.result()[0].logits[0] for job in jobs])

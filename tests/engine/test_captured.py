@@ -27,6 +27,7 @@ from pellucid.engine.request import Request
 from pellucid.engine.rules.warpers import Temperature
 from pellucid.engine.runner import Runner
 from pellucid.errors import ArgumentError, InputError
+from suffixes import checked
 
 needs_accelerator = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 CASES = {f"{c.family} causal-lm": c for c in ref.cases(variants=False, tasks=False) if c.task == "causal-lm"}
@@ -340,6 +341,14 @@ def test_a_step_asks_nothing_of_the_host(family: str, checkpoints: Path) -> None
     engine, steps = engine_of(model, graphs=silent)
     assert ids_of(engine.generate(requests)) == ids_of(Engine(model).generate(requests))
     assert steps.replays >= 5
+
+
+@pytest.mark.parametrize("family", ["bloom", "gemma2", "gpt_oss"])
+def test_names_tell_the_shapes(family: str, checkpoints: Path) -> None:
+    engine, _ = engine_of(model_of(f"{family} causal-lm", checkpoints))
+    with checked("/pellucid/nn/", "/pellucid/ops/", "/captured.py") as lies:
+        engine.generate([Request(ids=[5, 7], max_new=3), Request(ids=[9] * 40, max_new=2)])
+    assert not lies
 
 
 def test_a_step_that_asks_is_found(checkpoints: Path) -> None:
