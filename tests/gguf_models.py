@@ -168,6 +168,8 @@ def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     elif kind == "yarn":
         w.add_rope_scaling_orig_ctx_len(section["original_max_position_embeddings"])
     if kind == "longrope":
+        old = c["original_max_position_embeddings"]
+        w.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(c["max_position_embeddings"] / old) / math.log(old)))
         for name in ("long", "short"):
             w.add_tensor(f"rope_factors_{name}.weight", np.array(section[f"{name}_factor"], dtype=np.float32))
     if kind == "llama3":

@@ -1,4 +1,4 @@
-"""Models from GGUF files: the same numbers as from the safetensors that they were converted from, by every family's table."""
+"""Models from GGUF files: the same numbers as from the safetensors that they were made of, by each family's table."""
 
 from __future__ import annotations
 

@@ -169,8 +169,11 @@ def rope(said: Said) -> dict[str, Any]:
     if said.has("rope_factors_long.weight"):
         names = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
         factors = {key: said.numbers(name) for key, name in names.items()}
-        more = {"attention_factor": said.get("rope.scaling.attn_factor")}
-        section = {"rope_type": "longrope", **factors, **{key: value for key, value in more.items() if value}}
+        section = {"rope_type": "longrope", **factors}
+        stretch, given = said.get("context_length", 0) / max(original or 0, 1), said.get("rope.scaling.attn_factor")
+        usual = math.sqrt(1 + math.log(stretch) / math.log(max(original, 2))) if stretch > 1 else 1.0
+        if given and abs(given - usual) > 1e-6:  # the usual one is left out, not rounded to float32
+            section["attention_factor"] = given
         return {"rope_scaling": section, "original_max_position_embeddings": original}
     if said.has("rope_freqs.weight"):
         return {"rope_scaling": llama3(said)}

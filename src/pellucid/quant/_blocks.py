@@ -36,14 +36,19 @@ class GgufBlocks(RowsPacked):
 # ------------------------------------------------------------------------------------------------ reading fields
 
 
+def aligned(bytes_nB: Tensor, dtype: torch.dtype) -> Tensor:
+    """Some bytes of each block as numbers of another size: they begin anywhere, and torch views none that do."""
+    return bytes_nB.clone(memory_format=torch.contiguous_format).view(dtype)
+
+
 def half(bytes_n2: Tensor) -> Tensor:
     """[n, 2 k] bytes of float16 -> float32 [n, k]."""
-    return bytes_n2.contiguous().view(torch.float16).float()
+    return aligned(bytes_n2, torch.float16).float()
 
 
 def words(bytes_nB: Tensor, dtype: torch.dtype) -> Tensor:
     """Bytes as unsigned numbers of 16 or 32 bits, in int64."""
-    wide = bytes_nB.contiguous().view(dtype).long()
+    wide = aligned(bytes_nB, dtype).long()
     return wide & ((1 << (8 * dtype.itemsize)) - 1)
 
 
@@ -187,7 +192,7 @@ def q6_k(b: Tensor) -> Tensor:
 
 def q8_k(b: Tensor) -> Tensor:
     """A float32, 256 signed bytes, and sums of them for products of two packed matrices."""
-    return b[:, :4].contiguous().view(torch.float32) * b[:, 4:260].view(torch.int8).float()
+    return aligned(b[:, :4], torch.float32) * b[:, 4:260].view(torch.int8).float()
 
 
 def iq4_xs(b: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""Matrices that lie transposed, with a scale and a zero point for each group of inputs: GPTQ and AWQ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pellucid.ops.packed import PackedTensor
+from pellucid.quant import _words
+
+
+def scaled(q_IN: Tensor, zeros_GN: Tensor, scales_GN: Tensor, group_I: Tensor) -> Tensor:
+    """(q - zero) · scale, [N, I] in float32: exact for scales of 16 bits."""
+    return ((q_IN - zeros_GN[group_I]).float() * scales_GN.float()[group_I]).t()
+
+
+class Gptq(PackedTensor):
+    """See `gptq.py`. `meta`: bits, and what a zero point is more than what is stored."""
+
+    @property
+    def kind(self) -> str:
+        return f"GPTQ {self.meta[0]}-bit"
+
+    def file_names(self, name: str) -> Mapping[str, str]:
+        return _beside(self, name)
+
+    def unpack(self, rows: slice) -> Tensor:
+        (bits, more), inputs = self.meta, self.shape[-1]
+        q_IN = _words.unpack(self.parts["qweight"][:, rows].t(), bits, inputs).t()
+        zeros_GN = self._zeros()[:, rows] + more & (1 << bits) - 1
+        return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], self._group())
+
+    def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
+        parts = self.parts
+        columns = {part: parts[part][:, rows] for part in ("qweight", "scales")}
+        return parts | columns | {"qzeros": _words.pack(self._zeros()[:, rows], self.meta[0])}
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self]) -> Mapping[str, Tensor] | None:
+        first = pieces[0]
+        if any(not torch.equal(piece._group(), first._group()) for piece in pieces):
+            return None  # inputs are grouped otherwise
+        columns = {part: torch.cat([piece.parts[part] for piece in pieces], 1) for part in ("qweight", "scales")}
+        zeros = _words.pack(torch.cat([piece._zeros() for piece in pieces], 1), first.meta[0])
+        return first.parts | columns | {"qzeros": zeros}
+
+    def _zeros(self) -> Tensor:
+        """Zero points as they are stored, int32 [G, R]."""
+        return _words.unpack(self.parts["qzeros"], self.meta[0], self.parts["scales"].shape[1])
+
+    def _group(self) -> Tensor:
+        """The group of each input, [I]."""
+        index = self.parts.get("g_idx")
+        return _alike(self) if index is None else index.long()
+
+
+def _alike(matrix: PackedTensor) -> Tensor:
+    """Groups of neighbours."""
+    scales, inputs = matrix.parts["scales"], matrix.shape[-1]
+    return torch.arange(inputs, device=scales.device) // max(inputs // max(len(scales), 1), 1)
+
+
+def _beside(matrix: PackedTensor, name: str) -> dict[str, str]:
+    module = name.removesuffix("weight")
+    return {part: module + part for part in matrix.parts}
