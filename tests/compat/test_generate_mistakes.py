@@ -140,6 +140,14 @@ def test_an_option_names_itself(ask: Ask) -> None:
         ask(bad_words_ids=[[9999]])
     with refused(ArgumentError, "negative_prompt_ids", "guidance_scale"):
         ask(negative_prompt_ids=IDS)
+    with refused(InputError, "negative_prompt_ids", "context 512"):
+        ask(guidance_scale=1.5, negative_prompt_ids=[[1] * 512])
+
+
+@pytest.mark.parametrize("talk", [[{"role": "user", "content": "hi"}], [[{"role": "user", "content": "hi"}]]], ids=str)
+def test_a_talk_for_a_pipeline_of_texts(model: Any, tokenizer: Any, talk: Any) -> None:
+    with refused(InputError, "apply_chat_template"):
+        pipeline("text-generation", model, tokenizer=tokenizer)(talk)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def read(model: Model, options: GenerationConfig, given: Inputed) -> Prompts:
         given = replace(given, mask=found.mask)
         found = replace(found, rows=_with_extra(model, found.rows, given))
     if given.negative_ids is not None:
-        found = replace(found, rows=_with_negatives(found.rows, given))
+        found = replace(found, rows=_with_negatives(found.rows, given, model.spec.context))
     return _behind_encoder(model, options, found, given) if model.encoder is not None else found
 
 
@@ -226,11 +226,15 @@ def _with_extra(model: Model, rows: list[Prompt], given: Inputed) -> list[Prompt
     return [replace(row, given=replace(row.given, extra=extra)) for row, extra in zip(rows, extras)]
 
 
-def _with_negatives(rows: list[Prompt], given: Inputed) -> list[Prompt]:
+def _with_negatives(rows: list[Prompt], given: Inputed, context: int | None) -> list[Prompt]:
     negatives, _, _ = rows_of(given.negative_ids, given.negative_mask, name="negative_prompt")
     if len(negatives) != len(rows):
         what = f"{len(negatives)} negative prompts for {len(rows)} prompts"
         raise InputError(what, where="negative_prompt_ids", next="give one for each prompt")
+    longest = max(map(len, negatives))
+    if context is not None and longest >= context:
+        what = f"a negative prompt has {longest} tokens, the model's context {context}"
+        raise InputError(what, where="negative_prompt_ids", next="shorten it")
     return [replace(row, negative=negative) for row, negative in zip(rows, negatives)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pellucid.engine.asking import Means, Prompt, check_tokenizer, pages, requests
@@ -187,7 +187,9 @@ def encode(tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConf
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             what = f"prompt {row} is a {type(prompt).__name__}"
-            raise InputError(what, where="text-generation", next="give a string")
+            talk = isinstance(prompt, (Mapping, list)) and "role" in str(prompt)
+            next = "tokenizer.apply_chat_template(messages, tokenize=False) makes a string" if talk else "give a string"
+            raise InputError(what, where="text-generation", next=next)
         ids = tokenizer.encode(prompt) or opening(tokenizer, options)
         if not ids:
             what = f"prompt {row} is empty, and this model has no token to begin with"
