@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
@@ -10,13 +10,27 @@ import torch
 from torch import Tensor
 
 from models import tiny
+from pellucid.engine.decoding import Guess
 from pellucid.engine.engine import Engine, generate
 from pellucid.engine.job import Job
 from pellucid.engine.request import Request
-from pellucid.engine.speculation import PromptLookup
 
 PROMPTS = [tiny.ids(n, seed=n).tolist() for n in (21, 7, 50, 3)]
 NAMES = ("blocks.0.attn.v", "blocks.1.resid_post", "final", "lm_head.logits")
+
+
+class Always:
+    """Guesses the same tokens in every step."""
+
+    def drafter(self, job: Job) -> Always:
+        return self
+
+    def guess(self, lines: Sequence[Any], most: Sequence[int]) -> Generator[Any, Any, list[Guess]]:
+        yield from ()
+        return [Guess([5, 6, 7][:n]) for n in most]
+
+    def judged(self, line: Any, guess: Guess, accepted: int) -> None:
+        pass
 
 
 class Keeper:
@@ -78,13 +92,12 @@ def test_reading(family: str, options: dict[str, int]) -> None:
 def test_logits_beside_rows_that_want_several_or_none() -> None:
     """A speculating row has the logits of several places, a long prompt of none: the request sees its own."""
     model = tiny.make("llama")
-    again = PROMPTS[1] * 4
     others = [
-        Request(ids=again, max_new=9, speculation=PromptLookup(5, adaptive=False)),
+        Request(ids=PROMPTS[1], max_new=9, speculation=Always()),
         Request(ids=[*PROMPTS[2], *PROMPTS[0]], max_new=3),
     ]
     mine = keepers("lm_head.logits")
-    job = run(model, Request(ids=PROMPTS[0], max_new=9, keep=frozenset({"logits"}), taps=mine), others, budget=40)
+    job = run(model, Request(ids=PROMPTS[0], max_new=9, keep=frozenset({"logits"}), taps=mine), others, budget=80)
     assert torch.equal(mine["lm_head.logits"].all.float(), torch.stack(job.outputs[0].logits))
 
 
@@ -163,7 +176,11 @@ def test_what_was_changed_is_nobody_s_beginning() -> None:
     plain = generate(model, [Request(ids=longer, max_new=5)])[0][0].ids
     engine = Engine(model)
     talk = engine.sequence()
-    list(engine.stream(Request(ids=prompt, max_new=2, taps={"blocks.0.resid_post": shifted(3.0)}), talk))
+    changing = Request(ids=prompt, max_new=5, taps={"blocks.0.resid_post": shifted(3.0)})
+    changed = [token for _, _, token in engine.stream(changing, talk)]
+    assert (
+        changed == generate(model, [changing])[0][0].ids != generate(model, [Request(ids=prompt, max_new=5)])[0][0].ids
+    )
     list(engine.stream(Request(ids=[*talk.tokens, 5], max_new=2), talk))  # reads on, and publishes nothing
     assert engine.generate([Request(ids=longer, max_new=5)])[0].result()[0].ids == plain
     assert talk.taps == {}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import reference as ref
 from models import tiny
 from pellucid.engine.decoding.beam import BeamSearch
 from pellucid.engine.decoding.plain import Plain
@@ -199,23 +197,23 @@ def test_more_outputs_than_there_are_pages_for(model: Any) -> None:
 # ---------------------------------------------------------------------------------------- LongRoPE
 
 
-def test_rows_that_are_turned_anew_while_pages_are_short(checkpoints: Path) -> None:
-    """Two outputs share the pages of their prompt; read anew, each needs its own."""
-    case = ref.case("phi3", "longrope, crossing while it writes", "causal-lm")  # 17 positions
-    model = ref.ours(case, ref.checkpoint(case, checkpoints))
-    (point,) = Engine(model).main.points
-    prompt = tiny.ids(point - 2).tolist()
-    request = Request(ids=prompt, max_new=9, n=3, sample=True, seed=3)
-    expected = [output.ids for output in generate(model, [request])[0]]
-    for pages, budget in ((3, 4096), (3, 8), (2, 4096)):
+def test_rows_that_are_turned_anew_while_pages_are_short() -> None:
+    """Outputs share the pages of their prompt, also when these are read anew at a length of 70."""
+    factors = {"type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [2.0, 3.0, 5.0, 7.0]}
+    model = tiny.make("phi3", original_max_position_embeddings=70, rope_scaling=factors)
+    requests = [Request(ids=LONG[:66], max_new=9, n=3, sample=True, seed=3), Request(ids=LONG[:68], max_new=9)]
+    expected = [[output.ids for output in outputs] for outputs in generate(model, requests)]
+    assert Engine(model).main.points == {70}
+    for pages, budget in ((9, 4096), (9, 8), (5, 4096), (4, 4096)):
         engine = Engine(model, pages=pages, budget=budget)
-        job, other = engine.add(request), engine.add(Request(ids=[5], max_new=4))
+        jobs = [engine.add(request) for request in requests]
         finish(engine)
-        if pages == 3:
-            assert [output.ids for output in job.result()] == expected
-        else:
-            assert isinstance(job.error, InputError)
-        assert len(other.result()[0].ids) == 4
+        if pages > 4:
+            assert [[output.ids for output in job.result()] for job in jobs] == expected
+        else:  # three last pages, and one that is left: too many, and the other request does not mind
+            with pytest.raises(InputError, match="3 sequences"):
+                jobs[0].result()
+            assert [jobs[1].result()[0].ids] == expected[1]
 
 
 # ---------------------------------------------------------------------------------------- forks
