@@ -117,6 +117,8 @@ class Chaos:
                 self.done[output.finish] += 1
             if job.error is not None:
                 assert isinstance(job.error, InputError) and "pages" in str(job.error), job.error
+                most = -(-(len(job.request.ids) + job.request.max_new) // 32) * job.request.n
+                assert most > PAGES, f"{job.error}, and all pages hold it"
             assert not job.seqs
 
     def step(self) -> None:

@@ -287,23 +287,31 @@ class Engine:
         for part in sorted(parts, key=lambda part: _turn(running[id(part.task)])):
             job = running[id(part.task)]
             while job.state == "running" and not self.main.reserve(part):
-                last = max((job for job in self.jobs if job.state == "running"), key=_turn)
-                if last is job and not any(each is not job and each.state == "running" for each in self.jobs):
+                holders = [each for each in (*self.jobs, *self.waiting) if self._holds(each)]
+                if holders in ([], [job]):
                     self._too_long(job)
                     break
-                self._preempt(last)
+                self._preempt(max((job, *holders), key=_turn))
             planned.append(part)
         self._sweep()
         return [part for part in planned if running[id(part.task)].state == "running"]
 
+    def _holds(self, job: Job) -> bool:
+        """Whether a request has pages that it could give back; a fork may have some before it runs."""
+        return any(seq.runner is self.main and seq.row.tables for seq in self._seqs(job))
+
+    def _seqs(self, job: Job) -> set[Seq]:
+        return {*job.seqs, *(task.seq for task in job.tasks)}  # one that the caller keeps is among the latter
+
     def _preempt(self, job: Job) -> None:
         """Takes a request's pages away. Its tokens stay, and are read again when there is room."""
         job.preempted += 1
-        job.state = "waiting"
-        for seq in {*job.seqs, *(task.seq for task in job.tasks)}:  # one that the caller keeps is among the latter
+        for seq in self._seqs(job):
             if seq.runner is self.main:
                 seq.release()
-        self.waiting.append(job)
+        if job.state == "running":
+            job.state = "waiting"
+            self.waiting.append(job)
 
     def _too_long(self, job: Job) -> None:
         total = self.main.pages.total or 0
