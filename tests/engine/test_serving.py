@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -98,3 +99,107 @@ def test_a_result_takes_its_time(model) -> None:
         with pytest.raises(TimeoutError):
             ticket.result(0.01)
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_cancelled_before_it_begins(model) -> None:
+    with Service(Engine(model)) as service:
+        tickets = [service.submit(Request(ids=prompt, max_new=10**6)) for prompt in PROMPTS]
+        for ticket in tickets:
+            ticket.cancel()
+        assert {output.finish for ticket in tickets for output in ticket.result(10)} == {"cancelled"}
+        assert service.submit(Request(ids=[3], max_new=2)).result(10)[0].finish == "length"
+
+
+def test_every_request_is_answered_while_it_closes(model) -> None:
+    """From threads that submit and read until they are told that it is closed: none waits for ever."""
+    for _ in range(5):
+        service = Service(Engine(model))
+        begun, ends = threading.Barrier(4), []
+
+        def ask(service: Service = service, begun: threading.Barrier = begun, ends: list[str] = ends) -> None:
+            begun.wait(10)
+            while True:
+                try:
+                    ticket = service.submit(Request(ids=[3], max_new=3))
+                    ends.append(ticket.result(20)[0].finish)
+                except InputError as error:
+                    assert "closed" in str(error)
+                    return
+
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(ask) for _ in range(3)]
+            begun.wait(10)
+            service.close()
+            for each in asked:
+                each.result(30)
+        assert not service.engine.busy
+        assert set(ends) <= {"length"}
+
+
+def test_submitting_beside_closing(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looked at the door before it closed is still answered."""
+    service = Service(Engine(model))
+    inbox, closing = service._inbox, threading.Thread(target=service.close)
+
+    class Slow:
+        get, empty = inbox.get, inbox.empty
+
+        def put(self, ask: object) -> None:
+            if ask is not None:
+                closing.start()
+                closing.join(0.2)
+            inbox.put(ask)
+
+    monkeypatch.setattr(service, "_inbox", Slow())
+    ticket = service.submit(Request(ids=[3], max_new=10**6))
+    with pytest.raises(InputError, match="closed"):
+        ticket.result(10)
+    closing.join(10)
+    assert not closing.is_alive()
+
+
+def test_a_loop_that_is_gone(model) -> None:
+    """A reader gave up, and its event loop is closed: the others do not notice."""
+
+    async def impatient(service: Service) -> None:
+        async def read() -> None:
+            async for _ in service.submit(Request(ids=[3], max_new=400)):
+                pass
+
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(read(), 0.01)
+
+    with Service(Engine(model)) as service:
+        for _ in range(5):
+            asyncio.run(impatient(service))
+        assert service.submit(Request(ids=PROMPTS[1], max_new=12)).result(10)[0].ids == alone(model, PROMPTS[1])
+        assert service._thread.is_alive()
+
+
+def test_a_forward_that_fails_is_not_the_end(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Service(Engine(model)) as service:
+        real, calls = service.engine.main.forward, []
+
+        def breaking(parts: object) -> None:
+            calls.append(parts)
+            if len(calls) == 2:
+                raise RuntimeError("out of memory")
+            real(parts)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(service.engine.main, "forward", breaking)
+        ticket = service.submit(Request(ids=[3], max_new=9))
+        tokens = []
+        with pytest.raises(RuntimeError, match="out of memory"):
+            tokens += [token for _, token in ticket]
+        assert service.submit(Request(ids=PROMPTS[1], max_new=12)).result(10)[0].ids == alone(model, PROMPTS[1])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": 2**80, "sample": True}, {"ids": None}, {"taps": {"nowhere": print}}], ids=str
+)
+def test_nothing_that_is_asked_ends_the_thread(model, wrong: dict[str, object]) -> None:
+    with Service(Engine(model)) as service:
+        ticket = service.submit(Request(**{"ids": [3], **wrong}))  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="seed|NoneType|nowhere"):
+            ticket.result(10)
+        assert service.submit(Request(ids=PROMPTS[1], max_new=12)).result(10)[0].ids == alone(model, PROMPTS[1])
