@@ -19,7 +19,7 @@ embedding looks up packed rows; taps, hooks and adapters are where they always a
 
 Options are what a config says that changes the meaning of bytes; a variant that a format cannot read is `Unsupported`.
 A format made while loading (`load_in_4bit`) gives `models.loading.load` its `pack`: (slot, numbers) -> PackedTensor.
-Each format's test: bit for bit against its own library or published layout, and `tests/contracts/test_packed.py`.
+Each format's test: bit for bit against its own library or published layout, and `tests/contracts/test_packed_weights.py`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, cast
 
-from pellucid.errors import WeightsError
-from pellucid.quant.format import Format, Group
+from pellucid.errors import Unsupported, WeightsError
+from pellucid.quant.format import Entries, Format, Group
+from pellucid.weights import mxfp4
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import Entry
 from pellucid.weights.source import Weights
@@ -68,8 +69,18 @@ def opened(weights: Weights, options: Mapping[str, Any] | None = None) -> Weight
     if not isinstance(options, Mapping):
         raise WeightsError(f"quantization_config is {options!r:.100}", where="config.json", next="download it again")
     method = "gguf" if isinstance(weights.only_file, GgufFile) else options.get("quant_method")
+    if method is None and (options.get("load_in_4bit") or options.get("load_in_8bit")):
+        method = "bitsandbytes"  # as its first checkpoints say it
     form = None if method is None else find(method)
+    if form is None and options and not (method == mxfp4.DTYPE.lower() and _has(weights, mxfp4.DTYPE)):
+        what = f"weights packed with quantization_config={dict(options)!r:.200}"
+        readable = ", ".join(names()).replace("_", "-")
+        raise Unsupported(what, where="config.json", next=f"load the unpacked checkpoint, or one of {readable}")
     return weights if form is None else PackedWeights(weights, form, options)
+
+
+def _has(weights: Weights, kind: str) -> bool:
+    return any(weights.entry(name).dtype == kind for name in weights.names)
 
 
 class PackedWeights(Weights):
@@ -77,8 +88,7 @@ class PackedWeights(Weights):
 
     def __init__(self, of: Weights, form: Format, options: Mapping[str, Any]) -> None:
         self._of_files, self._form, self._options = of, form, options
-        entries = {name: of.entry(name) for name in of.names}
-        self.groups = {group.name: group for group in form.groups(entries, options)}
+        self.groups = {group.name: group for group in form.groups(Entries(of), options)}
         home = {part: group.name for group in self.groups.values() for part in group.parts.values()}
         self._names = list(dict.fromkeys(home.get(name, name) for name in of.names))
 

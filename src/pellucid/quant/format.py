@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pellucid.ops.packed import PackedTensor
+    from pellucid.weights.source import Weights
+
+
+class Entries(dict[str, Entry]):
+    """What the headers say of a file's tensors, by name; and `read` for a tensor that says what others mean."""
+
+    def __init__(self, of: Weights) -> None:
+        super().__init__({name: of.entry(name) for name in of.names})
+        self._of = of
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a small tensor; without torch, from a safetensors file."""
+        entry, path = self[name], self._of.file_of(name)
+        if path.suffix != ".safetensors":
+            return bytes(self._of.tensor(name).numpy())
+        with path.open("rb") as file:
+            file.seek(entry.start)
+            return file.read(entry.nbytes)
 
 
 @dataclass(frozen=True)
@@ -36,11 +54,11 @@ class Group:
 class Format(Protocol):
     """The module of a format, `quant/<name>.py`."""
 
-    def groups(self, entries: Mapping[str, Entry], options: Mapping[str, Any]) -> Iterable[Group]:
+    def groups(self, entries: Entries, options: Mapping[str, Any]) -> Iterable[Group]:
         """The packed weights of a file.
 
         Args:
-            entries: all its tensors, by name.
+            entries: all its tensors, by name; a mapping, whose `read` gives the bytes of a small one.
             options: config.json's `quantization_config`; empty for GGUF.
 
         Raises:
