@@ -52,7 +52,8 @@ class Family:
 
     @property
     def ignored(self) -> Mapping[str, tuple[Any, ...] | None]:
-        return cast(Mapping[str, "tuple[Any, ...] | None"], getattr(self.module, "IGNORED", {}))
+        own = cast(Mapping[str, "tuple[Any, ...] | None"], getattr(self.module, "IGNORED", {}))
+        return {**own, "quantization_config": None}  # of the weights, not of the model: `quant.opened` reads it
 
     def table(self, config: Config, task: Task | None = None) -> Table:
         """What the files of a task call things."""

@@ -12,9 +12,9 @@ from pellucid.ops.packed import PackedTensor
 from pellucid.quant import _words
 
 
-def scaled(q_IN: Tensor, zeros_GN: Tensor, scales_GN: Tensor, group_I: Tensor) -> Tensor:
+def scaled(q_NI: Tensor, zeros_NG: Tensor, scales_NG: Tensor, group_I: Tensor) -> Tensor:
     """(q - zero) · scale, [N, I] in float32: exact for scales of 16 bits."""
-    return ((q_IN - zeros_GN[group_I]).float() * scales_GN.float()[group_I]).t()
+    return (q_NI - zeros_NG[:, group_I]).float() * scales_NG.float()[:, group_I]
 
 
 class Gptq(PackedTensor):
@@ -29,9 +29,9 @@ class Gptq(PackedTensor):
 
     def unpack(self, rows: slice) -> Tensor:
         (bits, more), inputs = self.meta, self.shape[-1]
-        q_IN = _words.unpack(self.parts["qweight"][:, rows].t(), bits, inputs).t()
+        q_NI = _words.unpack(self.parts["qweight"][:, rows].t(), bits, inputs)
         zeros_GN = self._zeros()[:, rows] + more & (1 << bits) - 1
-        return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], self._group())
+        return scaled(q_NI, zeros_GN.t(), self.parts["scales"][:, rows].t(), self._group())
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         parts = self.parts
