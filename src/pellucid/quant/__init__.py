@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, cast
 from pellucid.errors import Unsupported, WeightsError
 from pellucid.quant.format import Entries, Format, Group
 from pellucid.weights import mxfp4
-from pellucid.weights import mxfp4
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import Entry
 from pellucid.weights.source import Weights
