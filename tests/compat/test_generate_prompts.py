@@ -231,3 +231,31 @@ def test_a_quantized_cache_is_one_of_few_bits() -> None:
     assert len(model.generate([1], **options)) == 201
     with pytest.raises(ArgumentError, match="nbits=3"):
         model.generate([1], cache_config={"nbits": 3}, **options)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_call_that_fails_leaves_the_cache_as_it_was(family: str) -> None:
+    model, ids = tiny.make(family), tiny.ids(1, 9)
+    cache = model.generate(ids, return_dict_in_generate=True, **GREEDY).past_key_values
+    held, text = cache.rows[0].length, tiny.ids(1, 30, seed=2)
+    text[:, :9] = ids
+    text[:, 9:16] = model.generate(ids, **GREEDY)[:, 9:]
+
+    def broken(so_far, scores):  # type: ignore[no-untyped-def]
+        if so_far.shape[1] == 33:
+            raise RuntimeError("a processor of the caller's")
+        return scores
+
+    with pytest.raises(RuntimeError, match="the caller's"):
+        model.generate(text, past_key_values=cache, logits_processor=[broken], **GREEDY)
+    assert cache.rows[0].length == held
+    assert torch.equal(model.generate(text, past_key_values=cache, **GREEDY), model.generate(text, **GREEDY))
+
+
+def test_a_cache_of_another_model_is_refused() -> None:
+    first, second = tiny.make("llama"), tiny.make("llama")
+    cache = first.generate(tiny.ids(1, 9), return_dict_in_generate=True, **GREEDY).past_key_values
+    with refused(ArgumentError, "another model"):
+        second.generate(tiny.ids(1, 30), past_key_values=cache, **GREEDY)
+    with refused(ArgumentError, "another model"):
+        second(tiny.ids(1, 3), past_key_values=cache)

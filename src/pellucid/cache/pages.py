@@ -70,8 +70,21 @@ class Pages:
         self.groups: dict[Kind, Group] = {}
         self.prefixes = Prefixes(snapshots)
         self.rows: weakref.WeakSet[Row] = weakref.WeakSet()
+        self._model: weakref.ref[object] | None = None
         for kind in windows:
             self.group(kind)
+
+    def claim(self, model: object) -> None:
+        """From now on these are the pages of one model.
+
+        Raises:
+            ArgumentError: they are another's.
+        """
+        if self._model is None:
+            self._model = weakref.ref(model)
+        elif self._model() is not model:
+            what = "this cache holds what another model has read"
+            raise ArgumentError(what, where="Cache", next="begin with an empty one: Cache(rows)")
 
     def group(self, kind: Kind) -> Group:
         """The group of a kind, made when first asked for."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid.cache.cache import Cache
 from pellucid.cache.pages import Pages
+from pellucid.cache.row import Row
 from pellucid.compat.generate_outputs import GenerateOutput, transition_scores
 from pellucid.compat.prompts import Inputed, Prompts, of_ids, pad_of, read
 from pellucid.compat.results import Results, kept
@@ -285,9 +286,16 @@ class GenerationMixin(Model):
         home: Pages | None,
         feed_of: Callable[[Sequence[Job]], Streaming | None],
     ) -> list[Job]:
+        if past is not None:
+            past.pages.claim(self)
         engine = Engine(self, home)
         roots = [None] * len(asked) if past is None else _roots(engine, asked, past)
-        jobs = [engine.add(request, root) for request, root in zip(asked, roots)]
+        with _as_it_was(past):
+            return self._run_all(engine, [engine.add(*each) for each in zip(asked, roots)], feed_of)
+
+    def _run_all(
+        self, engine: Engine, jobs: list[Job], feed_of: Callable[[Sequence[Job]], Streaming | None]
+    ) -> list[Job]:
         for job in jobs:
             job.result()
         feed = feed_of(jobs)
@@ -328,6 +336,26 @@ def _ending(streamer: Any) -> Iterator[None]:
         if hasattr(streamer, "end"):
             streamer.end()
         raise
+
+
+@contextmanager
+def _as_it_was(past: Cache | None) -> Iterator[None]:
+    """After an error a cache holds what it held before, so that the call can be made again."""
+    before = [] if past is None else [(row, row.length, row.copy() if row.states else None) for row in past.rows]
+    try:
+        yield
+    except BaseException:
+        if past is not None:
+            past.rows = [_back(*each) for each in before]
+        raise
+
+
+def _back(row: Row, length: int, copy: Row | None) -> Row:
+    if copy is not None:
+        return copy
+    if row.length >= length:
+        row.trim(length)
+    return row
 
 
 def _streaming(streamer: Any, prompts: Prompts, jobs: Sequence[Job], settings: GenerationConfig) -> Streaming | None:

@@ -276,6 +276,7 @@ class Model(Holding):
             if len(given) != rows:
                 what = f"the cache holds {len(given)} rows, the batch {rows}"
                 raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
+            given.pages.claim(self)
             return given
         if not self._remembers:
             return None  # nothing follows what an encoder reads
