@@ -17,9 +17,6 @@ RECORDED = frozenset(
 
 # What the field knows and this version does not do: what to use instead.
 REFUSED = {
-    "load_in_4bit": "load the unquantized checkpoint",
-    "load_in_8bit": "load the unquantized checkpoint",
-    "quantization_config": "load the unquantized checkpoint",
     "tp_plan": "load on one device",
     "adapter_name": "merge the adapter first",
     "variant": "give the folder whose files have the standard names",

@@ -13,6 +13,7 @@ import torch
 from pellucid import families, hub
 from pellucid.compat.arguments import one_device, sort_out
 from pellucid.compat.generation import GenerationMixin
+from pellucid.compat.quantizing import asked_for
 from pellucid.config import Config
 from pellucid.engine.options import read_options
 from pellucid.errors import ArgumentError, Unsupported, strict
@@ -47,6 +48,9 @@ class PreTrainedModel(GenerationMixin):
         force_download: bool = False,
         subfolder: str = "",
         gguf_file: str | None = None,
+        quantization_config: Any = None,
+        load_in_4bit: bool | None = None,
+        load_in_8bit: bool | None = None,
         ignore_tensors: Sequence[str] = (),
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
@@ -60,6 +64,8 @@ class PreTrainedModel(GenerationMixin):
             dtype: "auto" or None for the file's (`torch_dtype` is the older spelling).
             device_map: one device; "auto" is the accelerator where there is one.
             gguf_file: the name of such a file in the folder or repository.
+            quantization_config: a `BitsAndBytesConfig`, or a dict of its keys: how to pack linear layers now.
+            load_in_4bit, load_in_8bit: the same, with nothing else said.
             ignore_tensors: names or patterns of file tensors that nothing needs to read.
             ignore_mismatched_sizes: a head of another shape counts as absent.
             seed: for the parameters of a head that the file does not have.
@@ -102,6 +108,7 @@ class PreTrainedModel(GenerationMixin):
             seed=seed,
             model_class=cls,
             folder=folder,
+            quantize=asked_for(quantization_config, load_in_4bit, load_in_8bit),
         )
         cls._check_family(model)
         assert isinstance(model, cls)

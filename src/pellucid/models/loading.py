@@ -18,6 +18,7 @@ from pellucid import families, hub, quant
 from pellucid.config import Config
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
 from pellucid.models.model import Model, Report
+from pellucid.models.quantizing import Quantize, QuantizedWeights, upright
 from pellucid.models.sides import table_for
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
@@ -76,6 +77,7 @@ def load(
     model_class: type[Model] = Model,
     folder: Path | None = None,
     pack: Pack | None = None,
+    quantize: Quantize | None = None,
 ) -> Model:
     """A model with the weights of a folder, of a hub id, or of the default model (None).
 
@@ -87,7 +89,8 @@ def load(
         ignore_mismatched_sizes: a head of another shape counts as absent.
         seed: for the parameters of a head that the file does not have.
         folder: the resolved folder or GGUF file, where the caller has it.
-        pack: what to make of the numbers of a parameter: packed ones, or the same. For quantizing while loading.
+        pack: what to make of the numbers of a parameter: packed ones, or the same.
+        quantize: how to pack the matrices of linear layers, as a packed checkpoint would have them.
 
     Raises:
         NotAModel, ConfigError, WeightsError, ArgumentError: see `errors.py`; the message names what to do.
@@ -113,6 +116,8 @@ def load(
     report = Report(files=[str(path) for path in weights.files], unknown_keys=unknown)
     model.report = report
     wanted = choose_dtype(dtype, weights, target, report)
+    if quantize is not None:
+        weights = _quantized(model, weights, wanted, quantize)
     filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes, pack)
     _complete(model, filled, wanted, seed)
     _note_unpacked(model, weights, wanted)
@@ -255,6 +260,8 @@ def _fill(
     parts = dict(model.named_children())
     for name in weights.names:
         place = model.file_table.find(name)
+        if place is not None and weights.packed(name):
+            place = _as_packed(place, slots, weights)
         ignored = any(fnmatch(name, pattern) for pattern in ignore_tensors)
         if ignored:
             report.unused[name] = "named in ignore_tensors"
@@ -281,6 +288,28 @@ def _fill(
         _refuse_homeless(homeless, model, weights)
     _settle_ties(model, sources, weights)
     return _assign(model, sources, weights, dtype, pack)
+
+
+def _quantized(model: Model, weights: Weights, dtype: torch.dtype, how: Quantize) -> Weights:
+    """The same weights, packed when they are asked for; config.json says so from now on."""
+    said = model.config.given().get("quantization_config")
+    if said or any(weights.packed(name) for name in weights.names):
+        if isinstance(said, Mapping) and said.get("quant_method", "") == how.says.get("quant_method"):
+            model.report.notes.append("the file is packed already: it is read as it is")
+            return weights
+        what = f"the weights are packed already, and {how.kind} is asked for"
+        raise Unsupported(what, where=weights.files[0], next="leave it out, or load the unpacked checkpoint")
+    model.config._given["quantization_config"] = dict(how.says)
+    return QuantizedWeights(weights, model, dtype, how, HEADS)
+
+
+def _as_packed(place: Place, slots: Mapping[str, Tensor], weights: Weights) -> Place:
+    """Formats of linear layers have [out, in], also where an unpacked file has [in, out]."""
+    if not all(slot in slots for slot in place.slots):
+        return place
+    turned = upright(place)
+    shape = turned.shape({slot: slots[slot].shape for slot in place.slots}) if place.slots else None
+    return turned if shape == tuple(weights.entry(place.name).shape) else place
 
 
 def _has_row(place: Place, slots: Mapping[str, Tensor]) -> bool:

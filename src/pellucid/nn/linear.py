@@ -146,15 +146,16 @@ class Packed:
         rows = flat.shape[0]
         if self.panels is not None and rows <= cpu.ROWS and (bias_O is None or bias_O.dtype == x.dtype):
             y_NO = self.panels(flat, bias_O)
-        elif rows < PACKED_ROWS:
-            y_NO = self.product(torch.cat([flat] * PACKED_ROWS), bias_O)[:1]
         else:
-            y_NO = self.product(flat, bias_O)
+            y_NO = reordered_product(flat, self.matrix, bias_O)
         return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
 
-    def product(self, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
-        """oneDNN's x W^T + b."""
-        return torch.ops.mkldnn._linear_pointwise.default(x_NI, self.matrix, bias_O, "none", [], "")
+
+def reordered_product(x_NI: Tensor, matrix: Tensor, bias_O: Tensor | None) -> Tensor:
+    """oneDNN's x W^T + b with a matrix in its layout, the same bits for a row in any company."""
+    rows = x_NI.shape[0]
+    x_NI = x_NI if rows >= PACKED_ROWS else torch.cat([x_NI] * PACKED_ROWS)
+    return torch.ops.mkldnn._linear_pointwise.default(x_NI, matrix, bias_O, "none", [], "")[:rows]
 
 
 def plain(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -181,10 +182,18 @@ def packed_product(x: Tensor, weight_OI: PackedTensor, bias_O: Tensor | None) ->
         y_NO = way.product(weight_OI, flat, bias_O)
     else:
         y_NO = torch.cat([
-            plain(flat, weight_OI.dense(first, last), None if bias_O is None else bias_O[first:last])
+            tile_product(flat, weight_OI.dense(first, last), None if bias_O is None else bias_O[first:last])
             for first, last in weight_OI.tiles()
         ], -1)  # fmt: skip
     return y_NO if x.dim() == 2 else y_NO.unflatten(0, x.shape[:-1])
+
+
+def tile_product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """x W^T + b with numbers that are thrown away afterwards: the same bits as with a matrix that is kept."""
+    kept = weight_OI.dtype in packed_dtypes() and weight_OI.is_cpu and type(x_NI) is Tensor and not cpu.recorded()
+    if not kept or x_NI.dtype != weight_OI.dtype or not x_NI.numel():
+        return plain(x_NI, weight_OI, bias_O)
+    return reordered_product(x_NI, torch.ops.mkldnn._reorder_linear_weight(weight_OI, ROWS_HINT), bias_O)
 
 
 def packable(weight_OI: Tensor, x: Tensor) -> bool:

@@ -19,7 +19,7 @@ embedding looks up packed rows; taps, hooks and adapters are where they always a
 
 Options are what a config says that changes the meaning of bytes; a variant that a format cannot read is `Unsupported`.
 A format made while loading (`load_in_4bit`) gives `models.loading.load` its `pack`: (slot, numbers) -> PackedTensor.
-Each format's test: bit for bit against its own library or published layout, and `tests/contracts/test_packed_weights.py`.
+Its tests: bit for bit against the format's own library or published layout, and tests/contracts/test_packed_weights.py.
 """
 
 from __future__ import annotations

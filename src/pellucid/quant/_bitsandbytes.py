@@ -227,7 +227,7 @@ def four_bit(
 
 
 def _nearest(numbers: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """For each number the place of the nearest value, once its block is scaled to [-1, 1]; and the blocks' magnitudes."""
+    """The place of the nearest value to each number, once its block is scaled to [-1, 1]; and the blocks' magnitudes."""
     bounds = (values[:-1] + values[1:]) / 2
     codes, scales = [], []
     for chunk in numbers.reshape(-1).split(CHUNK):
@@ -247,7 +247,7 @@ def _nearest(numbers: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor
 
 
 class Int8(PackedTensor):
-    """Parts: weight [R, I] int8, SCB [R] float32, and where a file has it weight_format, one byte. `meta`: threshold."""
+    """Parts: weight [R, I] int8, SCB [R] float32, and if a file has it weight_format, one byte. `meta`: threshold."""
 
     KIND = "LLM.int8()"
     meta: float

@@ -11,6 +11,8 @@ from torch import Tensor
 from pellucid.ops.packed import PackedTensor
 from pellucid.quant import _words
 
+EACH, BITS = 8, 4  # of AWQ: numbers a word
+
 
 def scaled(q_NI: Tensor, zeros_NG: Tensor, scales_NG: Tensor, group_I: Tensor) -> Tensor:
     """(q - zero) · scale, [N, I] in float32: exact for scales of 16 bits."""
@@ -66,3 +68,44 @@ def _alike(matrix: PackedTensor) -> Tensor:
 def _beside(matrix: PackedTensor, name: str) -> dict[str, str]:
     module = name.removesuffix("weight")
     return {part: module + part for part in matrix.parts}
+
+
+class Awq(PackedTensor):
+    """See `awq.py`."""
+
+    KIND = "AWQ 4-bit"
+
+    def file_names(self, name: str) -> Mapping[str, str]:
+        return _beside(self, name)
+
+    def unpack(self, rows: slice) -> Tensor:
+        q_IN, zeros_GN = self._columns("qweight", rows), self._columns("qzeros", rows)
+        return scaled(q_IN.t(), zeros_GN.t(), self.parts["scales"][:, rows].t(), _alike(self))
+
+    def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
+        scales = self.parts["scales"][:, rows]
+        return {**{part: self._words(part, rows) for part in ("qweight", "qzeros")}, "scales": scales}
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self]) -> Mapping[str, Tensor]:
+        whole = all(piece.rows % EACH == 0 for piece in pieces[:-1])  # words need not be opened
+
+        def side_by_side(part: str) -> Tensor:
+            if whole or part == "scales":
+                return torch.cat([piece.parts[part] for piece in pieces], 1)
+            opened = [piece._columns(part, slice(0, piece.rows)) for piece in pieces]
+            return _words.pack(torch.cat(opened, 1), BITS, _words.AWQ)
+
+        return {part: side_by_side(part) for part in pieces[0].parts}
+
+    def _columns(self, part: str, rows: slice) -> Tensor:
+        """Numbers of some rows, each a column: int32 [n, rows]."""
+        first = rows.start // EACH * EACH
+        words = self.parts[part][:, first // EACH : -(-rows.stop // EACH)]
+        return _words.unpack(words, BITS, rows.stop - first, _words.AWQ)[:, rows.start - first :]
+
+    def _words(self, part: str, rows: slice | Tensor) -> Tensor:
+        """Some rows, packed anew where they are not those of whole words."""
+        if isinstance(rows, slice) and rows.start % EACH == 0 and (rows.stop % EACH == 0 or rows.stop == self.rows):
+            return self.parts[part][:, rows.start // EACH : -(-rows.stop // EACH)]
+        return _words.pack(self._columns(part, slice(0, self.rows))[:, rows], BITS, _words.AWQ)

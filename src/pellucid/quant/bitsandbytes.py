@@ -1,4 +1,4 @@
-"""bitsandbytes: NF4 and FP4, with and without double quantization, and LLM.int8(). What the bytes mean: `_bitsandbytes.py`.
+"""bitsandbytes: NF4 and FP4, with and without double quantization, and LLM.int8(). The bytes: `_bitsandbytes.py`.
 
     weight U8 [n, 1], weight.absmax, weight.quant_map, weight.quant_state.bitsandbytes__nf4 (JSON), and where the
         magnitudes are packed weight.nested_absmax, weight.nested_quant_map

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import WeightsError
 from pellucid.quant._layers import FLOATS, check, expect, modules, parts
-from pellucid.quant.format import Group
-from pellucid.weights.safetensors import AGAIN, Entry
+from pellucid.quant.format import Entries, Group
+from pellucid.weights.safetensors import AGAIN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ READ = {
 }
 
 
-def groups(entries: Mapping[str, Entry], options: Mapping[str, Any]) -> Iterable[Group]:
+def groups(entries: Entries, options: Mapping[str, Any]) -> Iterable[Group]:
     check(options, READ)
     for module in modules(entries, "qweight"):
         found = parts(entries, module, ("qweight", "qzeros", "scales"), ("g_idx",))
@@ -44,7 +44,7 @@ def groups(entries: Mapping[str, Entry], options: Mapping[str, Any]) -> Iterable
         yield Group(f"{module}weight", found, shape, f"GPTQ {bits}-bit", {"bits": bits})
 
 
-def _measured(module: str, entries: Mapping[str, Entry], options: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+def _measured(module: str, entries: Entries, options: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
     """Bits and [O, I] of a layer, from its headers: `dynamic` options give some layers other bits."""
     weight, zeros, scales = (entries[module + part] for part in ("qweight", "qzeros", "scales"))
     if {len(entry.shape) for entry in (weight, zeros, scales)} != {2}:
