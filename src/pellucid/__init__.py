@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from pellucid.compat.logits import TypicalLogitsWarper as TypicalLogitsWarper
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
     from pellucid.compat.pipelines import pipeline as pipeline
+    from pellucid.compat.quantizing import BitsAndBytesConfig as BitsAndBytesConfig
     from pellucid.compat.stopping import ConfidenceCriteria as ConfidenceCriteria
     from pellucid.compat.stopping import EosTokenCriteria as EosTokenCriteria
     from pellucid.compat.stopping import MaxLengthCriteria as MaxLengthCriteria
@@ -177,6 +178,7 @@ _HOMES = {
     "AutoModelForDocumentQuestionAnswering": "compat.auto",
     "AutoModelForTextEncoding": "compat.auto",
     "BatchEncoding": "text.encoding",
+    "BitsAndBytesConfig": "compat.quantizing",
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",
     "get_json_schema": "text.chats.schema",

@@ -292,8 +292,8 @@ def _fill(
 
 def _quantized(model: Model, weights: Weights, dtype: torch.dtype, how: Quantize) -> Weights:
     """The same weights, packed when they are asked for; config.json says so from now on."""
-    said = model.config.given().get("quantization_config")
-    if said or any(weights.packed(name) for name in weights.names):
+    if any(weights.packed(name) for name in weights.names):
+        said = model.config.given().get("quantization_config")
         if isinstance(said, Mapping) and said.get("quant_method", "") == how.says.get("quant_method"):
             model.report.notes.append("the file is packed already: it is read as it is")
             return weights

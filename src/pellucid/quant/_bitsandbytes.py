@@ -227,7 +227,7 @@ def four_bit(
 
 
 def _nearest(numbers: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The place of the nearest value to each number, once its block is scaled to [-1, 1]; and the blocks' magnitudes."""
+    """The place of the nearest value to each number, its block scaled to [-1, 1]; and the blocks' magnitudes."""
     bounds = (values[:-1] + values[1:]) / 2
     codes, scales = [], []
     for chunk in numbers.reshape(-1).split(CHUNK):
