@@ -1,6 +1,6 @@
 """AWQ, in the layout of its matrix-matrix kernel ("GEMM"): 4 bits, a scale and a zero point for each group of inputs.
 
-    X.qweight  int32 [I, O/8]   eight neighbouring outputs a word: those numbered 0 2 4 6 1 3 5 7, from the lowest bits up
+    X.qweight  int32 [I, O/8]   eight outputs a word: those numbered 0 2 4 6 1 3 5 7, from the lowest bits up
     X.qzeros   int32 [G, O/8]   zero points, in the same order
     X.scales   float [G, O]
 
