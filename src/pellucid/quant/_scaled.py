@@ -1,0 +1,185 @@
+"""Matrices whose rows lie as numbers of 8 bits, or in words, with scales for rows, groups or blocks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pellucid.ops.packed import PackedTensor
+from pellucid.quant import _words
+
+EVERY = 1 << 40  # rows that share a scale, if all do
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What shares a scale: so many rows by so many inputs.
+
+    Args:
+        kind: as `pellucid show` calls it.
+        scale: what the file calls the scales: [rows / height, inputs / width], rounded up, or one for all.
+        bits: of a number, in words.
+    """
+
+    kind: str
+    height: int
+    width: int
+    scale: str = "weight_scale"
+    bits: int = 8
+
+
+class Scaled(PackedTensor):
+    """W = (q - zero) · scale, with q in int8 or float8: [R, I].
+
+    Parts are called as in the file: `weight`, the scales, `weight_zero_point`. A part that describes activations
+    (`input_scale`) is kept for saving.
+
+    A matrix that was cut through blocks has a scale for each row; when it is whole again, one for each block.
+    """
+
+    meta: Grid
+
+    @property
+    def kind(self) -> str:
+        return self.meta.kind
+
+    def file_names(self, name: str) -> Mapping[str, str]:
+        return {part: name.removesuffix("weight") + part for part in self.parts}
+
+    def unpack(self, rows: slice) -> Tensor:
+        column = self._column()
+        numbers = self._numbers(rows)
+        if "weight_zero_point" in self.parts:
+            numbers = numbers - self._zeros()[rows].float()[:, column]
+        return numbers * self._spread(self.parts[self.meta.scale])[rows].float()[:, column]
+
+    def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
+        parts = self.parts
+        parts["weight"] = bitwise(parts["weight"])[rows].view(parts["weight"].dtype)
+        parts[self.meta.scale] = self._taken(parts[self.meta.scale], rows)
+        if "weight_zero_point" in parts:
+            parts["weight_zero_point"] = self._taken(parts["weight_zero_point"], rows)
+        return parts
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self]) -> Mapping[str, Tensor] | None:
+        parts, meta = pieces[0].parts, pieces[0].meta
+        if any(piece.parts.keys() != parts.keys() for piece in pieces):
+            return None
+        for name, part in parts.items():
+            if name == "weight":
+                together = torch.cat([bitwise(piece.parts[name]) for piece in pieces]).view(part.dtype)
+                parts[name] = together
+            elif name in (meta.scale, "weight_zero_point"):
+                parts[name] = cls._together(name, pieces)
+            elif any(not torch.equal(piece.parts[name], part) for piece in pieces):
+                return None
+        return parts
+
+    @classmethod
+    def _together(cls, name: str, pieces: Sequence[Self]) -> Tensor:
+        """Scales or zero points of matrices below each other."""
+        found = [piece.parts[name] for piece in pieces]
+        meta = pieces[0].meta
+        alike = all(each.numel() == 1 and torch.equal(bitwise(each), bitwise(found[0])) for each in found)
+        if alike and meta.height == EVERY:
+            return found[0]
+        if meta.height == 1:
+            return torch.cat([bitwise(each) for each in found]).view(found[0].dtype)
+        spread = torch.cat([bitwise(piece._spread(each)) for piece, each in zip(pieces, found)])
+        return _in_blocks(spread, meta.height).view(found[0].dtype)
+
+    def _numbers(self, rows: slice) -> Tensor:
+        return self.parts["weight"][rows].float()
+
+    def _zeros(self) -> Tensor:
+        """[R, columns]"""
+        return self._spread(self.parts["weight_zero_point"])
+
+    def _column(self) -> Tensor:
+        """Which column of the scales each input has, [I]."""
+        index = self.parts.get("weight_g_idx")
+        return torch.arange(self.shape[-1], device=self.device) // self.meta.width if index is None else index.long()
+
+    def _spread(self, part: Tensor) -> Tensor:
+        """A row of scales for each row: [R, columns]."""
+        rows = self.rows
+        own = part.reshape(-1, 1) if part.dim() < 2 else part
+        if len(own) == rows:
+            return own
+        block = torch.arange(rows, device=part.device) // self.meta.height
+        return bitwise(own)[block].view(part.dtype)
+
+    def _taken(self, part: Tensor, rows: slice | Tensor) -> Tensor:
+        """The scales of some rows."""
+        if part.numel() == 1 and self.meta.height == EVERY:
+            return part
+        if self.meta.height == 1:
+            return bitwise(part)[rows].view(part.dtype)
+        return _in_blocks(bitwise(self._spread(part))[rows], self.meta.height).view(part.dtype)
+
+
+class Words(Scaled):
+    """The same with q in words: `weight_packed` [R, words]. Zero points may be in words along the rows."""
+
+    def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
+        parts = self.parts
+        packed, scale = parts["weight_packed"][rows], parts[self.meta.scale]
+        parts |= {"weight_packed": packed, self.meta.scale: self._taken(scale, rows)}
+        if (zeros := parts.get("weight_zero_point")) is not None:
+            own = zeros.dtype == torch.int32
+            parts["weight_zero_point"] = self._packed(self._stored()[rows]) if own else self._taken(zeros, rows)
+        return self._sized(parts)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self]) -> Mapping[str, Tensor] | None:
+        first, parts = pieces[0], pieces[0].parts
+        alike = ("weight_g_idx", "input_scale")
+        if any(not torch.equal(piece.parts[n], parts[n]) for piece in pieces for n in alike if n in parts):
+            return None
+        parts["weight_packed"] = torch.cat([piece.parts["weight_packed"] for piece in pieces])
+        parts[first.meta.scale] = cls._together(first.meta.scale, pieces)
+        if (zeros := parts.get("weight_zero_point")) is not None:
+            own = zeros.dtype == torch.int32
+            parts["weight_zero_point"] = (
+                first._packed(torch.cat([piece._stored() for piece in pieces]))
+                if own
+                else cls._together("weight_zero_point", pieces)
+            )
+        return first._sized(parts)
+
+    def _numbers(self, rows: slice) -> Tensor:
+        q_NI = _words.unpack(self.parts["weight_packed"][rows], self.meta.bits, self.shape[-1])
+        return (q_NI - (1 << self.meta.bits - 1)).float()
+
+    def _zeros(self) -> Tensor:
+        zeros = self.parts["weight_zero_point"]
+        return self._stored() - (1 << self.meta.bits - 1) if zeros.dtype == torch.int32 else self._spread(zeros)
+
+    def _stored(self) -> Tensor:
+        """Zero points out of their words: [R, columns]."""
+        return _words.unpack(self.parts["weight_zero_point"].t(), self.meta.bits, self.rows).t()
+
+    def _packed(self, zeros: Tensor) -> Tensor:
+        return _words.pack(zeros.t(), self.meta.bits).t()
+
+    def _sized(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        shape = parts["weight_shape"]
+        parts["weight_shape"] = shape.new_tensor([len(parts["weight_packed"]), self.shape[-1]])
+        return parts
+
+
+def bitwise(part: Tensor) -> Tensor:
+    """The bytes of numbers of 8 bits: torch moves some float8 only so."""
+    return part.view(torch.uint8) if part.element_size() == 1 else part
+
+
+def _in_blocks(spread: Tensor, height: int) -> Tensor:
+    """One row for each block, where all rows of each block agree; else as it is."""
+    heads = spread[::height]
+    block = torch.arange(len(spread), device=spread.device) // height
+    return heads if torch.equal(heads[block], spread) else spread
