@@ -38,7 +38,9 @@ def default_model() -> Path:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds files of a tokenizer."""
+    """Whether a folder holds files of a tokenizer; a GGUF file does by itself."""
+    if folder.suffix == ".gguf" and folder.is_file():
+        return True
     return any((folder / name).exists() for name in TOKENIZER if name not in ("config.json", FINGERPRINT))
 
 

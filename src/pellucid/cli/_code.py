@@ -49,7 +49,7 @@ def functions(known: Known) -> list[Function]:
     spec = known.spec.of(known.task)
     own = any(isinstance(part, Custom) for part in walk(spec))
     little = small(spec, SMALL if own else SMALL | WIDTH)
-    model = Model(little, known.config, known.family.table(known.config, known.task), known.task).eval()
+    model = Model(little, known.config, known.table(known.task), known.task).eval()
     initialise(model, torch.Generator().manual_seed(0))
     with torch.inference_mode(), watched() as called:
         exercise(model)

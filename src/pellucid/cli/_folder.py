@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pellucid import families
-from pellucid.config import Config
+from pellucid import families, quant
+from pellucid.config import Config, read_json
 from pellucid.families import Family
 from pellucid.spec import LmHead, Spec, Task
 from pellucid.weights import mxfp4
+from pellucid.weights.gguf import SUFFIX
 from pellucid.weights.source import NAMES, Weights, open_weights
 from pellucid.weights.table import Table
 
@@ -25,6 +27,11 @@ class Known:
     family: Family
     spec: Spec
     unknown: dict[str, Any]  # keys that nobody knows
+
+    def table(self, task: Task | None = None) -> Table:
+        """What the files of a task call things."""
+        gguf = Path(str(self.config.where)).suffix == SUFFIX
+        return self.family.gguf_table(self.config, task) if gguf else self.family.table(self.config, task)
 
     @property
     def named(self) -> str:
@@ -57,30 +64,42 @@ class Stored:
 
     files: tuple[str, ...]
     parameters: int
-    bytes: dict[str, int]  # by the file's dtype
+    bytes: dict[str, int]  # by the file's dtype, or by the kind of what stays packed
+    packed: dict[str, int]  # kind -> matrices that stay packed
+    ways: dict[str, str]  # kind -> what multiplies by them on this machine
 
     @property
     def dtype(self) -> str:
         """The dtype of most bytes; what is in MXFP4 takes that of the others."""
-        kinds = [kind for kind in self.bytes if kind != mxfp4.DTYPE]
-        return max(kinds, key=lambda kind: self.bytes[kind], default="")
+        kinds = [kind for kind in self.bytes if kind != mxfp4.DTYPE and kind not in self.packed]
+        return max(kinds, key=lambda kind: self.bytes[kind], default="F32" if self.packed else "")
 
 
 def stored(folder: Path, known: Known) -> Stored | None:
-    """The headers of a folder's safetensors; None where there are none (a `.bin` file has no header).
+    """The headers of a folder's safetensors, or of a GGUF file; None where there are none (a `.bin` has none).
 
     Raises:
         WeightsError: a header is broken.
     """
-    if not any((folder / name).is_file() for name in NAMES["safetensors"]):
+    if not folder.is_file() and not any((folder / name).is_file() for name in NAMES["safetensors"]):
         return None
-    weights = open_weights(folder, prefer="safetensors")
+    weights = quant.opened(open_weights(folder, prefer="safetensors"), packing(folder))
     size: Counter[str] = Counter()
+    packed: Counter[str] = Counter()
     for name in weights.names:
         entry = weights.entry(name)
         size[entry.dtype] += entry.nbytes
-    count = parameters(weights, known.family.table(known.config), known.spec)
-    return Stored(tuple(path.name for path in weights.files), count, dict(size))
+        packed[entry.dtype] += weights.packed(name)
+    count = parameters(weights, known.table(), known.spec)
+    packed = +packed
+    ways = {kind: quant.way(weights, kind) for kind in packed}
+    return Stored(tuple(path.name for path in weights.files), count, dict(size), dict(packed), ways)
+
+
+def packing(folder: Path) -> Mapping[str, Any]:
+    """What config.json says of how weights are packed."""
+    found = {} if folder.is_file() else read_json(folder / "config.json").get("quantization_config")
+    return found or {}
 
 
 def parameters(weights: Weights, table: Table, spec: Spec) -> int:

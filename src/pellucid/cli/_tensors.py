@@ -66,7 +66,7 @@ def expected(known: Known) -> dict[Task | None, Expected]:
         if whole.of(task) != whole:
             continue
         with torch.device("meta"):
-            model = Model(whole, known.config, known.family.table(known.config, task), task)
+            model = Model(whole, known.config, known.table(task), task)
         parameters = nn.Module.named_parameters(model, remove_duplicate=False)
         found[task] = Expected({name: tuple(p.shape) for name, p in parameters}, model.ties())
     return found
@@ -110,9 +110,9 @@ def place_all(weights: Weights, table: Table, model: Expected) -> Placed:
 def look_at_tensors(found: Findings, known: Known, weights: Weights) -> None:
     """Every tensor has a place, every parameter a tensor of its shape; which heads are there."""
     models = expected(known)
-    placed = {task: place_all(weights, known.family.table(known.config, task), model) for task, model in models.items()}
+    placed = {task: place_all(weights, known.table(task), model) for task, model in models.items()}
     own = placed[known.task if known.task in placed else None]
-    table = known.family.table(known.config, known.task)
+    table = known.table(known.task)
     troubles = {
         "without a place in this model": own.homeless,
         "of another shape or kind": own.misfits,
@@ -148,9 +148,7 @@ def look_at_heads(
         there = {slot for head in broken for slot in models[task].heads()[head] if slot in placed[task].filled}
         if broken and not there <= whole:
             told |= broken.keys()
-            names = file_names(
-                [slot for slots in broken.values() for slot in slots], known.family.table(known.config, task)
-            )
+            names = file_names([slot for slots in broken.values() for slot in slots], known.table(task))
             what = f"the {task} head is there in part; not in the files: {some(names)}"
             found.fail("weights", what, "download the weights again")
     new = [AUTO[task] for task, lost in states.items() if task and lost and not any(lost.values())]
@@ -181,8 +179,12 @@ def look_at_memory(found: Findings, known: Known, weights: Weights) -> None:
     for note in report.notes:
         found.warn("memory", note)
     name = str(dtype).removeprefix("torch.")
-    size = parameters(weights, known.family.table(known.config), known.spec) * dtype.itemsize
-    if all(DTYPES.get(weights.entry(each).dtype) == dtype for each in weights.names):
+    packed = [name for name in weights.names if weights.packed(name)]
+    size = parameters(weights, known.table(), known.spec) * dtype.itemsize
+    if packed:
+        size = weights.nbytes
+        how = f"{len(packed)} matrices stay packed: the file's pages are all that they take"
+    elif all(DTYPES.get(weights.entry(each).dtype) == dtype for each in weights.names):
         how = "mapped, then packed on a CPU when first used: one copy in memory"
     else:
         how = "converted, and a CPU packs matrices beside that: up to twice as much"

@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from pellucid import hub
+from pellucid import hub, quant
 from pellucid.cli import _text
 from pellucid.cli._command import Command, json_option, print_json
-from pellucid.cli._folder import Known, size_text, understand
+from pellucid.cli._folder import Known, packing, size_text, understand
 from pellucid.errors import PellucidError
 from pellucid.weights.source import Weights, open_weights
 
@@ -127,7 +127,7 @@ def look_at_config(found: Findings, folder: Path) -> Known:
 
 
 def look_at_files(found: Findings, folder: Path) -> Weights:
-    weights = open_weights(folder)
+    weights = quant.opened(open_weights(folder), packing(folder))
     files = weights.files
     where = files[0].name + (f" and {len(files) - 1} more" if files[1:] else "")
     found.ok("weights", f"{len(weights.names)} tensors, {size_text(weights.nbytes)} in {where}")

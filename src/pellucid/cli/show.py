@@ -74,7 +74,10 @@ def notes(spec: Spec, files: Stored | None) -> list[str]:
     found = []
     if files and files.dtype == "F16":
         found.append("float16 computes in float32 on a CPU, unless another dtype is asked for")
-    if files and len(files.bytes) > 1:
+    for kind, count in files.packed.items() if files else ():
+        assert files is not None
+        found.append(f"{count} matrices stay packed as {kind}: {files.ways[kind]}")
+    if files and len(files.bytes) > 1 and not files.packed:
         found.append(f"the files mix {', '.join(sorted(files.bytes))}; it computes in {files.dtype} if nothing is said")
     if any(getattr(getattr(block, "attn", None), "cap", None) for block in spec.stack.blocks):
         found.append("capped scores: attention is written out, torch's fused kernels know no cap")

@@ -1,11 +1,12 @@
 """Packed formats: one file each. A format is added here, and nothing else is edited: no family, no layer, no loader.
 
 `quant/<method>.py` is found by its name: the `quant_method` of config.json's `quantization_config` ("gptq", "awq",
-"compressed-tensors" with an underscore), or "gguf" for such a file. The module has three things:
+"compressed-tensors" with an underscore), or "gguf" for such a file. The module has
 
     groups(entries, options)      which file tensors make one weight: a `Group` each (`quant/format.py`). What is in no
                                   group is an ordinary tensor. Headers only: `show` and `plan` call it without torch, so
                                   torch is imported inside functions, or by a file `_<name>.py` that `pack` imports
+    way(kind)                     may be left out: what `show` says of the kernel that `PackedTensor.way` will choose
     pack(group, parts, options)   the group's tensors, as the file has them -> a `PackedTensor` (`ops/packed.py`)
     a subclass of PackedTensor    unpack(rows)     the reference: those rows as numbers, by torch ops, exact
                                   pick(rows)       the bytes of some rows; `RowsPacked` has it: parts are [rows, …]
@@ -40,6 +41,7 @@ from pellucid.weights.source import Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+TILES = "unpacked in tiles, and multiplied by torch"
 HELPERS = ("format",)  # modules here that are no formats
 
 
@@ -81,6 +83,12 @@ def opened(weights: Weights, options: Mapping[str, Any] | None = None) -> Weight
 
 def _has(weights: Weights, kind: str) -> bool:
     return any(weights.entry(name).dtype == kind for name in weights.names)
+
+
+def way(weights: Weights, kind: str) -> str:
+    """What multiplies by the packed matrices of a kind on this machine, as `PackedTensor.way` will choose."""
+    said = getattr(weights._form, "way", None) if isinstance(weights, PackedWeights) else None
+    return str(said(kind)) if said is not None else TILES
 
 
 class PackedWeights(Weights):
