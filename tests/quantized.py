@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,44 @@ def assert_saved_again(packed: Any, folder: Path, root: Path) -> None:
         assert torch.equal(*(each.flatten().view(torch.uint8) for each in (ours[name], tensor))), name
     said = [json.loads((where / "config.json").read_text()) for where in (folder, root / "again")]
     assert said[0]["quantization_config"] == said[1]["quantization_config"]
+
+
+def e4m3(byte: int) -> float:
+    """Sign, four bits of exponent, three of mantissa; no infinities."""
+    sign, exponent, mantissa = -1.0 if byte >> 7 else 1.0, byte >> 3 & 15, byte & 7
+    return sign * (mantissa / 8 * 2.0**-6 if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+
+
+VALUES = np.array([e4m3(byte) for byte in range(256)], np.float32)
+
+
+@dataclass
+class Float8:
+    """A layout of float8: blocks of so many rows and inputs share a scale; None for all."""
+
+    height: int | None
+    width: int | None
+    scale: str = "weight_scale_inv"
+    shape: tuple[int, ...] | None = None  # of the scales, where it is another
+    power: bool = False  # E8M0
+    more: str | None = None
+
+    def __call__(self, name: str, shape: tuple[int, int], chance: np.random.Generator) -> Any:
+        rows, inputs = shape
+        height, width = self.height or rows, self.width or inputs
+        bytes_ = chance.integers(0, 256, shape).astype(np.uint8)
+        bytes_[(bytes_ & 127) == 127] = 56  # no NaN
+        count = -(-rows // height), -(-inputs // width)
+        scales = (0.5 + chance.random(count)).astype(np.float32) / 100 / np.sqrt(inputs, dtype=np.float32)
+        exponents = chance.integers(112, 119, count).astype(np.uint8)
+        if self.power:
+            scales = 2.0 ** (exponents.astype(np.float32) - 127)
+        spread = np.array([[scales[r // height, i // width] for i in range(inputs)] for r in range(rows)], np.float32)
+        stored = torch.from_numpy(exponents).view(torch.float8_e8m0fnu) if self.power else torch.from_numpy(scales)
+        parts = {
+            name: torch.from_numpy(bytes_).view(torch.float8_e4m3fn),
+            name.removesuffix("weight") + self.scale: stored if self.shape is None else stored.reshape(self.shape),
+        }
+        if self.more:
+            parts[name.removesuffix("weight") + self.more] = torch.tensor(float(chance.random()))
+        return parts, torch.from_numpy(VALUES[bytes_] * spread)

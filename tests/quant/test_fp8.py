@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,59 +13,19 @@ from pellucid import AutoModelForCausalLM
 from pellucid.errors import Unsupported, WeightsError
 from pellucid.ops.packed import PackedTensor
 from pellucid.quant._scaled import EVERY, Grid, Scaled
+from quantized import Float8
 
 BLOCKS = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [24, 40]}
 WHOLE = {"quant_method": "fp8", "activation_scheme": "static"}
 FBGEMM = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}
 
 
-def e4m3(byte: int) -> float:
-    """Sign, four bits of exponent, three of mantissa; no infinities."""
-    sign, exponent, mantissa = -1.0 if byte >> 7 else 1.0, byte >> 3 & 15, byte & 7
-    return sign * (mantissa / 8 * 2.0**-6 if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7))
-
-
-VALUES = np.array([e4m3(byte) for byte in range(256)], np.float32)
-
-
-@dataclass
-class Layout:
-    """Blocks of so many rows and inputs share a scale; None for all."""
-
-    height: int | None
-    width: int | None
-    scale: str = "weight_scale_inv"
-    shape: tuple[int, ...] | None = None  # of the scales, where it is another
-    power: bool = False  # E8M0
-    more: str | None = None
-
-    def __call__(self, name: str, shape: tuple[int, int], chance: np.random.Generator) -> Any:
-        rows, inputs = shape
-        height, width = self.height or rows, self.width or inputs
-        bytes_ = chance.integers(0, 256, shape).astype(np.uint8)
-        bytes_[(bytes_ & 127) == 127] = 56  # no NaN
-        count = -(-rows // height), -(-inputs // width)
-        scales = (0.5 + chance.random(count)).astype(np.float32) / 100 / np.sqrt(inputs, dtype=np.float32)
-        exponents = chance.integers(112, 119, count).astype(np.uint8)
-        if self.power:
-            scales = 2.0 ** (exponents.astype(np.float32) - 127)
-        spread = np.array([[scales[r // height, i // width] for i in range(inputs)] for r in range(rows)], np.float32)
-        stored = torch.from_numpy(exponents).view(torch.float8_e8m0fnu) if self.power else torch.from_numpy(scales)
-        parts = {
-            name: torch.from_numpy(bytes_).view(torch.float8_e4m3fn),
-            name.removesuffix("weight") + self.scale: stored if self.shape is None else stored.reshape(self.shape),
-        }
-        if self.more:
-            parts[name.removesuffix("weight") + self.more] = torch.tensor(float(chance.random()))
-        return parts, torch.from_numpy(VALUES[bytes_] * spread)
-
-
 KINDS = {
-    "blocks": (BLOCKS, Layout(24, 40)),
-    "blocks, powers of two": ({**BLOCKS, "scale_fmt": "ue8m0"}, Layout(24, 40, power=True)),
-    "one scale": (WHOLE, Layout(None, None, shape=(), more="activation_scale")),
-    "one scale, called otherwise": (WHOLE, Layout(None, None, "weight_scale", shape=(1,), more="input_scale")),
-    "a scale for each row": (FBGEMM, Layout(1, None, "weight_scale")),
+    "blocks": (BLOCKS, Float8(24, 40)),
+    "blocks, powers of two": ({**BLOCKS, "scale_fmt": "ue8m0"}, Float8(24, 40, power=True)),
+    "one scale": (WHOLE, Float8(None, None, shape=(), more="activation_scale")),
+    "one scale, called otherwise": (WHOLE, Float8(None, None, "weight_scale", shape=(1,), more="input_scale")),
+    "a scale for each row": (FBGEMM, Float8(1, None, "weight_scale")),
 }
 
 
@@ -82,7 +41,7 @@ def test_a_checkpoint(family, kind, tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(24, 40), (1, 64), (None, None), (128, 128)])
 def test_rows_stay_packed_wherever_they_are_cut(height, width):
-    parts, numbers = Layout(height, width)("weight", (72, 64), np.random.default_rng(1))
+    parts, numbers = Float8(height, width)("weight", (72, 64), np.random.default_rng(1))
     whole = Scaled(parts, Grid("FP8", height or EVERY, width or 64, "weight_scale_inv"), (72, 64))
     for sizes in ([24, 48], [5, 33, 34], [1, 71]):
         pieces = whole.split(sizes)
@@ -100,14 +59,14 @@ def test_rows_stay_packed_wherever_they_are_cut(height, width):
     ("key", "value"), [("fmt", "e5m2"), ("expert_dtype", "fp4"), ("weight_block_size", [128]), ("scale_fmt", "int")]
 )
 def test_a_variant_that_is_not_read_is_named(key, value, tmp_path):
-    folder, _ = quantized.write("llama", tmp_path, Layout(24, 40), {**BLOCKS, key: value})
+    folder, _ = quantized.write("llama", tmp_path, Float8(24, 40), {**BLOCKS, key: value})
     with pytest.raises(Unsupported) as caught:
         AutoModelForCausalLM.from_pretrained(folder)
     assert f"{key}={value!r}" in caught.value.what
 
 
 def test_scales_of_other_blocks(tmp_path):
-    folder, _ = quantized.write("llama", tmp_path, Layout(24, 40), {**BLOCKS, "weight_block_size": [128, 128]})
+    folder, _ = quantized.write("llama", tmp_path, Float8(24, 40), {**BLOCKS, "weight_block_size": [128, 128]})
     with pytest.raises(WeightsError, match="weight_scale_inv is F32"):
         AutoModelForCausalLM.from_pretrained(folder)
 
@@ -118,7 +77,7 @@ def test_a_weight_without_scales(tmp_path):
         AutoModelForCausalLM.from_pretrained(folder)
 
 
-class Unscaled(Layout):
+class Unscaled(Float8):
     def __call__(self, name: str, shape: tuple[int, int], chance: np.random.Generator) -> Any:
         parts, numbers = super().__call__(name, shape, chance)
         return {name: parts[name]}, numbers

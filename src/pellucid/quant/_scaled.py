@@ -103,7 +103,9 @@ class Scaled(PackedTensor):
     def _column(self) -> Tensor:
         """Which column of the scales each input has, [I]."""
         index = self.parts.get("weight_g_idx")
-        return torch.arange(self.shape[-1], device=self.device) // self.meta.width if index is None else index.long()
+        if index is None or int(index.min()) < 0:  # -1 says that they were not reordered
+            return torch.arange(self.shape[-1], device=self.device) // self.meta.width
+        return index.long()
 
     def _spread(self, part: Tensor) -> Tensor:
         """A row of scales for each row: [R, columns]."""
