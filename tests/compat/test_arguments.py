@@ -39,9 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"hidden_sizes": 3}, ArgumentError, "hidden_size"),
         ({"n_embd": 3}, ArgumentError, "n_embd"),
         ({"completely_unknown": 1}, ArgumentError, "completely_unknown"),
-        ({"load_in_4bit": True}, Unsupported, "load_in_4bit"),
-        ({"load_in_8bit": True}, Unsupported, "load_in_8bit"),
-        ({"quantization_config": {"load_in_4bit": True}}, Unsupported, "quantization_config"),
+        ({"load_in_4bit": "nf4"}, ArgumentError, "load_in_4bit"),
+        ({"load_in_4bit": True, "load_in_8bit": True}, ArgumentError, "both"),
+        ({"quantization_config": {"load_in_4bits": True}}, ArgumentError, "load_in_4bit"),
+        ({"quantization_config": {"quant_method": "awq"}}, ArgumentError, "awq"),
         ({"gguf_file": "x.gguf"}, NotAModel, "GGUF files"),
         ({"tp_plan": "auto"}, Unsupported, "one device"),
         ({"variant": "fp16"}, Unsupported, "variant"),
@@ -84,9 +85,9 @@ def test_both_spellings_of_the_dtype(folder: Path, options: dict[str, Any]) -> N
 def test_what_only_chooses_an_implementation_is_recorded(folder: Path) -> None:
     model = LM(
         folder, attn_implementation="sdpa", low_cpu_mem_usage=True, use_safetensors=True, trust_remote_code=False,
-        load_in_4bit=False, device_map={"": "cpu"}, output_attentions=False,
+        tp_plan=None, device_map={"": "cpu"}, output_attentions=False,
     )  # fmt: skip
-    assert model.report.arguments["attn_implementation"] == "sdpa" and model.report.arguments["load_in_4bit"] is False
+    assert model.report.arguments["attn_implementation"] == "sdpa" and model.report.arguments["tp_plan"] is None
     assert LM(folder, device_map="auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert LM(folder, device="cpu").device.type == "cpu" == LM(folder, device_map="cpu").device.type
 

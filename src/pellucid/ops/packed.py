@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -137,6 +138,10 @@ class PackedTensor(Tensor):
     def lookup(self, ids: Tensor) -> Tensor:
         """The rows of these numbers, [*ids, I]."""
         flat = ids.reshape(-1)
+        if torch.compiler.is_compiling():  # each as it comes: nothing here may depend on the numbers
+            picked = self.pick(flat)
+            assert picked is not None, "a format whose rows cannot be taken out is unpacked before it is compiled"
+            return self.like(picked, (flat.numel(), self.shape[-1])).dense().view(*ids.shape, self.shape[-1])
         own, back = flat.unique(return_inverse=True)
         if own.numel() and not 0 <= int(own[0]) <= int(own[-1]) < self.rows:
             raise IndexError(f"row {int(own[0])} or {int(own[-1])} of {self.rows}")
@@ -300,18 +305,22 @@ def _embedding(func: Any, x: Any, ids: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _cat(func: Any, pieces: Sequence[Any], dim: int = 0) -> Any:
-    """Matrices of one format below each other, or stacked in a new first dimension."""
-    first, stacked = pieces[0], func is aten.stack.default
+    """Matrices of one format below or beside each other by whole rows, or stacked in a new first dimension."""
+    first = pieces[0]
     alike = all(type(each) is type(first) and each.meta == first.meta for each in pieces)
-    if not isinstance(first, PackedTensor) or not alike or dim != 0 or (first.dim() < 2 and not stacked):
+    if not isinstance(first, PackedTensor) or not alike or any(each.shape[-1] != first.shape[-1] for each in pieces):
         return NotImplemented
-    if any(each.shape[1:] != first.shape[1:] or (stacked and each.shape != first.shape) for each in pieces):
+    firsts = accumulate((each.rows for each in pieces), initial=0)
+    rows = [torch.arange(n, n + each.rows).view(*each.shape[:-1], 1) for n, each in zip(firsts, pieces)]
+    lead = len(first.shape) - (func is not aten.stack.default)  # dimensions of rows
+    if not 0 <= (dim if dim >= 0 else dim + lead + 1) < lead:
         return NotImplemented
     parts = type(first).joined(pieces)
     if parts is None:
         return NotImplemented
-    lead = (len(pieces), len(first)) if stacked else (sum(map(len, pieces)),)
-    return first.like(parts, (*lead, *first.shape[1:]))
+    numbers = func(rows, dim % (lead + 1))  # [..., 1]
+    below = first.like(parts, (sum(each.rows for each in pieces), first.shape[-1]))
+    return _rows_of(below, numbers.expand(*numbers.shape[:-1], first.shape[-1]))
 
 
 def _copy(func: Any, to: Any, source: Any, *args: Any, **kwargs: Any) -> Any:

@@ -294,7 +294,7 @@ def rounded(numbers_RI: Tensor) -> tuple[Tensor, Tensor]:
 
 def whole_product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
     """x W^T of bytes, exactly."""
-    if x_NI.is_cpu:
+    if x_NI.is_cpu and x_NI.shape[1] > 1:  # of one column torch 2.13 makes nonsense
         return torch._int_mm(x_NI, weight_OI.t())
     return (x_NI.double() @ weight_OI.double().t()).float()
 
