@@ -18,11 +18,14 @@ from pellucid.errors import WeightsError
 from pellucid.ops.positions import sinusoids
 from pellucid.weights.table import (
     OTHER_HEAD,
+    Flat,
     Fused,
     Layout,
+    Paired,
     Place,
     Recomputed,
     Row,
+    Shifted,
     Squeezed,
     Stacked,
     Table,
@@ -38,13 +41,17 @@ def layouts(draw: st.DrawFn) -> tuple[Layout, list[tuple[int, ...]]]:
     """A layout, and the shapes of its slots."""
     size = st.integers(1, 4)
     groups, width = draw(size), draw(size)
-    kind = draw(st.sampled_from(["plain", "fused", "transposed", "squeezed", "stacked"]))
+    kind = draw(st.sampled_from(["plain", "fused", "transposed", "squeezed", "stacked", "paired", "flat"]))
     parts = tuple("abcd"[: draw(size)])
     rows = [groups * draw(size) for _ in parts]
     inner: Layout = Fused(SLOT.replace("{i}", "{i}.{e}") if kind == "stacked" else SLOT, parts, groups=groups)
     shapes: list[tuple[int, ...]] = [(n, width) for n in rows]
     if kind == "plain" or (kind != "fused" and draw(st.booleans())):
         inner, shapes = inner.pattern.replace("{}", "a"), shapes[:1]
+    if kind == "paired":
+        return Paired("blocks.{i}.a.weight", groups), [(2 * rows[0], width)]
+    if kind == "flat":
+        return Flat("blocks.{i}.a.weight"), [(1, width)]
     if kind == "transposed":
         return Transposed(inner), shapes
     if kind == "squeezed":
@@ -98,8 +105,20 @@ def test_published_layouts() -> None:
     assert torch.equal(q.view(2, 4, 2), grouped[:, :-2]) and torch.equal(k.view(2, 2), grouped[:, -2])
     gate, up = split(Fused("{}", ("gate", "up"), groups=15), rows, 15, 15)  # gpt-oss: in turn
     assert torch.equal(gate, rows[0::2]) and torch.equal(up, rows[1::2])
+    kept = rows.view(3, 2, 5, 1).swapaxes(1, 2).reshape(30, 1)  # llama.cpp's queries: 3 heads, their halves in turn
+    assert torch.equal(split(Paired("{}", heads=3), kept, 30)[0], rows)
     v1, v2 = split(Stacked(Transposed("{e}"), 2, flat=True), rows.view(6, 5), 5, 5)  # DBRX: [experts * hidden, width]
     assert torch.equal(v2, rows.view(2, 3, 5)[1].t()) and torch.equal(v1, rows.view(2, 3, 5)[0].t())
+
+
+def test_a_shifted_vector_comes_back_bit_for_bit() -> None:
+    """Gemma's norms in GGUF: float32 in the file, one more than the weight, whatever the model computes in."""
+    place = Table({"f": Shifted("a.weight", 1.0)}).find("f")
+    assert place is not None
+    weight = torch.randn(1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    stored = weight.float() + 1
+    (back,) = place.split(stored, [1000])
+    assert torch.equal(back.bfloat16(), weight) and torch.equal(place.join([back.bfloat16()]), stored)
 
 
 def split(layout: Layout, tensor: torch.Tensor, *rows: int) -> list[torch.Tensor]:

@@ -24,10 +24,11 @@ class AutoConfig:
         token: str | bool | None = None,
         local_files_only: bool | None = None,
         subfolder: str = "",
+        gguf_file: str | None = None,
         trust_remote_code: bool | None = None,
         **config_keys: Any,
     ) -> Config:
-        """config.json of a folder or hub id, with its family's defaults; `config_keys` override it.
+        """config.json of a folder or hub id, or what a GGUF file says, and its family's defaults; `config_keys` override.
 
         Raises:
             NotAModel, ConfigError, ArgumentError: see `errors.py`.
@@ -40,6 +41,7 @@ class AutoConfig:
             token=token,
             offline=local_files_only or None,
             subfolder=subfolder,
+            gguf_file=gguf_file,
         )
         return families.read_config(folder, config_keys)[0]
 

@@ -129,7 +129,18 @@ class Gguf:
         return dict(self.weights(config) if callable(self.weights) else self.weights)
 
     def values(self, said: Said, model_type: str, classes: Mapping[Task | None, str]) -> dict[str, Any]:
-        """What config.json would say."""
+        """What config.json would say.
+
+        Raises:
+            ConfigError: metadata of the wrong kind, or that contradicts itself.
+        """
+        try:
+            return self._values(said, model_type, classes)
+        except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+            what = f"the metadata describes no {said.architecture} model: {type(error).__name__}: {error}"
+            raise ConfigError(what[:300], where=said.path, next="convert the model again") from None
+
+    def _values(self, said: Said, model_type: str, classes: Mapping[Task | None, str]) -> dict[str, Any]:
         found: dict[str, Any] = {"model_type": model_type, **self.set}
         named = classes.get("causal-lm") or classes.get("masked-lm") or classes.get(None)
         if named:

@@ -140,8 +140,8 @@ class PackedTensor(Tensor):
         flat = ids.reshape(-1)
         if torch.compiler.is_compiling():  # each as it comes: nothing here may depend on the numbers
             picked = self.pick(flat)
-            assert picked is not None, "a format whose rows cannot be taken out is unpacked before it is compiled"
-            return self.like(picked, (flat.numel(), self.shape[-1])).dense().view(*ids.shape, self.shape[-1])
+            found = self.dense()[flat] if picked is None else self.like(picked, (len(flat), self.shape[-1])).dense()
+            return found.view(*ids.shape, self.shape[-1])
         own, back = flat.unique(return_inverse=True)
         if own.numel() and not 0 <= int(own[0]) <= int(own[-1]) < self.rows:
             raise IndexError(f"row {int(own[0])} or {int(own[-1])} of {self.rows}")

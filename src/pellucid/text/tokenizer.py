@@ -143,6 +143,7 @@ class Tokenizer(Preparing, Decoding, Chats, Answering):
         local_files_only: bool | None = None,
         force_download: bool = False,
         subfolder: str = "",
+        gguf_file: str | None = None,
         use_fast: bool | None = None,
         trust_remote_code: bool | None = None,
         **options: Any,
@@ -163,6 +164,7 @@ class Tokenizer(Preparing, Decoding, Chats, Answering):
             offline=local_files_only or None,
             subfolder=subfolder,
             force_download=force_download,
+            gguf_file=gguf_file,
         )
         return cls.from_folder(folder, **options)
 

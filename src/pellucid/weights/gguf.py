@@ -40,10 +40,13 @@ class GgufFile(SafetensorsFile):
         if self.header.byte_order == "big" and self.header.tensors:
             next = "convert the model again, on a machine of the usual byte order"
             raise Unsupported("the tensors are big-endian", where=path, next=next)
-        self.entries = {
-            name: Entry(name, tensor.type.name, tensor.shape, tensor.start, tensor.start + tensor.nbytes)
-            for name, tensor in self.header.tensors.items()
-        }
+        self.entries = {}
+        for name, tensor in self.header.tensors.items():
+            if tensor.kind not in gguf.TENSOR_TYPES:
+                what = f"tensor {name!r:.100} has the type {tensor.kind}, which is newer than this version"
+                raise Unsupported(what, where=path, next="use a newer version, or a file of another kind")
+            stop = tensor.start + tensor.nbytes
+            self.entries[name] = Entry(name, tensor.type.name, tensor.shape, tensor.start, stop)
         self.metadata = {"format": "gguf"}
         self._lock = threading.Lock()
         self._private = self._clean = None
