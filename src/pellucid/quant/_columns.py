@@ -14,9 +14,19 @@ from pellucid.quant import _words
 EACH, BITS = 8, 4  # of AWQ: numbers a word
 
 
-def scaled(q_NI: Tensor, zeros_NG: Tensor, scales_NG: Tensor, group_I: Tensor) -> Tensor:
-    """(q - zero) · scale, [N, I] in float32: exact for scales of 16 bits."""
-    return (q_NI - zeros_NG[:, group_I]).float() * scales_NG.float()[:, group_I]
+def scaled(q_IN: Tensor, zeros_GN: Tensor, scales_GN: Tensor, group_I: Tensor | None) -> Tensor:
+    """(q - zero) · scale, [N, I] in float32: exact for scales of 16 bits.
+
+    Args:
+        group_I: the group of each input; None for neighbours.
+    """
+    numbers_IN, zeros_GN, scales_GN = q_IN.float(), zeros_GN.float(), scales_GN.float()
+    if group_I is None:
+        groups = numbers_IN.unflatten(0, (len(scales_GN), -1))
+        groups.sub_(zeros_GN.unsqueeze(1)).mul_(scales_GN.unsqueeze(1))
+    else:
+        numbers_IN.sub_(zeros_GN[group_I]).mul_(scales_GN[group_I])
+    return numbers_IN.t().contiguous()
 
 
 class Gptq(PackedTensor):
@@ -31,9 +41,11 @@ class Gptq(PackedTensor):
 
     def unpack(self, rows: slice) -> Tensor:
         (bits, more), inputs = self.meta, self.shape[-1]
-        q_NI = _words.unpack(self.parts["qweight"][:, rows].t(), bits, inputs)
+        q_IN = _words.unpack(self.parts["qweight"][:, rows], bits, inputs, dim=0)
         zeros_GN = self._zeros()[:, rows] + more & (1 << bits) - 1
-        return scaled(q_NI, zeros_GN.t(), self.parts["scales"][:, rows].t(), self._group())
+        group_I = self._group()
+        in_turn = inputs % len(self.parts["scales"]) == 0 and torch.equal(group_I, self._neighbours())
+        return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], None if in_turn else group_I)
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         parts = self.parts
@@ -56,13 +68,13 @@ class Gptq(PackedTensor):
     def _group(self) -> Tensor:
         """The group of each input, [I]."""
         index = self.parts.get("g_idx")
-        return _alike(self) if index is None else index.long()
+        return self._neighbours() if index is None else index.long()
 
-
-def _alike(matrix: PackedTensor) -> Tensor:
-    """Groups of neighbours."""
-    scales, inputs = matrix.parts["scales"], matrix.shape[-1]
-    return torch.arange(inputs, device=scales.device) // max(inputs // max(len(scales), 1), 1)
+    def _neighbours(self) -> Tensor:
+        """Groups in turn, of as many inputs each, but for the last."""
+        inputs = self.shape[-1]
+        each = max(-(-inputs // max(len(self.parts["scales"]), 1)), 1)
+        return torch.arange(inputs, device=self.device) // each
 
 
 def _beside(matrix: PackedTensor, name: str) -> dict[str, str]:
@@ -80,7 +92,7 @@ class Awq(PackedTensor):
 
     def unpack(self, rows: slice) -> Tensor:
         q_IN, zeros_GN = self._columns("qweight", rows), self._columns("qzeros", rows)
-        return scaled(q_IN.t(), zeros_GN.t(), self.parts["scales"][:, rows].t(), _alike(self))
+        return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], None)
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         scales = self.parts["scales"][:, rows]

@@ -51,11 +51,19 @@ class Scaled(PackedTensor):
         return {part: name.removesuffix("weight") + part for part in self.parts}
 
     def unpack(self, rows: slice) -> Tensor:
-        column = self._column()
-        numbers = self._numbers(rows)
+        numbers_NI, order_I = self._numbers(rows), self._order()
+        scales_NC = self._spread(self.parts[self.meta.scale])[rows].float()
+        in_turn = order_I is None and scales_NC.shape[1] * self.meta.width == self.shape[-1]
+        cells = numbers_NI.unflatten(1, (-1, self.meta.width)) if in_turn else numbers_NI
+        column_I = torch.arange(self.shape[-1], device=self.device) // self.meta.width if order_I is None else order_I
+
+        def over(part_NC: Tensor) -> Tensor:
+            return part_NC.unsqueeze(-1) if in_turn else part_NC[:, column_I]
+
         if "weight_zero_point" in self.parts:
-            numbers = numbers - self._zeros()[rows].float()[:, column]
-        return numbers * self._spread(self.parts[self.meta.scale])[rows].float()[:, column]
+            cells.sub_(over(self._zeros()[rows].float()))
+        cells.mul_(over(scales_NC))
+        return numbers_NI
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         parts = self.parts
@@ -94,18 +102,17 @@ class Scaled(PackedTensor):
         return _in_blocks(spread, meta.height).view(found[0].dtype)
 
     def _numbers(self, rows: slice) -> Tensor:
+        """q in float32, in new memory."""
         return self.parts["weight"][rows].float()
 
     def _zeros(self) -> Tensor:
         """[R, columns]"""
         return self._spread(self.parts["weight_zero_point"])
 
-    def _column(self) -> Tensor:
-        """Which column of the scales each input has, [I]."""
+    def _order(self) -> Tensor | None:
+        """Which column of the scales each input has, [I]; None for neighbours in turn."""
         index = self.parts.get("weight_g_idx")
-        if index is None or int(index.min()) < 0:  # -1 says that they were not reordered
-            return torch.arange(self.shape[-1], device=self.device) // self.meta.width
-        return index.long()
+        return None if index is None or int(index.min()) < 0 else index.long()  # -1 says that they are in turn
 
     def _spread(self, part: Tensor) -> Tensor:
         """A row of scales for each row: [R, columns]."""
@@ -156,7 +163,7 @@ class Words(Scaled):
 
     def _numbers(self, rows: slice) -> Tensor:
         q_NI = _words.unpack(self.parts["weight_packed"][rows], self.meta.bits, self.shape[-1])
-        return (q_NI - (1 << self.meta.bits - 1)).float()
+        return q_NI.float().sub_(1 << self.meta.bits - 1)
 
     def _zeros(self) -> Tensor:
         zeros = self.parts["weight_zero_point"]

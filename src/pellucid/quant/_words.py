@@ -11,23 +11,28 @@ WORD = 32
 AWQ = (0, 4, 1, 5, 2, 6, 3, 7)  # where a word of 8 numbers has its first, its second, ...
 
 
-def unpack(words: Tensor, bits: int, count: int, places: Sequence[int] | None = None) -> Tensor:
-    """Numbers from int32 [..., W], each of so many bits, the first in the lowest: int32 [..., count].
+def unpack(words: Tensor, bits: int, count: int, places: Sequence[int] | None = None, dim: int = -1) -> Tensor:
+    """Numbers from int32 [..., W], each of so many bits, the first in the lowest: int32 [..., count], in new memory.
 
     With bits that do not divide 32, a number may lie across two words.
 
     Args:
         places: of the numbers of a word, where they are not in turn.
+        dim: which dimension of words to unpack; 0 is for two dimensions, [W, N] -> [count, N].
     """
     mask = (1 << bits) - 1
+    turned = (-1, 1) if dim == 0 else (-1,)
     if WORD % bits == 0:
         shifts = torch.tensor(places or range(WORD // bits), dtype=torch.int32, device=words.device) * bits
-        return (words.unsqueeze(-1) >> shifts & mask).flatten(-2)[..., :count]
+        wide = words.unsqueeze(1 if dim == 0 else -1) >> shifts.view(turned)
+        return wide.bitwise_and_(mask).flatten(*((0, 1) if dim == 0 else (-2, -1))).narrow(dim, 0, count)
     first = torch.arange(count, device=words.device) * bits
     word, shift = first // WORD, (first % WORD).int()
-    here = (words[..., word] >> shift) & ((1 << (WORD - shift).clamp(max=bits).long()) - 1).int()
-    there = words[..., (word + 1).clamp(max=words.shape[-1] - 1)] << (WORD - shift).clamp(max=WORD - 1)
-    return (here | torch.where(shift + bits > WORD, there, 0)) & mask
+    held = ((1 << (WORD - shift).clamp(max=bits).long()) - 1).int().view(turned)
+    here = (words.index_select(dim, word) >> shift.view(turned)).bitwise_and_(held)
+    after = words.index_select(dim, (word + 1).clamp(max=words.shape[dim] - 1))
+    there = (after << (WORD - shift).clamp(max=WORD - 1).view(turned)).bitwise_and_(mask & ~held)
+    return here.bitwise_or_(there)
 
 
 def pack(numbers: Tensor, bits: int, places: Sequence[int] | None = None) -> Tensor:
