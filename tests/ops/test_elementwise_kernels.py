@@ -202,7 +202,7 @@ def everything(x_NHK: Tensor, weight_K: Tensor, cos: Tensor, sin: Tensor) -> Ten
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # it asks for sizes
 def test_tracers_see_torch_calls() -> None:
-    """What is recorded on some numbers is right for others."""
+    """What is recorded on some numbers is right for others. (Compilation: tests/models/test_forward.py.)"""
     first, second = (
         [numbers(*shape, dtype=torch.bfloat16, seed=seed + i) for i, shape in enumerate([(3, 2, 16), (16,)])]
         + [numbers(3, 1, 16, dtype=torch.bfloat16, seed=seed + i) for i in (2, 3)]
@@ -211,5 +211,4 @@ def test_tracers_see_torch_calls() -> None:
     wanted = everything(*second)
     assert same(make_fx(everything)(*first)(*second), wanted)
     assert same(torch.jit.trace(everything, tuple(first), check_trace=False)(*second), wanted)
-    assert same(torch.compile(everything, backend="eager", fullgraph=True)(*second), wanted)
     assert same(torch.vmap(everything)(*(x[None] for x in second))[0], wanted)
