@@ -126,6 +126,18 @@ class TestRows:
         again = torch.cat([each.unflatten(0, (4, -1)) for each in heads], 1).flatten(0, 1)
         assert isinstance(again, PackedTensor) and same(named(again, "x"), named(packed, "x")) == []
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("name", FOUR)
+    @pytest.mark.parametrize("size", [32, 64, 256])
+    def test_the_kernel_gives_the_bits_of_the_reference(self, name, size, dtype):
+        numbers = random(37, 256) * torch.logspace(-30, 30, 37)[:, None]
+        numbers[5, 7] = numbers[6, 9] = 0
+        packed = bnb.four_bit(numbers, name[:3], size=size, double="double" in name).to(dtype)
+        assert torch.equal(packed.dense(), packed.unpack(slice(0, 37)).to(dtype))
+        assert torch.equal(packed.dense(3, 20), packed.unpack(slice(3, 20)).to(dtype))
+        large = bnb.four_bit(random(1100, 256), name[:3], size=size).to(dtype)  # for several threads
+        assert torch.equal(large.dense(), large.unpack(slice(0, 1100)).to(dtype))
+
     def test_scales_that_are_packed_for_all_rows_are_not_saved_for_some(self):
         some = bnb.four_bit(random(64, 512), "nf4", double=True)[5:9]
         with pytest.raises(Unsupported, match="rows of a matrix"):

@@ -1,0 +1,53 @@
+"""Numbers of 4 bits that stand for 16 values, through a native kernel (lookup4.cpp)."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pellucid.ops.cpu import kernels
+
+WORTH_SHARING = 2**18  # numbers, from which a second thread pays
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library, where it has the kernel."""
+    found = kernels()
+    if found is None or not hasattr(found, "pellucid_lookup4"):
+        return None
+    found.pellucid_lookup4.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2 + [ctypes.c_int] * 2
+    found.pellucid_lookup4.restype = None
+    return found
+
+
+def looks_up(codes: Tensor, dtype: torch.dtype) -> bool:
+    """Whether `lookup4` gives numbers of this dtype."""
+    return (
+        codes.is_cpu
+        and dtype in (torch.bfloat16, torch.float32)
+        and library() is not None
+        and not torch.compiler.is_compiling()
+    )
+
+
+def lookup4(codes_B: Tensor, scales_n: Tensor, values_16: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Blocks of `size` numbers, [n, size]: value times scale in float32, then rounded to `dtype`.
+
+    Args:
+        codes_B: uint8 [n size / 2], two numbers to a byte, the first in the high half.
+        scales_n, values_16: float32.
+    """
+    found, count = library(), scales_n.numel()
+    assert found is not None, "`looks_up` says so"
+    assert codes_B.numel() * 2 == count * size and values_16.numel() == 16
+    codes_B, scales_n, values_16 = codes_B.contiguous(), scales_n.contiguous(), values_16.contiguous()
+    y_nS = torch.empty(count, size, dtype=dtype)
+    found.pellucid_lookup4(
+        codes_B.data_ptr(), scales_n.data_ptr(), values_16.data_ptr(), y_nS.data_ptr(), count, size,
+        dtype == torch.bfloat16, 1 if count * size < WORTH_SHARING else torch.get_num_threads(),
+    )  # fmt: skip
+    return y_nS
