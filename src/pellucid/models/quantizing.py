@@ -87,7 +87,9 @@ class QuantizedWeights(Weights):
             return tensor
         if not (tensor.dtype == torch.float16 and self._dtype == torch.float32):  # widened to compute: packed as it is
             tensor = tensor.to(self._dtype)
-        return self._how.pack(tensor.t().contiguous() if isinstance(place.layout, Transposed) else tensor)
+        packed = self._how.pack(tensor.t().contiguous() if isinstance(place.layout, Transposed) else tensor)
+        self._of_files.release(name)  # its pages: the model needs them no more
+        return packed
 
     @property
     def names(self) -> list[str]:
