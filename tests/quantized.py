@@ -26,6 +26,7 @@ SIZES = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
     "num_hidden_layers": 2,
 }  # fmt: skip
+GPT2 = {"n_embd": 64, "n_inner": 96, "n_head": 4, "n_layer": 2}
 FAMILIES = {"llama": {}, "mixtral": {"sliding_window": None, "num_local_experts": 4, "num_experts_per_tok": 2}}
 
 # Name and shape of a weight, chance -> the file tensors that stand for it, and its numbers.
@@ -48,15 +49,18 @@ def scales(chance: np.random.Generator, shape: tuple[int, ...], inputs: int, lev
 def write(family: str, root: Path, layout: Layout, options: dict[str, Any]) -> tuple[Path, Path]:
     """A checkpoint and the same unpacked: two folders."""
     case = ref.case(family, "", "causal-lm")
-    case = replace(case, variant="to be packed", config={**case.config, **SIZES, **FAMILIES[family]})
+    sizes = GPT2 if family == "gpt2" else {**SIZES, **FAMILIES[family]}
+    case = replace(case, variant="to be packed", config={**case.config, **sizes})
     folder = ref.checkpoint(case, root)
     chance = np.random.default_rng(5)
     packed, dense = {}, {}
     for name, tensor in load_file(folder / "model.safetensors").items():
-        linear = name.endswith("_proj.weight") or ".experts." in name
-        parts, numbers = layout(name, tuple(tensor.shape), chance) if linear else ({name: tensor}, tensor)
-        packed |= parts
-        dense[name] = numbers.contiguous()
+        if name.endswith(("_proj.weight", ".c_attn.weight", ".c_fc.weight")) or ".experts." in name:
+            turned = family == "gpt2"  # unpacked, it keeps matrices as [in, out]
+            parts, numbers = layout(name, tuple(tensor.t().shape if turned else tensor.shape), chance)
+            packed, dense[name] = packed | parts, (numbers.t() if turned else numbers).contiguous()
+        else:
+            packed[name] = dense[name] = tensor
     found = root / f"{family} packed", root / f"{family} dense"
     for to, tensors in zip(found, (packed, dense)):
         shutil.copytree(folder, to)

@@ -67,6 +67,14 @@ def test_a_checkpoint(family, kind, tmp_path):
     quantized.assert_saved_again(packed, tmp_path / f"{family} packed", tmp_path)
 
 
+def test_gpt2_whose_layers_lie_otherwise_unpacked(tmp_path):
+    """One of them is square: its shape does not tell how it lies."""
+    packed, dense = quantized.models("gpt2", tmp_path, layout(4, 32), config("4 bits"))
+    assert any(p.shape == (64, 64) for p in packed.parameters() if isinstance(p, PackedTensor))
+    quantized.assert_same(packed, dense)
+    quantized.assert_saved_again(packed, tmp_path / "gpt2 packed", tmp_path)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     bits=st.sampled_from([2, 3, 4, 8]), rows=st.integers(1, 3), count=st.integers(1, 70), seed=st.integers(0, 2**32 - 1)
