@@ -54,7 +54,13 @@ def test_a_prompt_in_pieces_is_one_pass(case: ref.Case, checkpoints: Path) -> No
             cache = output.past_key_values
             pieces.append(output.logits)
     assert cache.get_seq_length() == 13
-    assert ref.distance(torch.cat(pieces, 1), whole) < 2e-6
+    pieced = torch.cat(pieces, 1)
+    if ref.distance(pieced, whole) < 2e-6:
+        return
+    # Some models make more of a rounding: then float64 says whether the pieces are as right as the one pass.
+    with torch.inference_mode():
+        truth = ref.ours(case, ref.checkpoint(case, checkpoints), torch.float64)(prompt).logits
+    assert ref.distance(pieced, truth) < 3 * max(ref.distance(whole, truth), 1e-6)
 
 
 @pytest.mark.parametrize("case", ref.sampled(DECODERS), ids=ids)
