@@ -28,7 +28,7 @@ class AutoConfig:
         trust_remote_code: bool | None = None,
         **config_keys: Any,
     ) -> Config:
-        """config.json of a folder or hub id, or what a GGUF file says, and its family's defaults; `config_keys` override.
+        """config.json of a folder or hub id, or what a GGUF file says, over the family's defaults, under `config_keys`.
 
         Raises:
             NotAModel, ConfigError, ArgumentError: see `errors.py`.
