@@ -136,14 +136,14 @@ class FourBit(PackedTensor):
     def _scales(self, block: Tensor) -> Tensor:
         """The magnitude of each of these blocks."""
         parts, blocks = self.parts, self.meta
-        scales = parts["absmax"][block]
+        scales = parts["absmax"].index_select(0, block)  # many times as fast as [block]
         if not blocks.nested:
             return scales
         if "row" in parts:
             each = self.shape[-1] // blocks.size
             block = parts["row"][block // each] * each + block % each
-        scales = parts["nested_quant_map"][scales.int()] * parts["nested_absmax"][block // blocks.nested]
-        return scales + blocks.offset
+        nested = parts["nested_absmax"].index_select(0, block // blocks.nested)
+        return parts["nested_quant_map"].index_select(0, scales.int()) * nested + blocks.offset
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor] | None:
         if not self._whole_rows:
