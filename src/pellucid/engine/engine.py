@@ -24,7 +24,7 @@ from pellucid.engine.sequence import Seq, Task
 from pellucid.errors import ArgumentError, InputError, Unsupported
 from pellucid.models.model import Model
 
-BUDGET = 4096  # tokens of a step: bounds the memory of long prompts, and the wait of others behind them
+BUDGET = 2048  # tokens of a step: bounds the memory of long prompts, and the wait of others behind them
 ROWS = 256  # requests that run at once
 LEAST = 32  # prompt tokens worth a step of their own
 
