@@ -168,15 +168,13 @@ def shared(args: argparse.Namespace) -> None:
 
 def json_output(args: argparse.Namespace) -> None:
     """Tokens per second under a JSON schema, and free, over the same number of tokens."""
-    import json
-
     from pellucid.engine.grammar import grammar_rule
 
     model = load(args.dir)
     tokenizer = pellucid.AutoTokenizer.from_pretrained(args.tokenizer)
     wanted = {"type": "json_schema", "json_schema": {"schema": SCHEMA}}
     prompt = tokenizer.encode("A person as JSON: ")
-    texts: list[str] = []
+    kept: list[bool] = []
 
     def run(free: bool) -> float:
         rules = [] if free else [grammar_rule(wanted, tokenizer, vocab=VOCAB, eos={2}, begin=len(prompt))]
@@ -190,16 +188,17 @@ def json_output(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         for job in engine.generate(requests):
             made += len(job.result()[0].ids)
-            if not free and job.outputs[0].finish == "stop":
-                texts.append(tokenizer.decode(job.outputs[0].ids, skip_special_tokens=True))
+            if not free:  # a random model hardly ever closes its strings: each text begins one of the schema
+                rule = grammar_rule(wanted, tokenizer, vocab=VOCAB, eos=eos, begin=len(prompt))
+                kept.append(rule.accepts(prompt, job.outputs[0].ids) == len(job.outputs[0].ids))
         return made / (time.perf_counter() - start)
 
     rates = in_turns(args.rounds, {"free": lambda: run(True), "schema": lambda: run(False)})
     figures = {f"{name}, tokens/s": summary(values) for name, values in rates.items()}
     figures["schema / free"] = ratios(rates["schema"], rates["free"])
-    for text in texts:
-        json.loads(text)
-    finish(args, f"engine: JSON schema, batch {args.batch}", figures, {"texts that ended, all parse": len(texts)})
+    finish(
+        args, f"engine: JSON schema, batch {args.batch}", figures, {"texts of the schema": sum(kept), "of": len(kept)}
+    )
 
 
 def overhead(args: argparse.Namespace) -> None:
