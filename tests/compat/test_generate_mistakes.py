@@ -167,7 +167,7 @@ def test_a_talk_for_a_pipeline_of_texts(model: Any, tokenizer: Any, talk: Any) -
         ({"output_scores": True, "return_dict_in_generate": True}, set()),
         ({"max_matching_ngram_size": 3}, {"max_matching_ngram_size"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )  # fmt: skip
 def test_options_that_do_nothing(options: dict[str, Any], expected: set[str]) -> None:
     assert {name for name, _ in idle(GenerationConfig().merged(options), options)} == expected
