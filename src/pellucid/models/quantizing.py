@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from pellucid.models.model import Model
 from pellucid.nn.linear import Linear
 from pellucid.ops.packed import PackedTensor
 from pellucid.weights.safetensors import Entry
-from pellucid.weights.source import Weights
+from pellucid.weights.source import Behind, Weights
 from pellucid.weights.table import Fused, Paired, Place, Transposed
 
 
@@ -44,11 +43,12 @@ class Quantize:
         return not any(re.match(f"(?:{each}){edge}", name) or name.endswith(each) for each in self.skip)
 
 
-class QuantizedWeights(Weights):
+class QuantizedWeights(Behind):
     """Weights of which the matrices of linear layers come packed. Those of tied layers do not, nor a router's."""
 
     def __init__(self, of: Weights, model: Model, dtype: torch.dtype, how: Quantize, heads: Sequence[str]) -> None:
-        self._of_files, self._dtype, self._how = of, dtype, how
+        super().__init__(of)
+        self._dtype, self._how = dtype, how
         self._places: dict[str, Place] = {}
         tied = {slot for pair in model.ties().items() for slot in pair}
         layers = {f"{path}.weight": module for path, module in model.named_modules() if isinstance(module, Linear)}
@@ -70,7 +70,7 @@ class QuantizedWeights(Weights):
                 self._places[name] = place
 
     def packed(self, name: str) -> bool:
-        return name in self._places or self._of_files.packed(name)
+        return name in self._places or super().packed(name)
 
     def entry(self, name: str) -> Entry:
         """Kind and shape; the bytes are those of the file."""
@@ -90,35 +90,6 @@ class QuantizedWeights(Weights):
         packed = self._how.pack(tensor.t().contiguous() if isinstance(place.layout, Transposed) else tensor)
         self._of_files.release(name)  # its pages: the model needs them no more
         return packed
-
-    @property
-    def names(self) -> list[str]:
-        return self._of_files.names
-
-    @property
-    def files(self) -> list[Path]:
-        return self._of_files.files
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return self._of_files.metadata
-
-    @property
-    def only_file(self) -> object:
-        return self._of_files.only_file
-
-    @property
-    def nbytes(self) -> int:
-        return self._of_files.nbytes
-
-    def file_of(self, name: str) -> Path:
-        return self._of_files.file_of(name)
-
-    def release(self, name: str) -> int:
-        return self._of_files.release(name)
-
-    def dirty(self, name: str) -> bool | None:
-        return self._of_files.dirty(name)
 
 
 def upright(place: Place) -> Place:

@@ -36,7 +36,7 @@ from pellucid.quant.format import Entries, Format, Group
 from pellucid.weights import mxfp4
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import Entry
-from pellucid.weights.source import Weights
+from pellucid.weights.source import Behind, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,11 +91,12 @@ def way(weights: Weights, kind: str) -> str:
     return str(said(kind)) if said is not None else TILES
 
 
-class PackedWeights(Weights):
+class PackedWeights(Behind):
     """Weights, some of which stand for several tensors of their files. `names` has them where their first part was."""
 
     def __init__(self, of: Weights, form: Format, options: Mapping[str, Any]) -> None:
-        self._of_files, self._form, self._options = of, form, options
+        super().__init__(of)
+        self._form, self._options = form, options
         self.groups = {group.name: group for group in form.groups(Entries(of), options)}
         home = {part: group.name for group in self.groups.values() for part in group.parts.values()}
         self._names = list(dict.fromkeys(home.get(name, name) for name in of.names))
@@ -103,18 +104,6 @@ class PackedWeights(Weights):
     @property
     def names(self) -> list[str]:
         return self._names
-
-    @property
-    def files(self) -> list[Path]:
-        return self._of_files.files
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return self._of_files.metadata
-
-    @property
-    def only_file(self) -> object:
-        return self._of_files.only_file
 
     @property
     def nbytes(self) -> int:

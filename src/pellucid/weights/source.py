@@ -104,6 +104,51 @@ class Weights:
         return self._owner[name]
 
 
+class Behind(Weights):
+    """Other weights, changed: what a subclass says nothing of is theirs."""
+
+    def __init__(self, of: Weights) -> None:
+        self._of_files = of
+
+    @property
+    def names(self) -> list[str]:
+        return self._of_files.names
+
+    @property
+    def files(self) -> list[Path]:
+        return self._of_files.files
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return self._of_files.metadata
+
+    @property
+    def only_file(self) -> object:
+        return self._of_files.only_file
+
+    @property
+    def nbytes(self) -> int:
+        return self._of_files.nbytes
+
+    def entry(self, name: str) -> Entry:
+        return self._of_files.entry(name)
+
+    def packed(self, name: str) -> bool:
+        return self._of_files.packed(name)
+
+    def tensor(self, name: str) -> Tensor:
+        return self._of_files.tensor(name)
+
+    def file_of(self, name: str) -> Path:
+        return self._of_files.file_of(name)
+
+    def release(self, name: str) -> int:
+        return self._of_files.release(name)
+
+    def dirty(self, name: str) -> bool | None:
+        return self._of_files.dirty(name)
+
+
 def open_weights(folder: str | Path, *, prefer: Literal["safetensors", "bin"] | None = None) -> Weights:
     """The weights of a model folder, or of one file given by its path.
 
