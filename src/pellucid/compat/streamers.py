@@ -64,8 +64,8 @@ class TextStreamer:
         print(text, flush=True, end="\n" if stream_end else "")
 
 
-class TextIteratorStreamer(TextStreamer):
-    """The text as an iterator, for a reader in another thread than `generate`.
+class _Queued(TextStreamer):
+    """Hands the text on to a reader that waits for it.
 
     Args:
         timeout: seconds to wait for the next piece; None for ever.
@@ -89,14 +89,32 @@ class TextIteratorStreamer(TextStreamer):
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
         )
         self.timeout = timeout
-        self.text_queue: Queue[object] = Queue()
+        self._open()
+
+    def _open(self) -> None:
+        """Makes what the reader waits at."""
+        raise NotImplementedError
+
+    def _hand(self, item: object) -> None:
+        """Into the queue; called in the thread that generates."""
+        raise NotImplementedError
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Into the queue."""
         if text:
-            self.text_queue.put(text)
+            self._hand(text)
         if stream_end:
-            self.text_queue.put(self._END)
+            self._hand(self._END)
+
+
+class TextIteratorStreamer(_Queued):
+    """The text as an iterator, for a reader in another thread than `generate`."""
+
+    def _open(self) -> None:
+        self.text_queue: Queue[object] = Queue()
+
+    def _hand(self, item: object) -> None:
+        self.text_queue.put(item)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -109,7 +127,7 @@ class TextIteratorStreamer(TextStreamer):
         return value
 
 
-class AsyncTextIteratorStreamer(TextStreamer):
+class AsyncTextIteratorStreamer(_Queued):
     """The text as an asynchronous iterator, for a coroutine beside the thread that `generate` runs in.
 
         streamer = AsyncTextIteratorStreamer(tokenizer)
@@ -117,38 +135,14 @@ class AsyncTextIteratorStreamer(TextStreamer):
         async for text in streamer: …
 
     Made where the loop of that coroutine runs. `model.stream` needs no thread of yours.
-
-    Args:
-        timeout: seconds to wait for the next piece; None for ever.
     """
 
-    _END = object()
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        skip_prompt: bool = False,
-        timeout: float | None = None,
-        *,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> None:
-        super().__init__(
-            tokenizer,
-            skip_prompt,
-            skip_special_tokens=skip_special_tokens,
-            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
-        )
-        self.timeout = timeout
+    def _open(self) -> None:
         self.text_queue: asyncio.Queue[object] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Into the queue."""
-        if text:
-            self.loop.call_soon_threadsafe(self.text_queue.put_nowait, text)
-        if stream_end:
-            self.loop.call_soon_threadsafe(self.text_queue.put_nowait, self._END)
+    def _hand(self, item: object) -> None:
+        self.loop.call_soon_threadsafe(self.text_queue.put_nowait, item)
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
