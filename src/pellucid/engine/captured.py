@@ -30,9 +30,9 @@ from pellucid.cache.cache import Cache
 from pellucid.cache.group import PAGE, Base
 from pellucid.cache.pages import Pages
 from pellucid.cache.places import Places
+from pellucid.engine.admission import room
 from pellucid.errors import ArgumentError
 from pellucid.models.model import Model
-from pellucid.nn.tapped import Tapped
 from pellucid.ops.rope import turning_points, turns_with_length
 
 if TYPE_CHECKING:
@@ -206,18 +206,17 @@ class Captured:
         attentions = [spec.attn for spec in model.stack.blocks if isinstance(spec, s.Block)]
         kinds = [spec.window or spec.chunk for spec in attentions if isinstance(spec, s.Attention)]
         self.kinds = list(dict.fromkeys(kinds))
-        self.limit = longest(model)
+        self.limit = room(model)
         self.chosen = torch.zeros(ROWS, dtype=torch.int64, device=model.device)
         self.captures = 0  # sizes that were recorded
         self.replays = 0  # steps that were launched
         self.hits = 0  # tokens that were launched ahead, and were asked for
         self._steps: dict[tuple[int, int], tuple[Step, Run]] = {}
         self._flight: Flight | None = None
-        self._tapped = [module for module in model.modules() if isinstance(module, Tapped)]
 
     def run(self, parts: Sequence[Part]) -> list[Part]:
         """Computes the parts that are single steps; returns the others."""
-        if self.model.training or any(module.listening for module in self._tapped):
+        if self.model.training or self.runner.listened:
             self._flight = None
             return list(parts)
         mine = [part for part in parts if self.takes(part)]
@@ -364,14 +363,6 @@ def _parts(spec: object) -> Iterator[object]:
         yield spec
         for field in fields(spec):
             yield from _parts(getattr(spec, field.name))
-
-
-def longest(model: Model) -> int | None:
-    """Tokens of a row at most."""
-    positions = model.stack.embed.positions
-    rows = getattr(positions, "rows", None)
-    limits = [model.spec.context, None if rows is None else rows - getattr(positions, "offset", 0)]
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 # ---------------------------------------------------------------------------------------------- how many pages
