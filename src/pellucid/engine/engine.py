@@ -217,9 +217,10 @@ class Engine:
     def _admit(self) -> None:
         """Requests begin as long as there is room for them, in the order of their priority and arrival."""
         self.waiting.sort(key=_turn)
+        limited = self.main.pages.total is not None
         while self.waiting and len(self.jobs) < self.rows:
             job = self.waiting[0]
-            if self.jobs and not self.main.fits(sum(self._needs(each) for each in (*self.jobs, job))):
+            if self.jobs and limited and not self.main.fits(sum(self._needs(each) for each in (*self.jobs, job))):
                 return
             self.jobs.append(self.waiting.pop(0))
             job.state = "running"

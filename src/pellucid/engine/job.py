@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +47,6 @@ class Job:
     beam_logits: list[Tensor] = field(default_factory=list)
     beam_ids: list[list[list[int] | None]] = field(default_factory=list)
     state: Literal["waiting", "running", "done"] = "waiting"
-    begun: float = field(default_factory=time.monotonic)
     tasks: list[Task] = field(default_factory=list)
     seqs: set[Seq] = field(default_factory=set)
     preempted: int = 0  # how often its pages were taken away
