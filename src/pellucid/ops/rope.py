@@ -73,7 +73,8 @@ def _dynamic_theta(rope: Rope, s: DynamicScaling, end: int) -> float:
 
 
 def _llama3(rate_P: Tensor, s: Llama3Scaling) -> Tensor:
-    turns_P = s.original_positions * rate_P / (2 * math.pi)  # full turns within the original context
+    # Full turns within the original context, rounded as the reference rounds: the ramp's difference makes more of it.
+    turns_P = s.original_positions / (2 * math.pi / rate_P)
     ramp_P = (turns_P - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
     keep_P = ramp_P.clamp(0, 1)
     return (1 - keep_P) * rate_P / s.factor + keep_P * rate_P
