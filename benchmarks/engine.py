@@ -15,6 +15,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -236,7 +237,7 @@ def overhead(args: argparse.Namespace) -> None:
             del model.run, model.predict
         return (whole - inside) / steps * 1e3
 
-    times = in_turns(args.rounds, {f"batch {rows}": lambda rows=rows: run(rows) for rows in (1, 32)})  # type: ignore[misc]
+    times = in_turns(args.rounds, {f"batch {rows}": partial(run, rows) for rows in (1, 32)})
     figures = {f"{name}, ms": summary(values) for name, values in times.items()}
     finish(args, "engine: a step beside the model, 260K parameters", figures, {})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,27 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from native import needs_kernels as native_kernels
+from native import on_threads, skip_where_they_cannot_be_built
 from pellucid.nn.linear import Packed
 from pellucid.ops import cpu
 
 BUILT = cpu.kernels() is not None
-needs_kernels = pytest.mark.skipif(not BUILT, reason="no native kernels: no compiler at install, or no AVX2")
+needs_kernels = native_kernels(BUILT)
 SHAPES = [(1, 7), (5, 3), (37, 77), (63, 1), (64, 64), (65, 1023), (100, 1025), (129, 2048), (512, 512), (300, 4100)]
 
 
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with on_threads(request.param) as count:
+        yield count
 
 
 def test_kernels_are_built_where_they_can_be() -> None:
-    if platform.machine() != "x86_64" or not Path("/proc/self/maps").exists() or not shutil.which("c++"):
-        pytest.skip("kernels are for x86-64 under Linux, built by a compiler")
-    if "avx2" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no AVX2")
+    skip_where_they_cannot_be_built()
     assert BUILT
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from native import needs_kernels as native_kernels
 from pellucid.ops.cpu import elementwise as native
 from pellucid.ops.elementwise import SIMPLE, activate, activation, gated, rms_norm, values
 from pellucid.ops.rope import Turn, rotate
 from pellucid.spec import Activation
 
-needs_kernels = pytest.mark.skipif(native.library() is None, reason="no native kernels: no compiler, or no AVX2")
+needs_kernels = native_kernels(native.library() is not None)
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16])
 ODD = [0.0, -0.0, 1e-30, 1e30, 3e38, float("inf"), -float("inf"), float("nan")]
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from native import needs_kernels as native_kernels
+from native import on_threads, skip_where_they_cannot_be_built
 from pellucid.errors import ArgumentError
 from pellucid.ops.attention import mix, pattern, visible
 from pellucid.ops.cpu import paged as native
@@ -22,7 +21,7 @@ from pellucid.ops.paged import attend_gathered, attend_paged, write_paged
 
 library = native.library()
 BUILT = library is not None
-needs_kernels = pytest.mark.skipif(not BUILT, reason="no native kernels: no compiler at install, or no AVX2")
+needs_kernels = native_kernels(BUILT)
 LEVELS = [
     pytest.param(
         level,
@@ -116,17 +115,12 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 
 @pytest.fixture(params=[2, 5])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with on_threads(request.param) as count:
+        yield count
 
 
 def test_kernels_are_built_where_they_can_be() -> None:
-    if platform.machine() != "x86_64" or not Path("/proc/self/maps").exists() or not shutil.which("c++"):
-        pytest.skip("kernels are for x86-64 under Linux, built by a compiler")
-    if "avx2" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no AVX2")
+    skip_where_they_cannot_be_built()
     assert BUILT
 
 

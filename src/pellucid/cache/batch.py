@@ -91,8 +91,12 @@ class Batch:
         """All sequences are equally long and begin here: one dense call serves them."""
         return len(set(self.lengths)) == 1 and not any(row.length for row in self.kept)
 
+    def share(self, key: Hashable, value: object) -> None:
+        """Leaves a value for later layers, and for `once`."""
+        self._shared[key] = value
+
     def made(self, key: Hashable) -> Any:
-        """What `once` has computed before."""
+        """What `once` has computed, or `share` left, before."""
         return self._shared[key]
 
     def places(self, kind: Kind) -> Places:

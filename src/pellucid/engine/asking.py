@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pellucid.cache.pages import Pages
 from pellucid.engine.decoding.choice import decodings, reading
-from pellucid.engine.grammar import GrammarRule, grammar_rule
+from pellucid.engine.grammar import Complete, GrammarRule, grammar_rule
 from pellucid.engine.healing import Healed, heal
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Kept, Request
@@ -161,7 +161,7 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
     )
     ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
     if grammar is not None and not eos:
-        ends.append(_Complete(grammar.fork()))
+        ends.append(Complete(grammar.fork()))
     if seen != decoder:
         made = [_Told(rule, len(decoder), tuple(seen)) for rule in made]
         ends = [_Told(stop, len(decoder), tuple(seen)) for stop in ends]
@@ -230,19 +230,6 @@ def _grammar(
 def _watermark(model: Model, options: GenerationConfig, begin: int) -> list[Rule]:
     rule = watermark_rule(options.watermarking_config, model.spec.vocab, begin, model.device)
     return [] if rule is None else [rule]
-
-
-@dataclass(frozen=True)
-class _Complete:
-    """Where the text of a grammar is complete: the end for a model that has no end token."""
-
-    rule: GrammarRule
-
-    def __call__(self, ids: Sequence[int], logits_V: Tensor | None) -> bool:
-        return self.rule.finished(ids)
-
-    def fork(self) -> _Complete:
-        return _Complete(self.rule.fork())
 
 
 @dataclass(frozen=True)

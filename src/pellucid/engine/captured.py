@@ -146,7 +146,7 @@ class Step:
         for kind, group_G in zip(self.kinds, groups):
             slots_B, tables = group_G.split([rows, rows * width])
             places = Places.in_tensors(self.pages, kind, slots_B.long(), tables.view(rows, width), place_B + 1)
-            batch.once(("places", kind), lambda places=places: places)  # type: ignore[misc]
+            batch.share(("places", kind), places)
         x_BD = self.model.run(self.model.embed.tokens(ids_B), batch)
         logits_BV = self.model.predict(x_BD).float()
         self.chosen[:rows] = logits_BV.argmax(-1)

@@ -184,7 +184,7 @@ class Attention(Tapped):
             return lent
         seen = self.remembered(*self.keys_values(x_ND, turn), batch)
         if self.lends:
-            batch.once(("keys of", self.layer), lambda: seen)
+            batch.share(("keys of", self.layer), seen)
         return seen
 
     def remembered(self, k_NJK: Tensor, v_NJU: Tensor, batch: Batch) -> Seen:

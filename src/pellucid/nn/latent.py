@@ -144,7 +144,8 @@ class LatentAttention(Attention):
             q_NHK, weight_NH = indexer.queries(self.small_queries(x_ND), x_ND, batch)
             pieces = zip(q_NHK.split(lengths), weight_NH.split(lengths))
             found = [indexer.choose(*each, seen.of(i)[1]) for i, each in enumerate(pieces)]
-        return batch.once(("chosen", self.layer), lambda: found)
+        batch.share(("chosen", self.layer), found)
+        return found
 
     def absorbs(self, new: int, before: int) -> bool:
         """Whether so few new tokens follow so many that the small vectors are the cheaper keys."""
