@@ -136,23 +136,23 @@ def _json_object(wanted: Mapping[str, Any]) -> Grammar:
 
 
 def _json_schema(wanted: Mapping[str, Any]) -> Grammar:
-    inner = _need(wanted, "json_schema", Mapping)
+    inner = _need(wanted, "json_schema", Mapping, "an object")
     for key in inner:
         if key not in (keys := ("name", "description", "schema", "strict")):
             raise _wrong(f"json_schema has {key!r}", nearest(str(key), keys) or f"keys: {', '.join(keys)}")
-    return JsonSchema(_need(inner, "schema", Mapping | str | bool), lenient=inner.get("strict") is False)
+    return JsonSchema(_need(inner, "schema", Mapping | str | bool, "an object"), lenient=inner.get("strict") is False)
 
 
 def _regex(wanted: Mapping[str, Any]) -> Grammar:
-    return Regex(_need(wanted, "regex", str))
+    return Regex(_need(wanted, "regex", str, "a string"))
 
 
 def _choice(wanted: Mapping[str, Any]) -> Grammar:
-    return Choice(tuple(_need(wanted, "choice", list | tuple)))
+    return Choice(tuple(_need(wanted, "choice", list | tuple, "a list of strings")))
 
 
 def _grammar(wanted: Mapping[str, Any]) -> Grammar:
-    text, syntax = _need(wanted, "grammar", str), wanted.get("syntax")
+    text, syntax = _need(wanted, "grammar", str, "a string"), wanted.get("syntax")
     if syntax not in (None, "lark", "gbnf"):
         raise _wrong(f"syntax={syntax!r}", "lark or gbnf")
     gbnf = syntax == "gbnf" or (syntax is None and "::=" in text)
@@ -169,9 +169,9 @@ FORMATS: dict[str, tuple[Callable[[Mapping[str, Any]], Grammar | None], tuple[st
 }
 
 
-def _need(found: Mapping[str, Any], key: str, kind: Any) -> Any:
+def _need(found: Mapping[str, Any], key: str, kind: Any, called: str) -> Any:
     if not isinstance(value := found.get(key), kind):
-        raise _wrong(f"response_format: {key}={value!r}", f"{key} is a {getattr(kind, '__name__', kind)}")
+        raise _wrong(f"response_format: {key}={value!r}", f"give {called} as {key}")
     return value
 
 
