@@ -9,7 +9,6 @@ import torch
 
 from pellucid.errors import ArgumentError, Unsupported, strict
 from pellucid.models.quantizing import Quantize
-from pellucid.quant._bitsandbytes import eight_bit, four_bit
 
 STORAGES = ("uint8", "int8", "float16", "bfloat16", "float32", "float64")
 
@@ -155,6 +154,8 @@ def _values(config: Any) -> Any:
 
 def quantize(config: BitsAndBytesConfig) -> Quantize:
     """What a config means for the loader."""
+    from pellucid.quant._bitsandbytes import eight_bit, four_bit
+
     kind = config.quantization_method() or ""
     skip, says = config.llm_int8_skip_modules, config.to_dict()
     if config.load_in_8bit:

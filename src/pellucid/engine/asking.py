@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from pellucid.cache.pages import Pages
 from pellucid.engine.decoding.choice import decodings, reading
-from pellucid.engine.grammar import Complete, GrammarRule, grammar_rule
 from pellucid.engine.healing import Healed, heal
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Kept, Request
 from pellucid.engine.rules.build import rules
 from pellucid.engine.rules.rule import Rule
 from pellucid.engine.sequence import NOTHING, Given
-from pellucid.engine.speculation import speculation
 from pellucid.engine.stops import stops
-from pellucid.engine.watermark import watermark_rule
 from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 from pellucid.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # what few requests ask for is imported when one does
+    from pellucid.engine.decoding import Speculation
+    from pellucid.engine.grammar import GrammarRule
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,6 +162,8 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
     )
     ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
     if grammar is not None and not eos:
+        from pellucid.engine.grammar import Complete
+
         ends.append(Complete(grammar.fork()))
     if seen != decoder:
         made = [_Told(rule, len(decoder), tuple(seen)) for rule in made]
@@ -178,14 +181,7 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         stops=ends,
         decoding=decodings(options),
         reading=reading(options, prompt.negative),
-        speculation=speculation(
-            options,
-            model,
-            means.tokenizer,
-            means.assistant,
-            means.assistant_tokenizer,
-            grammar=means.response_format is not None,
-        ),
+        speculation=_speculation(model, options, means),
         logprobs=means.logprobs,
         prompt_logprobs=means.prompt_logprobs,
         keep=means.keep,
@@ -222,14 +218,37 @@ def _grammar(
         return None
     if means.tokenizer is None:
         raise ArgumentError("response_format without a tokenizer", where="response_format", next="pass tokenizer=…")
+    from pellucid.engine.grammar import grammar_rule
+
     return grammar_rule(
         means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=eos, begin=begin, before=before, alone=alone
     )
 
 
 def _watermark(model: Model, options: GenerationConfig, begin: int) -> list[Rule]:
+    if options.watermarking_config is None:
+        return []
+    from pellucid.engine.watermark import watermark_rule
+
     rule = watermark_rule(options.watermarking_config, model.spec.vocab, begin, model.device)
     return [] if rule is None else [rule]
+
+
+def _speculation(model: Model, options: GenerationConfig, means: Means) -> Speculation | None:
+    lookup, early, mtp = options.prompt_lookup_num_tokens, options.assistant_early_exit, options.use_mtp or None
+    wished = (means.assistant, means.assistant_tokenizer, means.response_format, lookup, early, mtp)
+    if all(wish is None for wish in wished):
+        return None
+    from pellucid.engine.speculation import speculation
+
+    return speculation(
+        options,
+        model,
+        means.tokenizer,
+        means.assistant,
+        means.assistant_tokenizer,
+        grammar=means.response_format is not None,
+    )
 
 
 @dataclass(frozen=True)

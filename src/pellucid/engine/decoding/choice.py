@@ -1,4 +1,4 @@
-"""Which strategy, and which reading, options ask for."""
+"""Which strategy, and which reading, options ask for. Its module is imported then: most requests are plain."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pellucid.engine.decoding import Decoding, Reading
-from pellucid.engine.decoding.beam import BeamSearch, Ranking
-from pellucid.engine.decoding.constrained import ConstrainedBeamSearch
-from pellucid.engine.decoding.constraints import Constraint, OneOf, Phrase
-from pellucid.engine.decoding.contrastive import Contrastive
-from pellucid.engine.decoding.diverse import DiverseBeamSearch
-from pellucid.engine.decoding.dola import Dola
-from pellucid.engine.decoding.guidance import Guidance
 from pellucid.engine.decoding.reading import AsItIs
 from pellucid.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from pellucid.engine.decoding.constraints import Constraint
     from pellucid.engine.options import GenerationConfig
 
 METHODS = ("advance", "does_advance", "update", "reset", "remaining", "copy")  # of a constraint
@@ -33,19 +27,29 @@ def decodings(options: GenerationConfig) -> Decoding | None:
     bound = bool(o.constraints) or bool(o.force_words_ids)
     if alpha and o.top_k > 1:
         _exclude("penalty_alpha", alpha, do_sample=o.samples, num_beams=beams > 1, constraints=bound)
+        from pellucid.engine.decoding.contrastive import Contrastive
+
         return Contrastive(alpha=alpha, top_k=o.top_k)
+    if not bound and o.num_beam_groups <= 1 and beams <= 1:
+        return None
+    from pellucid.engine.decoding.beam import BeamSearch, Ranking
+
     ranking = Ranking(length_penalty=o.length_penalty, early_stopping=o.early_stopping)
     if bound:
         _exclude("constraints", "…", do_sample=o.samples, num_beam_groups=o.num_beam_groups > 1, num_beams=beams == 1)
+        from pellucid.engine.decoding.constrained import ConstrainedBeamSearch
+
         return ConstrainedBeamSearch(beams=beams, constraints=constraints(o), ranking=ranking)
     if o.num_beam_groups > 1:
         _exclude("num_beam_groups", o.num_beam_groups, do_sample=o.samples)
+        from pellucid.engine.decoding.diverse import DiverseBeamSearch
+
         ends = sorted(o.eos)
         filler = o.pad_token_id if o.pad_token_id is not None or not ends else ends[0]
         return DiverseBeamSearch(
             beams=beams, groups=o.num_beam_groups, penalty=o.diversity_penalty, ranking=ranking, filler=filler
         )  # fmt: skip
-    return BeamSearch(beams=beams, ranking=ranking) if beams > 1 else None
+    return BeamSearch(beams=beams, ranking=ranking)
 
 
 def reading(
@@ -65,9 +69,13 @@ def reading(
         contrastive = bool(o.penalty_alpha) and o.top_k > 1
         bound = bool(o.constraints) or bool(o.force_words_ids)
         _exclude("dola_layers", o.dola_layers, num_beams=o.num_beams > 1, penalty_alpha=contrastive, constraints=bound)
+        from pellucid.engine.decoding.dola import Dola
+
         found = Dola(layers=o.dola_layers)
     if o.guidance_scale is None or o.guidance_scale == 1:
         return found
+    from pellucid.engine.decoding.guidance import Guidance
+
     negative = _unmasked(negative_prompt_ids, mask)
     return Guidance(scale=o.guidance_scale, negative=negative, of=found or AsItIs())
 
@@ -78,6 +86,8 @@ def constraints(options: GenerationConfig) -> list[Constraint]:
     Raises:
         ArgumentError: what is no constraint; a phrase that is none.
     """
+    from pellucid.engine.decoding.constraints import OneOf, Phrase
+
     given: Iterable[Any] = options.constraints or ()
     given = [given] if _is_constraint(given) else list(given)
     for each in given:
