@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m
 PIP    := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test contract check clean
+.PHONY: demo test contract check wheel sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready                 ## a story, streaming, and the same story as it must come out
@@ -24,6 +24,14 @@ check: $(VENV)/.tested               ## lint, layers and types
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(RUN) mypy
 
+wheel: $(VENV)/.ready                ## dist/*.whl with the kernels of this processor's kind inside, and whether it installs
+	@rm -rf build dist
+	@$(RUN) pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@$(VENV)/bin/python tests/wheel.py dist/*.whl
+
+sanitize: $(VENV)/.tested            ## the tests of the kernels, with kernels that watch their memory and arithmetic
+	@sh tests/sanitize.sh $(VENV)/bin/python
+
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
@@ -38,4 +46,4 @@ $(VENV)/.tested: $(VENV)/.ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

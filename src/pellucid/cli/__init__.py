@@ -17,7 +17,7 @@ COMMANDS = {
     "show": "Say what a model is: its parts, or the code that it runs.",
     "chat": "Talk with a model that has a chat template.",
     "tokenize": "Show the tokens of a text, or the text of ids.",
-    "check": "Look over a model folder: config, weights, tokenizer, memory.",
+    "check": "Look over a model folder and its files; or else this machine.",
     "quantize": "Write a model in fewer bits: GGUF, or packed safetensors.",
     "families": "List the model types that load, and how exact they are.",
     "diff": "Find the first value where two models part.",
@@ -61,6 +61,7 @@ def main() -> None:
     pellucid show DIR                        what this model is
     pellucid tokenize -m DIR "Dear reader,"  its tokens, their ids and places
     pellucid check DIR                       whether this folder holds together
+    pellucid check                           what this machine has, and what is missing
     pellucid quantize DIR x.gguf --to q4_k_m the same model in fewer bits
     pellucid families                        which architectures there are
     pellucid diff A B                        where two models part

@@ -1,4 +1,4 @@
-"""pellucid check: does a model folder hold together, and what will it need."""
+"""pellucid check: does a model folder hold together, and what will it need; without a folder: what has this machine."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ T = TypeVar("T")
 
 
 @click.command("check", cls=Command)
-@click.argument("dir")
+@click.argument("dir", required=False)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, dir: str, as_json: bool) -> None:
+def command(ctx: click.Context, dir: str | None, as_json: bool) -> None:
     """Look over the model folder DIR: config, weights, tokenizer, memory. Nothing is changed or downloaded.
+
+    Without DIR: this machine, its native kernels, and what is missing.
 
     Exits with 0 if nothing failed, 1 if something did, 2 if there is no such folder.
 
     \b
     pellucid check ./gemma
+    pellucid check
     """
-    folder = hub.resolve(dir, offline=True)
-    found = look_over(folder)
+    folder = hub.resolve(dir, offline=True) if dir is not None else None
+    found = look_over(folder) if folder else machine()
     if as_json:
         lines = [asdict(one) for one in found.lines]
-        print_json({"folder": str(folder), "ok": not found.failed, "findings": lines, **found.facts})
+        where = {"folder": str(folder)} if folder else {}
+        print_json({**where, "ok": not found.failed, "findings": lines, **found.facts})
     else:
         for one in found.lines:
             click.echo(one.text())
         warned = sum(one.level == "warn" for one in found.lines)
-        click.echo(f"\n{found.failed} failed, {warned} to look at" if found.failed or warned else "\nholds together")
+        fine = "holds together" if folder else "nothing is missing"
+        click.echo(f"\n{found.failed} failed, {warned} to look at" if found.failed or warned else f"\n{fine}")
     ctx.exit(1 if found.failed else 0)
 
 
@@ -91,6 +96,15 @@ class Findings:
             what = f"cannot be used: {type(error).__name__}: {error}"
             self.fail(part, what, "compare the file with a working one; please report that this line is not clearer")
         return None
+
+
+def machine() -> Findings:
+    """What this machine has."""
+    from pellucid.cli import _machine
+
+    found = Findings()
+    found.attempt("machine", _machine.look_at_machine)
+    return found
 
 
 def look_over(folder: Path) -> Findings:
