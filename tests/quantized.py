@@ -77,8 +77,8 @@ def models(family: str, root: Path, layout: Layout, options: dict[str, Any], **h
     return AutoModelForCausalLM.from_pretrained(packed, **how), AutoModelForCausalLM.from_pretrained(dense, **how)
 
 
-def assert_same(packed: Any, dense: Any) -> None:
-    """Every weight, every bit; and the logits, within the rounding of another product."""
+def assert_same(packed: Any, dense: Any, *, company: bool = True) -> None:
+    """Every weight, every bit; and the logits, within the rounding of another product; in any `company` alike."""
     theirs = dict(dense.state_dict())
     for name, tensor in packed.state_dict().items():
         assert torch.equal(tensor.float() + 0, theirs[name]), name
@@ -87,7 +87,7 @@ def assert_same(packed: Any, dense: Any) -> None:
         found, wanted = packed(ids).logits, dense(ids).logits
         alone = packed(ids[1:2]).logits
     assert ref.distance(found, wanted) <= 1e-5
-    assert torch.equal(alone[0], found[1])
+    assert torch.equal(alone[0], found[1]) or not company
 
 
 def assert_saved_again(packed: Any, folder: Path, root: Path) -> None:

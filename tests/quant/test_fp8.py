@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import quantized
+import reference as ref
 from pellucid import AutoModelForCausalLM
 from pellucid.errors import Unsupported, WeightsError
 from pellucid.ops.packed import PackedTensor
@@ -89,3 +94,39 @@ class Unscaled(Float8):
     def __call__(self, name: str, shape: tuple[int, int], chance: np.random.Generator) -> Any:
         parts, numbers = super().__call__(name, shape, chance)
         return {name: parts[name]}, numbers
+
+
+@pytest.mark.parametrize(("block", "height"), [([16, 24], 16), ([20, 24], 20), (None, None)])
+def test_experts_in_one_tensor(block, height, tmp_path):
+    """As transformers' FP8Experts has them: blocks of each expert, also where its rows are no whole number of them."""
+    experts, hidden, width = 4, 40, 48
+    changes = {"hidden_size": width, "moe_intermediate_size": hidden, "num_experts": experts, "num_experts_per_tok": 2}
+    case = ref.case("qwen3_5_moe_text", "", "causal-lm")
+    case = replace(case, variant="fp8", config={**case.config, **changes})
+    source, chance = ref.checkpoint(case, tmp_path), np.random.default_rng(5)
+    layout = Float8(height, None if block is None else block[1])
+    tensors = load_file(source / "model.safetensors")
+    packed = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    dense, layers = dict(packed), {name.split(".experts.")[0] for name in tensors if ".experts." in name}
+    shapes = {"gate_up": (2 * hidden, width), "down": (width, hidden)}
+    for layer, (matrix, shape) in product(sorted(layers), shapes.items()):
+        name = f"{layer}.experts.{matrix}_proj"
+        each = [layout("weight", shape, chance) for _ in range(experts)]
+        dense[name] = torch.stack([numbers for _, numbers in each])
+        for part in ("weight", "weight_scale_inv"):
+            found = torch.stack([parts[part].view(torch.uint8) for parts, _ in each])
+            packed[name + part.removeprefix("weight")] = found.view(each[0][0][part].dtype)
+    models = []
+    for kind, tensors in (("packed", packed), ("dense", dense)):
+        folder = tmp_path / kind
+        folder.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+        said = json.loads((source / "config.json").read_text())
+        options = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": block}
+        said |= {"quantization_config": options} if kind == "packed" else {}
+        (folder / "config.json").write_text(json.dumps(said))
+        models.append(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    matrices = [name for name, p in models[0].named_parameters() if isinstance(p, PackedTensor)]
+    assert len(matrices) == 3 * experts * 4
+    quantized.assert_same(*models, company=False)  # its delta rule rounds otherwise in a batch
+    quantized.assert_saved_again(models[0], tmp_path / "packed", tmp_path)

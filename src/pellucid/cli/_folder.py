@@ -13,7 +13,6 @@ from pellucid import families, quant
 from pellucid.config import Config, read_json
 from pellucid.families import Family
 from pellucid.spec import LmHead, Spec, Task
-from pellucid.weights import mxfp4
 from pellucid.weights.gguf import SUFFIX
 from pellucid.weights.source import NAMES, Weights, open_weights
 from pellucid.weights.table import Table
@@ -70,8 +69,8 @@ class Stored:
 
     @property
     def dtype(self) -> str:
-        """The dtype of most bytes; what is in MXFP4 takes that of the others."""
-        kinds = [kind for kind in self.bytes if kind != mxfp4.DTYPE and kind not in self.packed]
+        """The dtype of most bytes; what is packed takes that of the others."""
+        kinds = [kind for kind in self.bytes if kind not in self.packed]
         return max(kinds, key=lambda kind: self.bytes[kind], default="F32" if self.packed else "")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pellucid.cli._folder import Known, parameters, size_text
-from pellucid.models.loading import DTYPES, HEADS, choose_dtype, whole
+from pellucid.models.loading import DTYPES, HEADS, as_packed, choose_dtype, whole
 from pellucid.models.model import Model, Report
 from pellucid.spec import Attention, Block, LatentAttention, Task
 from pellucid.weights.source import Weights
@@ -88,6 +88,8 @@ def place_all(weights: Weights, table: Table, model: Expected) -> Placed:
     placed, shapes = Placed(), model.shapes
     for name in weights.names:
         place = table.find(name)
+        if place is not None and weights.packed(name):
+            place = as_packed(place, shapes, weights)
         if place is None:
             placed.homeless.append(name)
         elif place.unused == OTHER_HEAD or (place.slots and not all(slot in shapes for slot in place.slots)):

@@ -1,7 +1,6 @@
-"""gpt-oss. Experts in MXFP4 are unpacked while loading, and saved unpacked. Paper: arXiv 2508.10925."""
+"""gpt-oss. Paper: arXiv 2508.10925."""
 
 from pellucid.config import Config
-from pellucid.errors import Unsupported
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, decoder, rms, windows
 from pellucid.families._moe import experts
 from pellucid.spec import Block, ClampedGlu, Mlp, PreNorm, Router, Spec
@@ -47,10 +46,6 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
 
 
 def spec(c: Config) -> Spec:
-    packed = c.section("quantization_config")
-    if packed is not None and (method := packed.get("quant_method")) != "mxfp4":
-        what = f"weights packed with quant_method={method!r}"
-        raise Unsupported(what, where=c.where, next="load the checkpoint in MXFP4, or an unpacked one")
     norm = rms(c, round_first=False)
     act = ClampedGlu(alpha=c.number("swiglu_alpha", float), limit=c.number("swiglu_limit", float))
     expert = Mlp(hidden=c.size("intermediate_size"), act=act, gated=True, bias=True)

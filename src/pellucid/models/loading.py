@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,6 @@ from pellucid.ops.packed import PackedTensor
 from pellucid.ops.positions import sinusoids
 from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
-from pellucid.weights import mxfp4
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import Weights, open_weights
 from pellucid.weights.table import OTHER_HEAD, Place, Table
@@ -120,7 +118,6 @@ def load(
         weights = _quantized(model, weights, wanted, quantize)
     filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes, pack)
     _complete(model, filled, wanted, seed)
-    _note_unpacked(model, weights, wanted)
     for parameter in nn.Module.parameters(model):
         if isinstance(source := getattr(parameter, "source", None), Source):
             source.tensors = reach({"weight": parameter})[1]
@@ -257,11 +254,12 @@ def _fill(
     slots = dict(nn.Module.named_parameters(model, remove_duplicate=False))
     homeless: list[str] = []
     sources: dict[str, list[tuple[str, Place]]] = {}  # slot, or row of one -> the file tensors that fill it
+    shapes = {slot: tuple(parameter.shape) for slot, parameter in slots.items()}
     parts = dict(model.named_children())
     for name in weights.names:
         place = model.file_table.find(name)
         if place is not None and weights.packed(name):
-            place = _as_packed(place, slots, weights)
+            place = as_packed(place, shapes, weights)
         ignored = any(fnmatch(name, pattern) for pattern in ignore_tensors)
         if ignored:
             report.unused[name] = "named in ignore_tensors"
@@ -303,13 +301,12 @@ def _quantized(model: Model, weights: Weights, dtype: torch.dtype, how: Quantize
     return QuantizedWeights(weights, model, dtype, how, HEADS)
 
 
-def _as_packed(place: Place, slots: Mapping[str, Tensor], weights: Weights) -> Place:
+def as_packed(place: Place, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> Place:
     """Formats of linear layers have [out, in], also where an unpacked file has [in, out]."""
-    if not all(slot in slots for slot in place.slots):
-        return place
     turned = upright(place)
-    shape = turned.shape({slot: slots[slot].shape for slot in place.slots}) if place.slots else None
-    return turned if shape == tuple(weights.entry(place.name).shape) else place
+    if turned is place or not all(slot in shapes for slot in place.slots):
+        return place
+    return turned if turned.shape(shapes) == tuple(weights.entry(place.name).shape) else place
 
 
 def _has_row(place: Place, slots: Mapping[str, Tensor]) -> bool:
@@ -434,16 +431,6 @@ def _assign(
 def _placed(part: PackedTensor, empty: Tensor, dtype: torch.dtype) -> Tensor:
     """A packed matrix that computes in `dtype`. What is no matrix, such as a norm's weight, is unpacked."""
     return part.to(dtype) if empty.dim() == 2 and part.shape == empty.shape else part.dense().to(dtype)
-
-
-def _note_unpacked(model: Model, weights: Weights, dtype: torch.dtype) -> None:
-    packed = [entry for name in model.report.used if (entry := weights.entry(name)).dtype == mxfp4.DTYPE]
-    packed = [entry for entry in packed if not weights.packed(entry.name)]
-    if packed:
-        stored, held = sum(e.nbytes for e in packed), sum(math.prod(e.shape) for e in packed) * dtype.itemsize
-        model.report.notes.append(
-            f"{len(packed)} tensors in MXFP4 ({stored / 1e9:.3g} GB) are unpacked: {held / 1e9:.3g} GB in {dtype}"
-        )
 
 
 def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:

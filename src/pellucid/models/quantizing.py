@@ -15,7 +15,7 @@ from pellucid.nn.linear import Linear
 from pellucid.ops.packed import PackedTensor
 from pellucid.weights.safetensors import Entry
 from pellucid.weights.source import Behind, Weights
-from pellucid.weights.table import Fused, Paired, Place, Transposed
+from pellucid.weights.table import Fused, Paired, Place, Stacked, Transposed
 
 
 @dataclass(frozen=True)
@@ -94,4 +94,9 @@ class QuantizedWeights(Behind):
 
 def upright(place: Place) -> Place:
     """Where a packed matrix has its place: formats keep it as [out, in], also where the unpacked file has [in, out]."""
-    return replace(place, layout=place.layout.of) if isinstance(place.layout, Transposed) else place
+    match place.layout:
+        case Transposed(of):
+            return replace(place, layout=of)
+        case Stacked(Transposed(of)):
+            return replace(place, layout=replace(place.layout, of=of))
+    return place

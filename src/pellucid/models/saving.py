@@ -86,7 +86,7 @@ class FileTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         name, part = self.parts[name]
         tensor = self.whole(name)
-        return tensor.parts[part] if isinstance(tensor, PackedTensor) else tensor
+        return tensor.file_parts()[part] if isinstance(tensor, PackedTensor) else tensor
 
     def whole(self, name: str) -> Tensor:
         """A weight: numbers, or packed."""

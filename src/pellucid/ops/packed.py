@@ -98,6 +98,10 @@ class PackedTensor(Tensor):
         """Part -> what a file calls it, for a weight of this name. Of one part, the name itself."""
         return dict.fromkeys(self._names, name)
 
+    def file_parts(self) -> Mapping[str, Tensor]:
+        """The parts as a file has them: where the numbers have more dimensions than rows and inputs, so may these."""
+        return self.parts
+
     def way(self) -> Way | None:
         """A native kernel for this matrix on this machine; None for tiles. Asked once for each dtype and device."""
         return None

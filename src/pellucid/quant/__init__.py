@@ -12,6 +12,7 @@
                                   pick(rows)       the bytes of some rows; `RowsPacked` has it: parts are [rows, …]
                                   joined(pieces)   matrices below one another
                                   file_names(name) what a file calls the parts of a weight; for saving
+                                  file_parts()     the parts in a file's shapes, where those are others
                                   way()            a native kernel, where this machine has one; else tiles in torch
 
 What follows for every family without a line of its own: the weight is a parameter of the usual name, shape and dtype; a
@@ -33,7 +34,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pellucid.errors import Unsupported, WeightsError
 from pellucid.quant.format import Entries, Format, Group
-from pellucid.weights import mxfp4
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import Entry
 from pellucid.weights.source import Behind, Weights
@@ -74,15 +74,11 @@ def opened(weights: Weights, options: Mapping[str, Any] | None = None) -> Weight
     if method is None and (options.get("load_in_4bit") or options.get("load_in_8bit")):
         method = "bitsandbytes"  # as its first checkpoints say it
     form = None if method is None else find(method)
-    if form is None and options and not (method == mxfp4.DTYPE.lower() and _has(weights, mxfp4.DTYPE)):
+    if form is None and options:
         what = f"weights packed with quantization_config={dict(options)!r:.200}"
         readable = ", ".join(names()).replace("_", "-")
         raise Unsupported(what, where="config.json", next=f"load the unpacked checkpoint, or one of {readable}")
     return weights if form is None else PackedWeights(weights, form, options)
-
-
-def _has(weights: Weights, kind: str) -> bool:
-    return any(weights.entry(name).dtype == kind for name in weights.names)
 
 
 def way(weights: Weights, kind: str) -> str:

@@ -48,7 +48,17 @@ class Scaled(PackedTensor):
         return self.meta.kind
 
     def file_names(self, name: str) -> Mapping[str, str]:
-        return {part: name.removesuffix("weight") + part for part in self.parts}
+        """`X.weight` and what is beside it; of experts in one tensor, `X` and what is written behind it."""
+        module = name.removesuffix("weight")
+        return {part: module + (part if module != name else part.removeprefix("weight")) for part in self.parts}
+
+    def file_parts(self) -> Mapping[str, Tensor]:
+        """Of experts in one tensor [E, O, I], scales for each one's blocks."""
+        if len(self.shape) < 3:
+            return self.parts
+        scales = self.parts[self.meta.scale]
+        each = bitwise(self._spread(scales)).unflatten(0, self.shape[:-1])[:, :: self.meta.height]
+        return {"weight": self.parts["weight"].view(self.shape), self.meta.scale: each.contiguous().view(scales.dtype)}
 
     def unpack(self, rows: slice) -> Tensor:
         numbers_NI, order_I = self._numbers(rows), self._order()

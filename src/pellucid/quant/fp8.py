@@ -6,6 +6,9 @@
 
     W[o, i] = q[o, i] · scale[o // 128, i // 128]
 
+    X                  float8_e4m3fn [E, O, I], of all experts in one tensor: `mlp.experts.gate_up_proj`
+    X_scale_inv        [E, O / 128, I / 128], rounded up; or [E, 1, 1]. Also: X_scale
+
 Activations are not rounded to 8 bits: the scales that a file has for them are kept and have no effect.
 Layout: DeepSeek-V3 (arXiv 2412.19437, huggingface.co/deepseek-ai/DeepSeek-V3), transformers' FineGrainedFP8Config.
 """
@@ -43,7 +46,23 @@ def groups(entries: Entries, options: Mapping[str, Any]) -> Iterable[Group]:
         good = isinstance(block, (list, tuple)) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block)
         if not good:
             refuse("weight_block_size", block, "this version reads two sizes, as [128, 128]")
-    yield from scaled(entries, None if block is None else (block[0], block[1]))
+    sizes = None if block is None else (block[0], block[1])
+    yield from scaled(entries, sizes)
+    yield from stacked(entries, sizes)
+
+
+def stacked(entries: Entries, block: tuple[int, int] | None) -> Iterable[Group]:
+    """Experts in one tensor, with scales of blocks in each, or one for each."""
+    for name, weight in list(entries.items()):
+        scale = next((s for s in SCALES if name + s.removeprefix("weight") in entries), None)
+        if weight.dtype != DTYPE or name.endswith(".weight") or len(weight.shape) != 3 or scale is None:
+            continue
+        scales = entries[name + scale.removeprefix("weight")]
+        experts, rows, inputs = weight.shape
+        height, width = block if block is not None and scales.shape[1:] != (1, 1) else (rows, inputs)
+        expect(scales, (*FLOATS, "F8_E8M0"), (experts, -(-rows // height), -(-inputs // width)))
+        options = {"height": height, "width": width, "scale": scale}
+        yield Group(name, {"weight": name, scale: scales.name}, weight.shape, "FP8", options)
 
 
 def scaled(entries: Entries, block: tuple[int, int] | None) -> Iterable[Group]:
@@ -67,7 +86,15 @@ def scaled(entries: Entries, block: tuple[int, int] | None) -> Iterable[Group]:
 
 
 def pack(group: Group, parts: Mapping[str, Tensor], options: Mapping[str, Any]) -> PackedTensor:
-    from pellucid.quant._scaled import EVERY, Grid, Scaled
+    import torch
+
+    from pellucid.quant._scaled import EVERY, Grid, Scaled, bitwise
 
     of = group.options
-    return Scaled(parts, Grid(group.kind, of["height"] or EVERY, of["width"], of["scale"]), group.shape)
+    grid = Grid(group.kind, of["height"] or EVERY, of["width"], of["scale"])
+    if len(group.shape) == 3:
+        (_, rows, inputs), scales = group.shape, parts[grid.scale]
+        block = torch.arange(rows) // grid.height
+        each = bitwise(scales)[:, block].view(scales.dtype) if rows % grid.height else scales  # a row of scales each
+        parts = {"weight": parts["weight"].view(-1, inputs), grid.scale: each.flatten(0, 1)}
+    return Scaled(parts, grid, group.shape)

@@ -67,7 +67,7 @@ class Entry:
     """One tensor of a file. `start` and `stop` are byte offsets from the beginning of the file."""
 
     name: str
-    dtype: str  # a key of DTYPES; of two tensors that are read as one, "MXFP4" (`mxfp4.py`)
+    dtype: str  # a key of DTYPES; of what is packed, its kind ("Q4_K")
     shape: tuple[int, ...]
     start: int
     stop: int

@@ -2,7 +2,6 @@
 
 Opening reads and checks the headers and the index. Safetensors shards are mapped when a tensor of theirs is
 asked for, and nothing here needs torch before that; a `.bin` file has no header, so opening it needs torch.
-What is stored in MXFP4, as blocks and scales, is one tensor here (`mxfp4.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from pellucid.errors import WeightsError, nearest
-from pellucid.weights import mxfp4
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import AGAIN, MAX_HEADER, Entry, SafetensorsFile, open_regular, parse_json
 from pellucid.weights.torch_bin import TorchFile
@@ -46,7 +44,7 @@ class Weights:
     """
 
     def __init__(self, files: list[WeightFile], owner: Mapping[str, WeightFile]) -> None:
-        self._files, self._owner = files, mxfp4.joined(owner)
+        self._files, self._owner = files, owner
 
     @property
     def names(self) -> list[str]:
@@ -80,7 +78,7 @@ class Weights:
         return False
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor, in the memory of the mapped file where that is possible; MXFP4 in bfloat16."""
+        """The tensor, in the memory of the mapped file where that is possible."""
         return self._of(name).tensor(name)
 
     def file_of(self, name: str) -> Path:
@@ -94,7 +92,7 @@ class Weights:
         """Whether somebody wrote to the tensor since it was opened; None where that cannot be known."""
         return self._of(name).dirty(name)
 
-    def _of(self, name: str) -> WeightFile | mxfp4.Pair:
+    def _of(self, name: str) -> WeightFile:
         if name not in self._owner:
             raise WeightsError(
                 f"no tensor {name!r} among {len(self._owner)}",

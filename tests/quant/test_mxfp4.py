@@ -1,4 +1,4 @@
-"""MXFP4: the numbers by hand and by the reference, and gpt-oss files as they are published."""
+"""MXFP4: the numbers by hand and by the reference, and gpt-oss files as they are published, which stay packed."""
 
 import json
 import math
@@ -15,8 +15,8 @@ import pellucid
 import reference as ref
 from pellucid.cli import main
 from pellucid.errors import PellucidError, WeightsError
-from pellucid.weights.mxfp4 import E2M1, unpack
-from pellucid.weights.source import open_weights
+from pellucid.ops.packed import PackedTensor
+from pellucid.quant._mxfp4 import E2M1, Mxfp4, unpacked
 
 # Sizes of whole groups: 2 of them in the width, 3 in an expert.
 SIZES = {"hidden_size": 64, "intermediate_size": 96}
@@ -38,7 +38,7 @@ def test_the_low_nibble_comes_first():
     blocks = torch.zeros(1, 2, 16, dtype=torch.uint8)
     blocks[0, 0, :2] = torch.tensor([0x21, 0xF7])
     blocks[0, 1, 15] = 0x9A
-    found = unpack(blocks, torch.tensor([[128, 120]], dtype=torch.uint8))
+    found = unpacked(blocks, torch.tensor([[128, 120]], dtype=torch.uint8))
     assert found.shape == (1, 64) and found.dtype == torch.bfloat16
     assert found[0, :5].tolist() == [1.0, 2.0, 12.0, -12.0, 0.0]
     assert found[0, -2:].tolist() == [-1.0 / 128, -0.5 / 128]
@@ -52,7 +52,7 @@ def test_every_code_and_scale_is_the_reference_s(dtype):
     scales = torch.arange(255, dtype=torch.uint8).reshape(1, 51, 5)
     blocks = torch.arange(256, dtype=torch.uint8).reshape(16, 16).repeat(16, 1)[:255].reshape(1, 51, 5, 16)
     expected = convert_moe_packed_tensors(blocks, scales, dtype=dtype)
-    found = unpack(blocks, scales)
+    found = unpacked(blocks, scales)
     assert torch.equal(found.to(dtype).transpose(1, 2), expected)
     seconds = found.unflatten(2, (5, 32))[..., 1].flatten()[:253].double()  # those that are finite
     codes = blocks[..., 0].flatten().tolist()
@@ -103,31 +103,41 @@ def folders(checkpoints, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_published_files_are_the_model_that_they_stand_for(folders, dtype):
     packed, plain = (ref.ours(case(), folder, dtype) for folder in folders)
+    theirs = dict(plain.state_dict())
+    for name, tensor in packed.state_dict().items():
+        assert isinstance(tensor, Mxfp4) == (".experts." in name and name.endswith("weight")), name
+        assert torch.equal(tensor.to(dtype) + 0, theirs[name]), name
     with torch.no_grad():
         given = ref.inputs(case())
         found, same = packed(**given).logits, plain(**given).logits
-        assert torch.equal(found, same)
+        assert ref.distance(found, same) <= (1e-5 if dtype == torch.float32 else 2e-2)
         if dtype == torch.float32:
             assert ref.distance(found, ref.reference(case(), folders[1])(**given).logits) < 1e-4
 
 
-def test_the_report_says_what_unpacking_takes(folders):
+def test_nothing_is_said_of_unpacking_and_the_file_s_bytes_are_those_in_memory(folders):
     model = pellucid.AutoModelForCausalLM.from_pretrained(folders[0])
-    experts = 3 * 8 * 3 * 64 * 96  # layers, experts, matrices, inputs, outputs
-    assert model.dtype == torch.bfloat16
+    assert model.dtype == torch.bfloat16 and model.report.notes == []
     assert FIRST in model.report.used and not any(name.endswith("_blocks") for name in model.report.used)
-    stored, held = experts * 17 / 32 / 1e9, experts * 2 / 1e9
-    expected = f"6 tensors in MXFP4 ({stored:.3g} GB) are unpacked: {held:.3g} GB in torch.bfloat16"
-    assert model.report.notes == [expected]
+    held = sum(p.packed_bytes for p in model.parameters() if isinstance(p, PackedTensor))
+    assert held == 3 * 8 * 3 * 64 * 96 * 17 // 32  # layers, experts, matrices, inputs, outputs
 
 
-def test_saving_writes_what_the_pairs_stand_for(folders, tmp_path):
+def test_a_row_is_the_same_in_any_company_and_greedy_ids_are_those_of_the_numbers(folders):
+    packed, plain = (ref.ours(case(), folder, torch.float32) for folder in folders)
+    ids = torch.randint(3, 90, (3, 9), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(packed(ids).logits[1], packed(ids[1:2]).logits[0])
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    assert torch.equal(packed.generate(ids, **options), plain.generate(ids, **options))
+
+
+def test_a_file_is_saved_byte_for_byte(folders, tmp_path):
     ref.ours(case(), folders[0], torch.bfloat16).save_pretrained(tmp_path)
-    found, expected = load_file(tmp_path / "model.safetensors"), load_file(folders[1] / "model.safetensors")
+    found, expected = load_file(tmp_path / "model.safetensors"), load_file(folders[0] / "model.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
-    ref.reference(case(), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["quantization_config"] == PUBLISHED
 
 
 def test_halves_may_lie_in_two_shards(folders, tmp_path):
@@ -136,18 +146,16 @@ def test_halves_may_lie_in_two_shards(folders, tmp_path):
     for shard in ("a.safetensors", "b.safetensors"):
         save_file({name: tensor for name, tensor in tensors.items() if shard_of[name] == shard}, tmp_path / shard)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
-    one, two = open_weights(folders[0]), open_weights(tmp_path)
-    assert set(one.names) == set(two.names)
-    assert one.nbytes == two.nbytes == sum(tensor.nbytes for tensor in tensors.values())
-    assert one.entry(FIRST).shape == tuple(one.tensor(FIRST).shape) == (8, 96, 64)
-    assert torch.equal(one.tensor(FIRST), two.tensor(FIRST))
+    (tmp_path / "config.json").write_bytes((folders[0] / "config.json").read_bytes())
+    one, two = (dict(ref.ours(case(), folder).state_dict()) for folder in (folders[0], tmp_path))
+    assert one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_the_command_line_knows_the_format(folders, command):
     found = CliRunner().invoke(main, [command, str(folders[0])], catch_exceptions=False)
     assert found.exit_code == 0 and "FAIL" not in found.output
-    wanted = {"check": "every tensor has a place", "show": "it computes in BF16"}
+    wanted = {"check": "every tensor has a place", "show": "MXFP4"}
     assert wanted[command] in found.output
 
 
@@ -192,7 +200,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "groups of 16": (short_groups, f"{FIRST}_blocks is U8 [8, 64, 3, 8] and"),
     "scales in float32": (other_dtype, f"{FIRST}_scales is F32"),
     "matrices without experts": (flat, f"{FIRST}_blocks is U8 [512, 3, 16]"),
-    "an expert less": (few_experts, f"{FIRST} is [7, 96, 64], the model wants [8, 96, 64]"),
+    "an expert less": (few_experts, f"{FIRST} is [7, 64, 96], the model wants [8, 96, 64]"),
     "both forms": (twice, f"{FIRST} is there twice"),
 }
 
@@ -208,14 +216,16 @@ def test_broken_pairs_are_refused_by_name(folders, tmp_path, kind):
     assert message in caught.value.what and caught.value.next
 
 
-@pytest.mark.parametrize("packed", [{"quant_method": "awq", "bits": 4}, {}, "mxfp4"])
+@pytest.mark.parametrize("packed", [{"quant_method": "nobody-s", "bits": 4}, {"bits": 4}, "mxfp4"])
 def test_other_ways_of_packing_are_refused(folders, tmp_path, packed):
     config = json.loads((folders[0] / "config.json").read_text()) | {"quantization_config": packed}
     with pytest.raises(PellucidError, match="quant"):
         ref.ours(case(), write(tmp_path / "other", {"a": torch.ones(1)}, config))
 
 
-def test_other_families_refuse_the_key(tmp_path):
-    config = ref.fixture("llama")["config"] | {"quantization_config": PUBLISHED}
-    with pytest.raises(PellucidError, match="quantization_config"):
-        pellucid.AutoModelForCausalLM.from_pretrained(write(tmp_path / "llama", {"a": torch.ones(1)}, config))
+def test_a_config_that_speaks_of_packed_weights_where_there_are_none(folders, tmp_path):
+    """As files have it that were unpacked with other tools: what is there is read, and saved without the claim."""
+    plain = load_file(folders[1] / "model.safetensors")
+    model = ref.ours(case(), write(tmp_path / "a", plain, json.loads((folders[0] / "config.json").read_text())))
+    model.save_pretrained(tmp_path / "b")
+    assert "quantization_config" not in json.loads((tmp_path / "b" / "config.json").read_text())
