@@ -4,7 +4,7 @@
 
 namespace {
 
-enum Level { BEST, AVX2, AVX512 };  // as in elementwise.py
+enum Level { BEST, AVX2, AVX512, NEON };  // as in elementwise.py
 
 const Elementwise *supported(int level) {
 #if defined(__x86_64__)
@@ -14,11 +14,13 @@ const Elementwise *supported(int level) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx512 && (level == BEST || level == AVX512)) return &elementwise_avx512;
   if (avx2 && (level == BEST || level == AVX2)) return &elementwise_avx2;
+#elif defined(__aarch64__)
+  if (level == BEST || level == NEON) return &elementwise_neon;
 #endif
   return nullptr;
 }
 
-const Elementwise *const levels[] = {supported(BEST), supported(AVX2), supported(AVX512)};
+const Elementwise *const levels[] = {supported(BEST), supported(AVX2), supported(AVX512), supported(NEON)};
 
 static_assert(sizeof(Norming) == 64 && sizeof(Turning) == 80 && sizeof(Looking) == 64, "as elementwise.py packs them");
 

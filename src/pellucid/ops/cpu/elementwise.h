@@ -48,4 +48,4 @@ struct Elementwise {
   void (*look_up)(const Looking &, std::int64_t begin, std::int64_t end);
 };
 
-extern const Elementwise elementwise_avx2, elementwise_avx512;
+extern const Elementwise elementwise_avx2, elementwise_avx512, elementwise_neon;

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pellucid.ops.cpu import kernels, recorded
 
-LEVELS = {"best": 0, "avx2": 1, "avx512": 2}  # of instructions; what another than the best is for: tests
+LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 NORMING, TURNING, LOOKING = struct.Struct("3Q2q2f4i"), struct.Struct("4Q4q4i"), struct.Struct("4Q2q3i4x")
 WORTH_SHARING = 2**16  # numbers, from which a second thread pays
 LEAST_WIDTH, MOST_WIDTH = 8, 2**20  # of a row that is normed: torch adds shorter and longer ones in another order

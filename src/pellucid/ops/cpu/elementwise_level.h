@@ -5,7 +5,11 @@
 
 #pragma GCC optimize("fp-contract=off")  // a product that torch stores is rounded before it is added
 
+#if defined(__x86_64__)
 #include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
 
 #include <cstring>
 
@@ -40,7 +44,11 @@ inline float rounded(float value) {
   return wide(narrow<T>(value));
 }
 
+#if defined(__x86_64__)
 inline float root(float value) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(value))); }
+#else
+inline float root(float value) { return vget_lane_f32(vsqrt_f32(vdup_n_f32(value)), 0); }
+#endif
 
 // The sum of a row's squares as torch adds it: in 32 chains, of which 16 links at a time join those of the next level;
 // then in 8 chains what is left, and the rest one by one.

@@ -15,6 +15,8 @@ Level best() {
       __builtin_cpu_supports("avx512dq"))
     return few_rows_avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return few_rows_avx2;
+#elif defined(__aarch64__)
+  return few_rows_neon;
 #endif
   return nullptr;
 }
@@ -46,6 +48,8 @@ extern "C" int pellucid_vector() {
 #if defined(__x86_64__)
   if (level == few_rows_avx512) return 16;
   if (level == few_rows_avx2) return 8;
+#elif defined(__aarch64__)
+  return 4;
 #endif
   return 0;
 }

@@ -20,6 +20,7 @@ typedef bool (*Level)(const Product &, std::int64_t begin, std::int64_t end);
 
 bool few_rows_avx2(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_avx512(const Product &, std::int64_t begin, std::int64_t end);
+bool few_rows_neon(const Product &, std::int64_t begin, std::int64_t end);
 
 typedef std::uint16_t Half;  // the bits of a bfloat16
 

@@ -7,6 +7,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -77,6 +79,27 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) void blocks_avx512(const st
   }
 }
 
+#elif defined(__aarch64__)
+
+// 32 numbers at a time: their low bytes and their high ones are looked up apart.
+void blocks_neon(const std::uint8_t *codes, const float *scales, const float *values, Bf16 *y, std::int64_t size,
+                 std::int64_t begin, std::int64_t end) {
+  Bf16 table[16];
+  for (std::int64_t b = begin; b < end; b++) {
+    scaled(values, scales[b], table);
+    const uint8x16x2_t bytes = vld2q_u8((const std::uint8_t *)table);  // low, high
+    const std::uint8_t *from = codes + b * size / 2;
+    std::uint8_t *to = (std::uint8_t *)(y + b * size);
+    for (std::int64_t i = 0; i < size / 2; i += 16, to += 64) {
+      const uint8x16_t pair = vld1q_u8(from + i), first = vshrq_n_u8(pair, 4), second = vandq_u8(pair, vdupq_n_u8(15));
+      for (int half = 0; half < 2; half++) {
+        const uint8x16_t place = half ? vzip2q_u8(first, second) : vzip1q_u8(first, second);
+        vst2q_u8(to + half * 32, {{vqtbl1q_u8(bytes.val[0], place), vqtbl1q_u8(bytes.val[1], place)}});
+      }
+    }
+  }
+}
+
 #endif
 
 void part(const std::uint8_t *codes, const float *scales, const float *values, void *y, std::int64_t size, int bf16,
@@ -84,6 +107,8 @@ void part(const std::uint8_t *codes, const float *scales, const float *values, v
   if (!bf16) return blocks(codes, scales, values, (float *)y, size, begin, end);
 #if defined(__x86_64__)
   if (words && size % 32 == 0) return blocks_avx512(codes, scales, values, (Bf16 *)y, size, begin, end);
+#elif defined(__aarch64__)
+  if (size % 32 == 0) return blocks_neon(codes, scales, values, (Bf16 *)y, size, begin, end);
 #endif
   blocks(codes, scales, values, (Bf16 *)y, size, begin, end);
 }

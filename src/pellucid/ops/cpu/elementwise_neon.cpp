@@ -1,0 +1,4 @@
+#if defined(__aarch64__)
+#define LEVEL elementwise_neon
+#include "elementwise_level.h"
+#endif

@@ -1,0 +1,107 @@
+// Norms, rotations and tables of functions against the definition.
+
+#include "../../../src/pellucid/ops/cpu/elementwise.h"
+
+#include "common.h"
+
+extern "C" {
+int pellucid_has_elementwise(int);
+void pellucid_norm(const Norming *);
+void pellucid_turn(const Turning *);
+void pellucid_look_up(const Looking *);
+}
+
+namespace {
+
+template <class T>
+float number(T x) {
+  if constexpr (sizeof(T) == 2)
+    return wide(x);
+  else
+    return x;
+}
+
+template <class T>
+T kept(float x) {
+  if constexpr (sizeof(T) == 2)
+    return narrow(x);
+  else
+    return x;
+}
+
+template <class T>
+std::vector<T> array(Size count) {
+  std::vector<T> found(count);
+  for (T &x : found) x = kept<T>(noise());
+  return found;
+}
+
+template <class T>
+void norm(int level, Size rows, Size width, bool weighted, bool round_first, float offset, int threads) {
+  const std::vector<T> x = array<T>(rows * width), weight = array<T>(width);
+  std::vector<T> y(rows * width);
+  const Norming work{x.data(), weighted ? weight.data() : nullptr, y.data(), rows, width, 1e-6f, offset, round_first,
+                     {sizeof(T) == 2, level, threads}};
+  pellucid_norm(&work);
+  double worst = 0;
+  for (Size row = 0; row < rows; row++) {
+    double sum = 0;
+    for (Size i = 0; i < width; i++) sum += double(number(x[row * width + i])) * number(x[row * width + i]);
+    for (Size i = 0; i < width; i++) {
+      const double exact = number(x[row * width + i]) / std::sqrt(sum / width + 1e-6) *
+                           (weighted ? number(weight[i]) + double(offset) : 1);
+      worst = std::fmax(worst, std::fabs(number(y[row * width + i]) - exact) / (std::fabs(exact) + 1e-3));
+    }
+  }
+  check(worst < (sizeof(T) == 2 ? 0.012 : 3e-6), "norm, level %g: %g by %g is off by %g", level, rows, width, worst);
+}
+
+template <class T>
+void turn(int level, Size rows, Size heads, Size width, Size turned, bool interleaved, int threads) {
+  const std::vector<T> x = array<T>(rows * heads * width), cos = array<T>(rows * turned), sin = array<T>(rows * turned);
+  std::vector<T> y(x.size()), wanted = x;
+  const Turning work{x.data(), cos.data(), sin.data(), y.data(), rows, heads, width, turned, interleaved,
+                     {sizeof(T) == 2, level, threads}};
+  pellucid_turn(&work);
+  for (Size which = 0; which < rows * heads; which++)
+    for (Size i = 0; i < turned; i++) {
+      const Size partner = interleaved ? i ^ 1 : (i + turned / 2) % turned, at = which / heads * turned + i;
+      const T product = kept<T>(number(x[which * width + i]) * number(cos[at]));
+      wanted[which * width + i] =
+          kept<T>(std::fma(number(x[which * width + partner]), number(sin[at]), number(product)));
+    }
+  check(same(y, wanted), "rotation, level %g: %g heads of %g, of which %g turn", level, heads, width, turned);
+}
+
+void look_up(int level, Size numbers, bool times, int threads) {
+  const std::vector<Half> x = halves(numbers), by = halves(numbers), table = halves(65536);
+  std::vector<Half> y(numbers), wanted(numbers);
+  const Looking work{x.data(), times ? by.data() : nullptr, table.data(), y.data(), numbers, 1, {1, level, threads}};
+  pellucid_look_up(&work);
+  for (Size i = 0; i < numbers; i++)
+    wanted[i] = times ? narrow(wide(table[x[i]]) * wide(by[i])) : table[x[i]];
+  check(same(y, wanted), "%g numbers of a table, level %g", numbers, level);
+}
+
+template <class T>
+void all(int level) {
+  for (Size width : {8, 9, 31, 32, 33, 100, 768, 16391})
+    for (int how = 0; how < 6; how++)
+      norm<T>(level, 1 + width % 5, width, how, how % 2, how > 3 ? 1.0f : 0.0f, 1 + how % 2);
+  for (Size width : {2, 6, 16, 64, 80})
+    for (int how = 0; how < 4; how++) turn<T>(level, 5, 3, width, how < 2 ? width : width / 2 / 2 * 2, how % 2, 1 + how / 2);
+}
+
+}  // namespace
+
+void check_elementwise() {
+  int found = 0;
+  for (int level = 0; level < 4; level++) {
+    if (!pellucid_has_elementwise(level)) continue;
+    found++;
+    all<float>(level);
+    all<Half>(level);
+    for (Size numbers : {1, 7, 512, 1500}) look_up(level, numbers, false, 1), look_up(level, numbers, true, 2);
+  }
+  check(found > 1, "no elementwise kernels");
+}

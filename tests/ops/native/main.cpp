@@ -1,0 +1,13 @@
+// The native kernels without Python: run under an emulator of another processor, and by sanitizers. See docs/building.md.
+
+#include "common.h"
+
+void check_products();
+void check_elementwise();
+
+int main() {
+  check_products();
+  check_elementwise();
+  std::printf("%d checks, %d failed\n", checked, failed);
+  return failed != 0;
+}
