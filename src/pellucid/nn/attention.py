@@ -19,13 +19,15 @@ from pellucid.nn.linear import Linear
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
 from pellucid.ops.attention import attend, mix, pattern, temper, visible
+from pellucid.ops.cpu import paged as native
 from pellucid.ops.elementwise import activate
 from pellucid.ops.paged import attend_newest, attend_paged
+from pellucid.ops.ragged import attend_ragged
 from pellucid.ops.rope import Turn, rotate, rotation
 from pellucid.spec import Attention as Spec
 from pellucid.spec import Gate, QkNorm
 
-FEW = 32  # new tokens of a row with a past, up to which it reads its pages in place; more are worth a dense call
+FEW = 32  # new tokens of a row with a past, up to which torch's kernels read its pages; more are worth a dense call
 
 
 @dataclass
@@ -229,13 +231,15 @@ class Attention(Tapped):
         out_NHU[few_M] = self.paged(q_NHK[few_M], seen, few, batch, bias)
         return out_NHU
 
-    # -------------------------------------------------------------------------- few tokens: pages in place
+    # -------------------------------------------------------------------------- keys where they are, for all in a call
 
     def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
-        """The sequences whose queries read the cache's pages where they are."""
-        if seen.places is None or not seen.places.in_place or not (self.spec.causal or self.cross):
-            return ()
+        """The sequences whose queries read keys where they are: by our kernel all of them, else those with few."""
         if torch.is_grad_enabled() or self.training:
+            return ()
+        if self.by_kernel(seen):
+            return batch.once("all", lambda: tuple(range(len(batch.lengths))))
+        if seen.places is None or not seen.places.in_place or not (self.spec.causal or self.cross):
             return ()
 
         def short() -> tuple[int, ...]:
@@ -244,23 +248,39 @@ class Attention(Tapped):
 
         return batch.once(("few", self.cross), short)
 
+    def by_kernel(self, seen: Seen) -> bool:
+        """Whether our kernel takes these keys, in the cache's pages or as this forward made them."""
+        if not native.leads(seen.k_MJK):
+            return False
+        if in_pages(seen):
+            assert seen.pool is not None
+            return native.takes(seen.k_MJK, *seen.pool)
+        return list(seen.sizes) == list(seen.ends) and native.takes(seen.k_MJK, seen.k_MJK, seen.v_MJU)
+
     def paged(self, q_NHK: Tensor, seen: Seen, few: tuple[int, ...], batch: Batch, bias: Bias | None) -> Tensor:
         """The mixture of these sequences in one call."""
-        assert seen.places is not None and seen.pool is not None
         spec = self.spec
-        if seen.places.fixed is not None:
+        if seen.places is not None and seen.pool is not None and seen.places.fixed is not None:
             assert bias is None or isinstance(bias, AlibiBias), "a graph holds no other bias: see engine/captured.py"
             slopes_H = None if bias is None else bias.slopes_on(batch.positions.device)
             return attend_newest(
                 q_NHK, *seen.pool, *seen.places.fixed, scale=spec.scale, window=spec.window, chunk=spec.chunk,
                 cap=spec.cap, sinks_H=self.sinks, slopes_H=slopes_H,
             )  # fmt: skip
-        lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=self.cross)
-        return attend_paged(
-            q_NHK, *seen.pool, tables_BI, lengths, ends, scale=spec.scale, window=None if self.cross else spec.window,
-            chunk=None if self.cross else spec.chunk, cap=spec.cap, sinks_H=self.sinks,
-            **({} if bias is None else self.distances(bias, few, lengths, ends, batch)),
-        )  # fmt: skip
+        options: dict[str, Any] = {"scale": spec.scale, "cap": spec.cap, "sinks_H": self.sinks}
+        if not self.cross:
+            options |= {"window": spec.window, "chunk": spec.chunk}
+        causal = spec.causal and not self.cross
+        if not in_pages(seen):
+            if bias is not None:
+                options |= self.distances(bias, few, batch.lengths, seen.sizes, batch)
+            return attend_ragged(q_NHK, seen.k_MJK, seen.v_MJU, batch.lengths, seen.sizes, causal=causal, **options)
+        assert seen.places is not None and seen.pool is not None
+        apart = self.cross and not self.by_kernel(seen)  # others know causal queries only
+        lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=apart)
+        if bias is not None:
+            options |= self.distances(bias, few, lengths, ends, batch)
+        return attend_paged(q_NHK, *seen.pool, tables_BI, lengths, ends, causal=causal or apart, **options)
 
     def distances(
         self, bias: Bias, few: tuple[int, ...], lengths: Sequence[int], ends: Sequence[int], batch: Batch
@@ -343,6 +363,11 @@ class Attention(Tapped):
             mixed.append(mix(share, group.v_BSJU).flatten(0, 1))
             start += B
         return torch.cat(mixed)
+
+
+def in_pages(seen: Seen) -> bool:
+    """Whether all keys are in the cache's pages as they were written."""
+    return seen.places is not None and seen.places.in_place
 
 
 class Gating(nn.Module):

@@ -29,12 +29,13 @@ def attend_paged(
     scale: float,
     window: int | None = None,
     chunk: int | None = None,
+    causal: bool = True,
     cap: float | None = None,
     sinks_H: Tensor | None = None,
     slopes_H: Tensor | None = None,
     bias: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """Causal attention of each row's latest tokens over all of its tokens in the pool, [N, H, U].
+    """Attention of each row's latest tokens over all of its tokens in the pool, [N, H, U].
 
     Args:
         q_NHK: the rows' queries one after another: `lengths[b]` of row b, which are the last ones of its tokens.
@@ -45,17 +46,20 @@ def attend_paged(
         scale: multiplies the raw scores.
         window: a query sees so many latest keys, its own included.
         chunk: positions are cut into chunks of so many, and a query sees its own chunk.
+        causal: no query sees a later key; else a window reaches to both sides, and without one all keys are seen, of
+            which there may be fewer than queries.
         cap: soft limit of the scores.
         sinks_H: a score for each head that joins the softmax, and whose share nobody gets.
         slopes_H: slope times (key's position - query's) is added to the scores (ALiBi, arXiv 2108.12409).
         bias: of each row [H, T, end], float32, added to the scores.
     """
-    if not any(x is not None for x in (chunk, cap, sinks_H, slopes_H, bias)) and flash.takes(q_NHK, k_PSJK, v_PSJU):
+    plain = causal and not any(x is not None for x in (chunk, cap, sinks_H, slopes_H, bias))
+    if plain and flash.takes(q_NHK, k_PSJK, v_PSJU):
         return attend_flash(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window)
     attend_rows = native.attend_paged if native.takes(q_NHK, k_PSJK, v_PSJU) else attend_gathered
     return attend_rows(
-        q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window, chunk=chunk, cap=cap,
-        sinks_H=sinks_H, slopes_H=slopes_H, bias=bias,
+        q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal,
+        cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias,
     )  # fmt: skip
 
 
@@ -193,6 +197,7 @@ def attend_gathered(
     scale: float,
     window: int | None = None,
     chunk: int | None = None,
+    causal: bool = True,
     cap: float | None = None,
     sinks_H: Tensor | None = None,
     slopes_H: Tensor | None = None,
@@ -204,10 +209,10 @@ def attend_gathered(
         if not length:
             continue
         q_THK, begin = q_NHK[begin : begin + length], begin + length
-        first = first_seen(end - length, window, chunk) // size
+        first = first_seen(end - length, window, chunk, causal) // size
         pages, start = tables_BI[b, first : -(-end // size)], first * size
         outs.append(
-            _attend_row(
+            attend_row(
                 q_THK,
                 gathered(k_PSJK, pages)[: end - start],
                 gathered(v_PSJU, pages)[: end - start],
@@ -215,6 +220,7 @@ def attend_gathered(
                 scale=scale,
                 window=window,
                 chunk=chunk,
+                causal=causal,
                 cap=cap,
                 sinks_H=sinks_H,
                 slopes_H=slopes_H,
@@ -224,9 +230,9 @@ def attend_gathered(
     return torch.cat(outs) if outs else q_NHK.new_empty(0, q_NHK.shape[1], v_PSJU.shape[3])
 
 
-def first_seen(position: int, window: int | None = None, chunk: int | None = None) -> int:
+def first_seen(position: int, window: int | None = None, chunk: int | None = None, causal: bool = True) -> int:
     """Position of the earliest key that the query at `position` sees."""
-    first = 0 if window is None else max(0, position - window + 1)
+    first = 0 if window is None else max(0, position - window + causal)
     return first if chunk is None else max(first, position // chunk * chunk)
 
 
@@ -238,7 +244,7 @@ def gathered(pool_PSJK: Tensor, pages_I: Tensor) -> Tensor:
     return pool_PSJK[pages_I.long()].flatten(0, 1)
 
 
-def _attend_row(
+def attend_row(
     q_THK: Tensor,
     k_SJK: Tensor,
     v_SJU: Tensor,
@@ -247,6 +253,7 @@ def _attend_row(
     scale: float,
     window: int | None,
     chunk: int | None,
+    causal: bool,
     cap: float | None,
     sinks_H: Tensor | None,
     slopes_H: Tensor | None,
@@ -258,8 +265,11 @@ def _attend_row(
         apart_TS = torch.arange(end - S, end, device=device) - torch.arange(end - T, end, device=device)[:, None]
         distance_HTS = slopes_H[:, None, None].float() * apart_TS
         bias_HTS = distance_HTS if bias_HTS is None else bias_HTS + distance_HTS
-    everything = T == 1 and first_seen(end - 1, window, chunk) <= end - S
-    allow_TS = None if everything else visible(T, S, end=end, device=device, window=window, chunk=chunk)
+    everything = T == 1 and first_seen(end - 1, window, chunk, causal) <= end - S
+    everything = everything or not (causal or window or chunk)
+    allow_TS = None
+    if not everything:
+        allow_TS = visible(T, S, end=end, device=device, causal=causal, window=window, chunk=chunk)
     out_BTHU = attend(
         q_THK[None], k_SJK[None], v_SJU[None], scale=scale, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap,
         sinks_H=sinks_H,

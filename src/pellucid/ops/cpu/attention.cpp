@@ -9,7 +9,7 @@ namespace {
 
 constexpr double WORTH_SHARING = 1 << 19;  // multiply-adds, from which a second thread pays
 
-static_assert(sizeof(Attending) == 31 * 8 && sizeof(Writing) == 18 * 8, "as paged.py packs them");
+static_assert(sizeof(Attending) == 33 * 8 && sizeof(Writing) == 18 * 8, "as paged.py packs them");
 
 constexpr int PIECES_EACH = 4;  // for each thread at least, so that long rows hold nobody up
 
@@ -32,8 +32,11 @@ const Attention levels[] = {supported(BEST), supported(AVX2), supported(AVX512)}
 // Whether a row's queries are there, and all pages that they see.
 bool sound(const Attending &a, std::int64_t row) {
   const std::int64_t length = a.lengths[row], end = a.ends[row];
-  if (length < 0 || end < length || end > a.entries * a.page) return false;
+  if (length < 0 || end < 0) return false;
   if (length == 0) return true;
+  if ((a.causal || a.window || a.chunk) ? end < length : end == 0) return false;
+  if (!a.tables) return a.starts[row] >= 0 && a.starts[row] + end <= a.pages;
+  if (end > a.entries * a.page) return false;
   for (std::int64_t i = first_seen(a, end - length) / a.page; i * a.page < end; i++) {
     const std::int32_t page = a.tables[row * a.entries + i];
     if (page < 0 || page >= a.pages) return false;

@@ -7,6 +7,7 @@
 constexpr int TILE = 64;          // keys that a softmax takes at a time; tiles begin at multiples of it
 constexpr int BLOCK = 32;         // queries that share a key head and pass over its keys together
 constexpr int MOST_QUERIES = 64;  // of a piece
+constexpr int WIDEST_PAIR = 32;   // channels that any level loads together
 
 struct Bf16 {
   std::uint16_t bits;
@@ -17,7 +18,8 @@ struct Attending {
   const void *q;                // [queries, heads, channels], dense
   const void *k, *v;            // [pages, page, kv_heads, channels or values]
   void *out;                    // [queries, heads, values], dense
-  const std::int32_t *tables;   // [rows, entries]: the page of each `page` tokens of a row
+  const std::int32_t *tables;   // [rows, entries]: the page of each `page` tokens of a row; null for rows without pages
+  const std::int64_t *starts;   // [rows]: without pages, the first of a row's keys among all [pages]; `page` is 1
   const std::int64_t *lengths;  // [rows]: queries of a row, the last ones of its tokens
   const std::int64_t *ends;     // [rows]: tokens of a row
   const float *sinks, *slopes;  // [heads], or null
@@ -27,6 +29,7 @@ struct Attending {
   std::int64_t rows, queries, entries, pages, page, heads, kv_heads, channels, values;
   std::int64_t k_page_step, k_token_step, k_head_step, v_page_step, v_token_step, v_head_step;
   std::int64_t window, chunk;  // 0 for none
+  std::int64_t causal;         // whether a query sees no later key; else a window reaches to both sides
   double scale, cap;           // 0 for no cap
 };
 
@@ -52,14 +55,24 @@ struct Piece {
 // Position of the earliest key that the query at `position` sees.
 static inline std::int64_t first_seen(const Attending &a, std::int64_t position) {
   std::int64_t first = 0;
-  if (a.window && position - a.window + 1 > first) first = position - a.window + 1;
+  if (a.window && position - a.window + a.causal > first) first = position - a.window + a.causal;
   if (a.chunk && position / a.chunk * a.chunk > first) first = position / a.chunk * a.chunk;
   return first;
 }
 
-// Floats that a piece needs as scratch.
+// Position of the latest key that it sees, in a row of `end` tokens.
+static inline std::int64_t last_seen(const Attending &a, std::int64_t position, std::int64_t end) {
+  if (a.causal) return position;
+  std::int64_t last = end - 1;
+  if (a.window && position + a.window < last) last = position + a.window;
+  if (a.chunk && (position / a.chunk + 1) * a.chunk - 1 < last) last = (position / a.chunk + 1) * a.chunk - 1;
+  return last;
+}
+
+// Floats that a piece needs as scratch, in whole lines of memory.
 static inline std::int64_t scratch_of(const Attending &a) {
-  return BLOCK * TILE + MOST_QUERIES * (a.channels + a.values + 128);
+  const std::int64_t whole = a.channels / WIDEST_PAIR + a.values / WIDEST_PAIR + 2;
+  return BLOCK * TILE + (MOST_QUERIES + TILE) * whole * WIDEST_PAIR;
 }
 
 typedef void (*Attention)(const Attending &, const Piece &, float *scratch);

@@ -47,6 +47,28 @@ inline void sums(const Vector (&x)[4], float *to) {
   _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
 }
 
+// The order in which that adds the lanes of a vector: halves of this list to halves, down to single lanes.
+constexpr int LANES[] = {0, 2, 1, 3, 4, 6, 5, 7};
+
+// Lane j of vector i becomes lane i of vector j.
+inline void transpose(Vector (&x)[8]) {
+  __m256 a[8];
+  for (int i = 0; i < 8; i += 4) {  // within halves of vectors
+    const __m256 p = _mm256_unpacklo_ps((__m256)x[i], (__m256)x[i + 1]);
+    const __m256 q = _mm256_unpackhi_ps((__m256)x[i], (__m256)x[i + 1]);
+    const __m256 r = _mm256_unpacklo_ps((__m256)x[i + 2], (__m256)x[i + 3]);
+    const __m256 s = _mm256_unpackhi_ps((__m256)x[i + 2], (__m256)x[i + 3]);
+    a[i] = _mm256_shuffle_ps(p, r, 0x44);
+    a[i + 1] = _mm256_shuffle_ps(p, r, 0xee);
+    a[i + 2] = _mm256_shuffle_ps(q, s, 0x44);
+    a[i + 3] = _mm256_shuffle_ps(q, s, 0xee);
+  }
+  for (int i = 0; i < 4; i++) {  // the halves
+    x[i] = (Vector)_mm256_permute2f128_ps(a[i], a[i + 4], 0x20);
+    x[i + 4] = (Vector)_mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
+  }
+}
+
 }  // namespace
 
 #include "attention_level.h"

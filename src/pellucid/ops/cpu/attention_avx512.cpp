@@ -49,6 +49,32 @@ inline void sums(const Vector (&x)[4], float *to) {
   _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
+// The order in which that adds the lanes of a vector: halves of this list to halves, down to single lanes.
+constexpr int LANES[] = {0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15};
+
+// Lane j of vector i becomes lane i of vector j.
+inline void transpose(Vector (&x)[16]) {
+  __m512 a[16];
+  for (int i = 0; i < 16; i += 4) {  // within quarters of vectors
+    const __m512 p = _mm512_unpacklo_ps((__m512)x[i], (__m512)x[i + 1]);
+    const __m512 q = _mm512_unpackhi_ps((__m512)x[i], (__m512)x[i + 1]);
+    const __m512 r = _mm512_unpacklo_ps((__m512)x[i + 2], (__m512)x[i + 3]);
+    const __m512 s = _mm512_unpackhi_ps((__m512)x[i + 2], (__m512)x[i + 3]);
+    a[i] = _mm512_shuffle_ps(p, r, 0x44);
+    a[i + 1] = _mm512_shuffle_ps(p, r, 0xee);
+    a[i + 2] = _mm512_shuffle_ps(q, s, 0x44);
+    a[i + 3] = _mm512_shuffle_ps(q, s, 0xee);
+  }
+  for (int i = 0; i < 4; i++) {  // the quarters
+    const __m512 p = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), q = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+    const __m512 r = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88), s = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+    x[i] = (Vector)_mm512_shuffle_f32x4(p, r, 0x88);
+    x[i + 8] = (Vector)_mm512_shuffle_f32x4(p, r, 0xdd);
+    x[i + 4] = (Vector)_mm512_shuffle_f32x4(q, s, 0x88);
+    x[i + 12] = (Vector)_mm512_shuffle_f32x4(q, s, 0xdd);
+  }
+}
+
 }  // namespace
 
 #include "attention_level.h"

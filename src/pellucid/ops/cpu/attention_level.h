@@ -1,6 +1,10 @@
 // Paged attention for one instruction level. A level's file sets LEVEL, WIDTH (floats in a vector) and QUERIES (that
 // share a pass over keys in registers), defines loads, stores and sums of vectors, and includes this.
 //
+// Two ways to score give the same bits. Few queries meet keys as they lie, channels side by side, and the lanes of a
+// vector are summed at the end. For many queries a tile's keys are turned first, so that keys lie side by side: what
+// was a lane is a vector then, and those are summed in the same order, without a shuffle.
+//
 // Each query's numbers come from its own operations in an order that only positions decide: a score is a sum over
 // channels, lane by lane; the softmax goes on tile by tile, tiles cut at multiples of TILE; a mixed value is a chain of
 // multiply-adds from the first key to the last. What a query does not see adds exact zeros. So a query has the same
@@ -21,6 +25,7 @@ constexpr int VECTORS = TILE / WIDTH;  // of a tile's scores
 constexpr int GROUP = 4;               // keys whose scores are summed together
 constexpr int PAIR = 2 * WIDTH;        // channels that are loaded together
 constexpr int LINE = 64;               // bytes that are fetched together
+constexpr int MANY = 8;                // queries for which turning a tile's keys pays
 
 inline Vector all(float x) { return Vector{} + x; }
 
@@ -128,8 +133,62 @@ void mix_block(const float *shares, const float *keep, const E *const *values, i
     UNROLLED for (int v = 0; v < V; v++) store_pair(mixed + m * step + v * PAIR, sum[m][v]);
 }
 
+// The keys' channels, [step, TILE], in the order in which a pair's low and high vectors lie: keys `s` to `s` + WIDTH.
+template <class E>
+void turn(const E *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
+  for (std::int64_t c = 0; c < channels; c += PAIR, to += PAIR * TILE) {
+    Vector low[WIDTH], high[WIDTH];
+    for (int i = 0; i < WIDTH; i++) {
+      const E *at = keys[i] + offset + c;
+      const Pair key = c + PAIR > channels ? load_pair(at, channels - c) : load_pair(at);
+      low[i] = key.low;
+      high[i] = key.high;
+    }
+    transpose(low);
+    transpose(high);
+    for (int i = 0; i < WIDTH; i++) {
+      store(to + i * TILE, low[i]);
+      store(to + (WIDTH + i) * TILE, high[i]);
+    }
+  }
+}
+
+// Scores of M queries and V vectors of turned keys.
+template <int M, int V>
+struct Scores {
+  Vector of[M][V];
+};
+
+// Their part that COUNT lanes of a vector of channels make, those from place FIRST on in the order of `sums`.
+template <int M, int V, int FIRST, int COUNT>
+inline __attribute__((always_inline)) Scores<M, V> lanes(const float *q, std::int64_t q_step, const float *keys) {
+  if constexpr (COUNT == 1) {
+    Scores<M, V> sum = {};
+    for (std::int64_t c = LANES[FIRST]; c < q_step; c += WIDTH) {
+      Vector key[V];
+      for (int v = 0; v < V; v++) key[v] = load(keys + c * TILE + v * WIDTH);
+      for (int m = 0; m < M; m++)
+        for (int v = 0; v < V; v++) sum.of[m][v] += q[m * q_step + c] * key[v];
+    }
+    return sum;
+  } else {
+    Scores<M, V> sum = lanes<M, V, FIRST, COUNT / 2>(q, q_step, keys);
+    const Scores<M, V> more = lanes<M, V, FIRST + COUNT / 2, COUNT / 2>(q, q_step, keys);
+    for (int m = 0; m < M; m++)
+      for (int v = 0; v < V; v++) sum.of[m][v] += more.of[m][v];
+    return sum;
+  }
+}
+
+template <int M, int V>
+void score_turned(const float *q, std::int64_t q_step, const float *keys, float *scores) {
+  const Scores<M, V> sum = lanes<M, V, 0, WIDTH>(q, q_step, keys);
+  for (int m = 0; m < M; m++)
+    for (int v = 0; v < V; v++) store(scores + m * TILE + v * WIDTH, sum.of[m][v]);
+}
+
 struct Query {
-  std::int64_t position, first_seen, head;
+  std::int64_t position, first_seen, last_seen, head;
   const float *bias;  // [end], or null
 };
 
@@ -146,11 +205,12 @@ class Work {
  public:
   Work(const Attending &a, const Piece &p, float *scratch)
       : a(a), p(p), R(a.heads / a.kv_heads), q_step(padded(a.channels)), mixed_step(padded(a.values)),
-        scores(scratch), q(scores + BLOCK * TILE), mixed(q + MOST_QUERIES * q_step) {}
+        scores(scratch), turned(scores + BLOCK * TILE), wide(turned + TILE * q_step), q(wide + TILE * mixed_step),
+        mixed(q + MOST_QUERIES * q_step) {}
 
   void run() {
     begin();
-    const std::int64_t first = queries[0].first_seen, end = queries[p.count - 1].position + 1;
+    const std::int64_t first = queries[0].first_seen, end = queries[p.count - 1].last_seen + 1;
     find(tiles[0], first, end);
     for (int now = 0; tiles[now].base < end; now = !now) {
       const Tile<E> &tile = tiles[now], &next = tiles[!now];
@@ -172,6 +232,8 @@ class Work {
   const std::int64_t R;                   // queries of a token that share a key head
   const std::int64_t q_step, mixed_step;  // from a query to the next
   float *const scores;                    // [count, TILE] of a head; then shares
+  float *const turned;                    // [q_step, TILE] keys of a head, for many queries
+  float *const wide;                      // [TILE, mixed_step] its values in float32
   float *const q;                         // [kv heads, count, q_step], scaled
   float *const mixed;                     // [kv heads, count, mixed_step]
   Query queries[MOST_QUERIES];            // [kv heads, count]
@@ -188,8 +250,8 @@ class Work {
     for (std::int64_t kv_head = p.kv_begin; kv_head < p.kv_end; kv_head++)
       for (int m = 0; m < p.count; m++, n++) {
         const std::int64_t t = (p.begin + m) / R, head = kv_head * R + (p.begin + m) % R;
-        const std::int64_t position = a.ends[p.row] - a.lengths[p.row] + t;
-        queries[n] = {position, first_seen(a, position), head, nullptr};
+        const std::int64_t end = a.ends[p.row], position = end - a.lengths[p.row] + t;
+        queries[n] = {position, first_seen(a, position), last_seen(a, position, end), head, nullptr};
         largests[n] = a.sinks ? a.sinks[head] : NEGATIVE;
         totals[n] = a.sinks ? 1.0f : 0.0f;
         if (a.biases)
@@ -212,26 +274,48 @@ class Work {
     tile.from = first - tile.base;
     tile.to = end - tile.base < TILE ? end - tile.base : TILE;
     if (tile.base >= end) tile.to = tile.from;
-    const std::int32_t *table = a.tables + p.row * a.entries;
     for (int s = tile.from; s < tile.to;) {
-      const std::int64_t page = table[(tile.base + s) / a.page], offset = (tile.base + s) % a.page;
-      const E *key = static_cast<const E *>(a.k) + page * a.k_page_step + offset * a.k_token_step;
-      const E *value = static_cast<const E *>(a.v) + page * a.v_page_step + offset * a.v_token_step;
-      const int left = a.page - offset, stop = tile.to - s < left ? tile.to : s + left;
+      std::int64_t place = tile.base + s, page = a.tables ? 0 : a.starts[p.row] + place, left = tile.to - s;
+      if (a.tables) {
+        page = a.tables[p.row * a.entries + place / a.page];
+        place %= a.page;
+        left = a.page - place < left ? a.page - place : left;
+      } else {
+        place = 0;
+      }
+      const E *key = static_cast<const E *>(a.k) + page * a.k_page_step + place * a.k_token_step;
+      const E *value = static_cast<const E *>(a.v) + page * a.v_page_step + place * a.v_token_step;
+      const int stop = s + left;
       for (; s < stop; s++, key += a.k_token_step, value += a.v_token_step) {
         tile.keys[s] = key;
         tile.values[s] = value;
       }
     }
     if (tile.to == tile.from) return;
-    for (int s = tile.from / GROUP * GROUP; s < tile.from; s++) tile.keys[s] = tile.keys[tile.from];
-    for (int s = tile.to; s % GROUP; s++) tile.keys[s] = tile.keys[tile.from];
+    for (int s = tile.from / WIDTH * WIDTH; s < tile.from; s++) tile.keys[s] = tile.keys[tile.from];
+    for (int s = tile.to; s % WIDTH; s++) tile.keys[s] = tile.keys[tile.from];
   }
 
   void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n) {
     const std::int64_t bytes = a.values * sizeof(E), offset = head * a.v_head_step;
     for (int s = tile.from; s < tile.to; s++) fetch(tile.values[s] + offset, bytes);
+    if (p.count >= MANY) return score_many(tile, head * a.k_head_step, n);
     for (int m = 0; m < p.count;) m += score<QUERIES>(tile, head * a.k_head_step, n, m);
+  }
+
+  void score_many(const Tile<E> &tile, std::int64_t offset, std::int64_t n) {
+    int s = tile.from / WIDTH * WIDTH;
+    for (int i = s; i < tile.to; i += WIDTH) turn(tile.keys + i, offset, a.channels, turned + i);
+    for (; s + WIDTH < tile.to; s += 2 * WIDTH) score_at<2>(s, n);
+    if (s < tile.to) score_at<1>(s, n);
+  }
+
+  template <int V>
+  void score_at(int s, std::int64_t n) {
+    const float *from = q + n * q_step, *keys = turned + s;
+    int m = 0;
+    for (; m + 2 <= p.count; m += 2) score_turned<2, V>(from + m * q_step, q_step, keys, scores + m * TILE + s);
+    if (m < p.count) score_turned<1, V>(from + m * q_step, q_step, keys, scores + m * TILE + s);
   }
 
   // Of as many queries as there are, up to M.
@@ -253,7 +337,7 @@ class Work {
     float now[BLOCK];
     for (int m = 0; m < p.count; m++) {
       const Query &query = queries[n + m];
-      const bool whole = plain && query.first_seen <= tile.base && query.position >= tile.base + TILE - 1;
+      const bool whole = plain && query.first_seen <= tile.base && query.last_seen >= tile.base + TILE - 1;
       now[m] = whole ? largest_of(scores + m * TILE, largests[n + m])
                      : largest_adjusted(tile, query, scores + m * TILE, largests[n + m], begin, end);
     }
@@ -293,11 +377,12 @@ class Work {
 
   // Scores of the keys from s on: capped, with what distance adds, and -inf where the query does not see.
   Vector adjusted(const Tile<E> &tile, const Query &query, Vector x, int s) {
-    const std::int64_t first = query.first_seen - tile.base, last = query.position - tile.base;
+    const std::int64_t first = query.first_seen - tile.base, last = query.last_seen - tile.base;
     Integers lane;
     for (int i = 0; i < WIDTH; i++) lane[i] = i;
     if (a.cap) x = tangent(x) * float(a.cap);
-    if (a.slopes) x += a.slopes[query.head] * __builtin_convertvector(lane + int(s - last), Vector);
+    if (a.slopes)
+      x += a.slopes[query.head] * __builtin_convertvector(lane + int(tile.base + s - query.position), Vector);
     if (query.bias) x += biases(query.bias + tile.base, s, tile.from, tile.to);
     const Vector seen_late = lane <= int(last - s) ? x : all(NEGATIVE);
     return lane >= int(first - s) ? seen_late : all(NEGATIVE);
@@ -315,22 +400,36 @@ class Work {
   void mix_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next, std::int64_t next_head) {
     const std::int64_t bytes = a.channels * sizeof(E), offset = next_head * a.k_head_step;
     for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
-    for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, head * a.v_head_step, n, m);
+    if (p.count >= MANY) return mix_many(tile, head * a.v_head_step, n);
+    for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, tile.values, head * a.v_head_step, a.values, n, m);
   }
 
-  template <int M>
-  int mix(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m) {
+  void mix_many(const Tile<E> &tile, std::int64_t offset, std::int64_t n) {
+    const float *values[TILE];
+    for (int s = tile.from; s < tile.to; s++) {
+      const E *from = tile.values[s] + offset;
+      float *to = wide + s * mixed_step;
+      values[s] = to;
+      for (std::int64_t c = 0; c < a.values; c += PAIR)
+        store_pair(to + c, c + PAIR > a.values ? load_pair(from + c, a.values - c) : load_pair(from + c));
+    }
+    for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, values, 0, mixed_step, n, m);
+  }
+
+  template <int M, class V>
+  int mix(const Tile<E> &tile, const V *const *values, std::int64_t offset, std::int64_t channels, std::int64_t n,
+          int m) {
     if constexpr (M > 1)
-      if (p.count - m < M) return mix<M - 1>(tile, offset, n, m);
+      if (p.count - m < M) return mix<M - 1>(tile, values, offset, channels, n, m);
     const float *shares = scores + m * TILE;
     float *to = mixed + (n + m) * mixed_step;
     const auto block = [&](auto kernel, std::int64_t c) {
-      kernel(shares, keep + m, tile.values, tile.from, tile.to, offset + c, a.values - c, to + c, mixed_step);
+      kernel(shares, keep + m, values, tile.from, tile.to, offset + c, channels - c, to + c, mixed_step);
     };
     std::int64_t c = 0;
-    for (; c + 2 * PAIR <= a.values; c += 2 * PAIR) block(mix_block<M, 2, false, E>, c);
-    for (; c + PAIR <= a.values; c += PAIR) block(mix_block<M, 1, false, E>, c);
-    if (c < a.values) block(mix_block<M, 1, true, E>, c);
+    for (; c + 2 * PAIR <= channels; c += 2 * PAIR) block(mix_block<M, 2, false, V>, c);
+    for (; c + PAIR <= channels; c += PAIR) block(mix_block<M, 1, false, V>, c);
+    if (c < channels) block(mix_block<M, 1, true, V>, c);
     return M;
   }
 

@@ -1,4 +1,4 @@
-"""Paged attention through the native kernel (attention.cpp); written out in `ops/paged.py`."""
+"""Attention through the native kernel (attention.cpp); written out in `ops/paged.py` and `ops/ragged.py`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
-from pellucid.ops.cpu import kernels, recorded
+from pellucid.ops.cpu import bfloat16_way, kernels, recorded
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2}  # of instructions; what another than the best is for: tests
-ATTENDING, WRITING = struct.Struct("11Q18q2d"), struct.Struct("5Q13q")  # as in attention.h
+ATTENDING, WRITING = struct.Struct("12Q19q2d"), struct.Struct("5Q13q")  # as in attention.h
 NO_QUERIES, NO_MEMORY = -1, -2
 
 
@@ -102,6 +103,11 @@ def takes(q_NHK: Tensor, k_PSJK: Tensor, v_PSJU: Tensor) -> bool:
     )
 
 
+def leads(x: Tensor) -> bool:
+    """Whether the kernel is also the fastest for many queries of this dtype: not where oneDNN multiplies in tiles."""
+    return x.dtype is torch.float32 or bfloat16_way() > 0
+
+
 def attend_paged(
     q_NHK: Tensor,
     k_PSJK: Tensor,
@@ -113,6 +119,7 @@ def attend_paged(
     scale: float,
     window: int | None = None,
     chunk: int | None = None,
+    causal: bool = True,
     cap: float | None = None,
     sinks_H: Tensor | None = None,
     slopes_H: Tensor | None = None,
@@ -126,21 +133,90 @@ def attend_paged(
     Raises:
         ArgumentError: shapes, lengths and tables that do not belong together. The pool is not read beyond its pages.
     """
+    pages, page, J, U = v_PSJU.shape
+    if k_PSJK.shape[:3] != (pages, page, J):
+        raise _misfit(q_NHK, k_PSJK, v_PSJU, "attend_paged")
+    if len(tables_BI) != len(lengths) or tables_BI.dtype is not torch.int32:
+        raise ArgumentError(
+            f"{len(lengths)} lengths for {len(tables_BI)} tables of {tables_BI.dtype}",
+            where="attend_paged",
+            next="one int32 table for each row",
+        )
+    given = Given(tables_BI.contiguous(), None, "attend_paged")
+    return _attend(
+        q_NHK, k_PSJK, v_PSJU, given, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal, cap=cap,
+        sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
+    )  # fmt: skip
+
+
+def attend_ragged(
+    q_NHK: Tensor,
+    k_MJK: Tensor,
+    v_MJU: Tensor,
+    lengths: Sequence[int],
+    ends: Sequence[int],
+    *,
+    scale: float,
+    window: int | None = None,
+    chunk: int | None = None,
+    causal: bool = True,
+    cap: float | None = None,
+    sinks_H: Tensor | None = None,
+    slopes_H: Tensor | None = None,
+    bias: Sequence[Tensor] | None = None,
+    level: str = "best",
+) -> Tensor:
+    """As `ops.ragged.attend_ragged`, for what `takes` says yes to; a query has the bits that it has from pages.
+
+    Raises:
+        ArgumentError: shapes and lengths that do not belong together.
+    """
+    if k_MJK.shape[:2] != v_MJU.shape[:2] or sum(ends) != len(k_MJK):
+        raise _misfit(q_NHK, k_MJK, v_MJU, "attend_ragged")
+    starts = array("q", [0, *accumulate(ends)][:-1])
+    return _attend(
+        q_NHK, k_MJK[:, None], v_MJU[:, None], Given(None, starts, "attend_ragged"), lengths, ends, scale=scale,
+        window=window, chunk=chunk, causal=causal, cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Given:
+    """Where the keys of each row are: a table of pages, or the first of them in one tensor of all."""
+
+    tables_BI: Tensor | None
+    starts: array[int] | None
+    where: str
+
+
+def _attend(
+    q_NHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    given: Given,
+    lengths: Sequence[int],
+    ends: Sequence[int],
+    *,
+    scale: float,
+    window: int | None,
+    chunk: int | None,
+    causal: bool,
+    cap: float | None,
+    sinks_H: Tensor | None,
+    slopes_H: Tensor | None,
+    bias: Sequence[Tensor] | None,
+    level: str,
+) -> Tensor:
     found = library()
     assert found is not None, "`takes` says whether there is a kernel"
     N, H, K = q_NHK.shape
     pages, page, J, U = v_PSJU.shape
-    B, entries = tables_BI.shape
-    if k_PSJK.shape != (pages, page, J, K) or H % J or k_PSJK.stride(3) != 1 or v_PSJU.stride(3) != 1:
-        shapes = f"{tuple(q_NHK.shape)}, {tuple(k_PSJK.shape)}, {tuple(v_PSJU.shape)}"
-        raise ArgumentError(f"queries, keys and values do not fit: {shapes}", where="attend_paged")
-    if not len(lengths) == len(ends) == B == len(bias or lengths) or tables_BI.dtype is not torch.int32:
-        raise ArgumentError(
-            f"{len(lengths)} lengths and {len(ends)} ends for {B} tables of {tables_BI.dtype}",
-            where="attend_paged",
-            next="one int32 table for each row",
-        )
-    q_NHK, tables_BI = q_NHK.contiguous(), tables_BI.contiguous()
+    B, tables_BI = len(lengths), given.tables_BI
+    if k_PSJK.shape[3] != K or H % J or k_PSJK.stride(3) != 1 or v_PSJU.stride(3) != 1:
+        raise _misfit(q_NHK, k_PSJK, v_PSJU, given.where)
+    if not B == len(ends) == len(bias or lengths):
+        raise ArgumentError(f"{B} lengths and {len(ends)} ends, {len(bias or ends)} biases", where=given.where)
+    q_NHK = q_NHK.contiguous()
     queries, tokens = array("q", lengths), array("q", ends)
     sinks_H, slopes_H = _of_heads(sinks_H, H), _of_heads(slopes_H, H)
     added = None if bias is None else Biases.of(bias, H, lengths, ends)
@@ -150,7 +226,8 @@ def attend_paged(
         k_PSJK.data_ptr(),
         v_PSJU.data_ptr(),
         out_NHU.data_ptr(),
-        tables_BI.data_ptr(),
+        0 if tables_BI is None else tables_BI.data_ptr(),
+        0 if given.starts is None else given.starts.buffer_info()[0],
         queries.buffer_info()[0],
         tokens.buffer_info()[0],
         0 if sinks_H is None else sinks_H.data_ptr(),
@@ -158,18 +235,24 @@ def attend_paged(
         added.addresses.buffer_info()[0] if added else 0,
         added.steps.buffer_info()[0] if added else 0,
         q_NHK.dtype is torch.bfloat16,
-        *(B, N, entries, pages, page, H, J, K, U),
+        *(B, N, 0 if tables_BI is None else tables_BI.shape[1], pages, page, H, J, K, U),
         *k_PSJK.stride()[:3],
         *v_PSJU.stride()[:3],
         window or 0,
         chunk or 0,
+        causal,
         scale,
         cap or 0.0,
     )
     failed = found.pellucid_attend(call, LEVELS[level], torch.get_num_threads())
     if failed:
-        raise _failure(failed, tables_BI, lengths, ends, N)
+        raise _failure(failed, given, lengths, ends, N)
     return out_NHU
+
+
+def _misfit(q_NHK: Tensor, k: Tensor, v: Tensor, where: str) -> ArgumentError:
+    shapes = f"{tuple(q_NHK.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+    return ArgumentError(f"queries, keys and values do not fit: {shapes}", where=where)
 
 
 def _of_heads(x_H: Tensor | None, heads: int) -> Tensor | None:
@@ -201,14 +284,17 @@ class Biases:
         return cls(kept, addresses, array("q", (step for x in kept for step in x.stride()[:2])))
 
 
-def _failure(code: int, tables_BI: Tensor, lengths: Sequence[int], ends: Sequence[int], queries: int) -> Exception:
+def _failure(code: int, given: Given, lengths: Sequence[int], ends: Sequence[int], queries: int) -> Exception:
     if code == NO_MEMORY:
-        return MemoryError("no memory for the scratch of attend_paged")
+        return MemoryError(f"no memory for the scratch of {given.where}")
     if code == NO_QUERIES:
-        return ArgumentError(f"{queries} queries for rows of {sum(lengths)}", where="attend_paged")
+        return ArgumentError(f"{queries} queries for rows of {sum(lengths)}", where=given.where)
     row = code - 1
+    what = f"row {row}: {lengths[row]} queries at the end of {ends[row]} tokens"
+    if given.tables_BI is None:
+        return ArgumentError(what, where=given.where, next="the queries are among the tokens, or not causal")
     return ArgumentError(
-        f"row {row}: {lengths[row]} queries at the end of {ends[row]} tokens in pages {tables_BI[row].tolist()}",
-        where="attend_paged",
+        f"{what} in pages {given.tables_BI[row].tolist()}",
+        where=given.where,
         next="every page that a query sees is one of the pool, and the queries are among the tokens",
     )
