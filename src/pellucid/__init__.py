@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     from pellucid.engine.watermark.configs import SynthIDTextWatermarkingConfig as SynthIDTextWatermarkingConfig
     from pellucid.engine.watermark.configs import WatermarkingConfig as WatermarkingConfig
     from pellucid.errors import PellucidError as PellucidError
+    from pellucid.models.plan import plan as plan
     from pellucid.text.chats.schema import get_json_schema as get_json_schema
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
     from pellucid.text.training.train import train_tokenizer as train_tokenizer
@@ -182,6 +183,7 @@ _HOMES = {
     "GenerationConfig": "engine.options",
     "PellucidError": "errors",
     "get_json_schema": "text.chats.schema",
+    "plan": "models.plan",
     "GenerationMixin": "compat.generation",
     "PreTrainedModel": "compat.modeling",
     "PreTrainedTokenizer": "compat.auto_text",

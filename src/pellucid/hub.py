@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
@@ -49,14 +50,19 @@ def tokenizer_cache() -> Path | None:
 
     None where PELLUCID_CACHE is empty, which switches it off, and where there is no home.
     """
+    return cache_folder("tokenizers")
+
+
+def cache_folder(name: str) -> Path | None:
+    """The same for what else is kept."""
     asked = os.environ.get("PELLUCID_CACHE")
     if asked is not None:
-        return Path(asked) / "tokenizers" if asked else None
+        return Path(asked) / name if asked else None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    return base / "pellucid" / "tokenizers"
+    return base / "pellucid" / name
 
 
 def offline_by_environment() -> bool:
@@ -192,6 +198,108 @@ def _wanted(files: list[str], want: Want) -> list[str]:
         return list(TOKENIZER)
     has_safetensors = any(fnmatch(file, pattern) for file in files for pattern in WEIGHTS)
     return [*CONFIG, *TOKENIZER, *(WEIGHTS if has_safetensors else OLD_WEIGHTS)]
+
+
+# ------------------------------------------------------------------------------------------------ headers alone
+
+
+def outline(
+    name: str | os.PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    offline: bool | None = None,
+    gguf_file: str | None = None,
+    complete: Callable[[Path, int], bool] = lambda path, known: True,
+) -> Path:
+    """As `resolve`; but of a model that is not here only the config and the headers of its weights are fetched.
+
+    The folder then has files of the right names and lengths, with holes where the numbers are; it goes when the process
+    ends. So everything that reads headers works on it as on a download.
+
+    Args:
+        complete: whether the first `known` bytes of a GGUF file are its header, which does not say its length.
+
+    Raises:
+        NotAModel: as `resolve` has it; or the weights there have no header (`.bin`).
+    """
+    local = name is None or not isinstance(name, (str, os.PathLike)) or os.path.exists(_path(os.fspath(name)))
+    if offline is None:
+        offline = offline_by_environment()
+    if local or offline or not _ID.fullmatch(os.fspath(name or "")) or not _reachable():
+        return resolve(name, revision=revision, token=token, offline=offline, gguf_file=gguf_file)
+    text = os.fspath(name or "")
+    config = resolve(text, want="config", revision=revision, token=token, offline=False)
+    return _hollow(Remote(text, revision, token), config, gguf_file, complete)
+
+
+class Remote:
+    """The files of a model on the hub, of which pieces can be read."""
+
+    def __init__(self, name: str, revision: str | None, token: str | bool | None) -> None:
+        from huggingface_hub import HfApi, HfFileSystem
+
+        self.name, self.revision = name, revision
+        self._files = HfFileSystem(token=token)
+        found = HfApi(token=token).model_info(name, revision=revision, files_metadata=True).siblings or []
+        self.sizes = {file.rfilename: file.size or 0 for file in found}
+
+    def read(self, file: str, begin: int, end: int) -> bytes:
+        """Bytes `begin` to `end` of a file."""
+        path = f"{self.name}/{file}"
+        with self._files.open(path, "rb", revision=self.revision, block_size=HEAD, cache_type="none") as remote:
+            remote.seek(begin)
+            data: bytes = remote.read(end - begin)
+        return data
+
+
+HEAD = 2**20  # bytes that are fetched of a file at first; most headers are shorter
+
+
+def _hollow(remote: Remote, config: Path, gguf_file: str | None, complete: Callable[[Path, int], bool]) -> Path:
+    """A folder with the files of `config`, and of the weights what is before their numbers."""
+    import atexit
+    import shutil
+    import tempfile
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = [file for file in remote.sizes if any(fnmatch(file, pattern) for pattern in WEIGHTS)]
+    packed = [file for file in remote.sizes if file.endswith(".gguf") and "/" not in file]
+    if gguf_file is not None or not names:
+        names = [file for file in packed if gguf_file in (None, file)]
+        if len(names) != 1:
+            there = ", ".join(packed[:20]) or f"files of other kinds: {', '.join(list(remote.sizes)[:10])}"
+            what = f"{remote.name!r} has {'no such' if gguf_file else 'no one'} file whose header could be read"
+            raise NotAModel(what, where="the hub", next=f"say which GGUF file; there are {there}")
+    folder = Path(tempfile.mkdtemp(prefix="pellucid-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for file in () if names == packed or gguf_file else CONFIG:
+        if (config / file).is_file():
+            shutil.copy(config / file, folder / file)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda file: _outlined(remote, file, folder / file, complete), names))
+    return folder / names[0] if names[0].endswith(".gguf") else folder
+
+
+def _outlined(remote: Remote, file: str, path: Path, complete: Callable[[Path, int], bool]) -> None:
+    """One file: its header, and a hole behind it; an index is copied."""
+    size = remote.sizes[file]
+    data = remote.read(file, 0, size if file.endswith(".json") else min(size, HEAD))
+    if file.endswith(".safetensors"):
+        wanted = min(size, 8 + int.from_bytes(data[:8], "little"), MOST_HEADER)
+        data += remote.read(file, len(data), wanted) if wanted > len(data) else b""
+    _write_hollow(path, data, size)
+    while file.endswith(".gguf") and len(data) < min(size, MOST_HEADER) and not complete(path, len(data)):
+        data += remote.read(file, len(data), min(size, 4 * len(data)))
+        _write_hollow(path, data, size)
+
+
+MOST_HEADER = 2**28  # bytes; the readers' own limits are below it
+
+
+def _write_hollow(path: Path, data: bytes, size: int) -> None:
+    path.write_bytes(data)
+    os.truncate(path, max(size, len(data)))
 
 
 def _cached(name: str, revision: str | None, cache_dir: Path | None, offline: bool) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -166,6 +166,22 @@ class Batch:
         for group, piece in zip(self.groups(), pieces):
             rows.update(zip(group, piece))
         return [rows[i] for i in range(len(rows))]
+
+    # -------------------------------------------------------------------- layers on several devices
+
+    def on(self, device: torch.device) -> Batch:
+        """The same forward for layers on a device: the same rows, with what its layers share made there."""
+        if device == self.positions.device:
+            return self
+
+        def there() -> Batch:
+            memory = self.memory and Memory(self.memory.x.to(device), self.memory.lengths)
+            extra = {name: x.to(device) for name, x in self.extra.items()}
+            ids, axes = (None if x is None else x.to(device) for x in (self.ids, self.axes))
+            place_N = self.positions.to(device)
+            return replace(self, positions=place_N, ids=ids, axes=axes, memory=memory, extra=extra, _shared={})
+
+        return self.once(("on", device), there)
 
     def finish(self) -> None:
         """Moves the cache on, when every layer has run."""

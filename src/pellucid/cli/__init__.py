@@ -21,6 +21,7 @@ COMMANDS = {
     "quantize": "Write a model in fewer bits: GGUF, or packed safetensors.",
     "families": "List the model types that load, and how exact they are.",
     "diff": "Find the first value where two models part.",
+    "plan": "Say what a model takes, and how fast it can be here.",
 }
 
 

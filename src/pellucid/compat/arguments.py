@@ -65,23 +65,23 @@ def one_device(device_map: Any, device: Any) -> str | None:
         ArgumentError: both were given.
     """
     if device_map is None:
-        return None if device is None else _existing(str(device))
+        return None if device is None else existing(str(device))
     if device is not None:
         raise ArgumentError("both device and device_map given", where="device_map", next="give one")
     if isinstance(device_map, Mapping):
         places = {str(place) for place in device_map.values()}
         if len(places) != 1:
             what = f"device_map over {sorted(places)}"
-            raise Unsupported(what, where="device_map", next="name one device: this version runs a model on one")
+            raise ArgumentError(what, where="device_map", next="name one device here")
         device_map = places.pop()
     if device_map in ("auto", "balanced", "sequential", "balanced_low_0"):
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return _existing(f"cuda:{device_map}" if str(device_map).isdigit() else str(device_map))
+    return existing(f"cuda:{device_map}" if str(device_map).isdigit() else str(device_map))
 
 
-def _existing(name: str) -> str:
+def existing(name: str) -> str:
     """A device that torch knows and this machine has.
 
     Raises:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from pellucid import families, hub
-from pellucid.compat.arguments import one_device, sort_out
+from pellucid.compat.arguments import sort_out
+from pellucid.compat.devices import where_to
 from pellucid.compat.generation import GenerationMixin
 from pellucid.compat.quantizing import asked_for
 from pellucid.config import Config
@@ -19,6 +20,7 @@ from pellucid.engine.options import read_options
 from pellucid.errors import ArgumentError, Unsupported, strict
 from pellucid.models.loading import create, load, parse_dtype
 from pellucid.models.model import Model
+from pellucid.models.plan import Plan
 from pellucid.models.saving import save
 from pellucid.spec import Task
 
@@ -40,6 +42,8 @@ class PreTrainedModel(GenerationMixin):
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         device_map: Any = None,
+        max_memory: Any = None,
+        plan: Plan | None = None,
         device: torch.device | str | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -62,7 +66,10 @@ class PreTrainedModel(GenerationMixin):
         Args:
             pretrained_model_name_or_path: also the path of a .gguf file, which holds config and tokenizer too.
             dtype: "auto" or None for the file's (`torch_dtype` is the older spelling).
-            device_map: one device; "auto" is the accelerator where there is one.
+            device_map: one device, or a device for each module, by its canonical name or the file's; "auto" is the
+                accelerator where there is one, or several devices where it does not hold all.
+            max_memory: device -> bytes or "20GB", for "auto".
+            plan: what `pellucid.plan(…)` returned; its placement is executed.
             gguf_file: the name of such a file in the folder or repository.
             quantization_config: a `BitsAndBytesConfig`, or a dict of its keys: how to pack linear layers now.
             load_in_4bit, load_in_8bit: the same, with nothing else said.
@@ -97,10 +104,14 @@ class PreTrainedModel(GenerationMixin):
             force_download=force_download,
             gguf_file=gguf_file,
         )
+        dtype = dtype if dtype is not None else torch_dtype
+        dtype = plan.dtype if dtype is None and isinstance(plan, Plan) else dtype
+        home, placement = where_to(folder, plan, device_map, max_memory, device, dtype)
         model = load(
             task=cls.TASK,
-            dtype=dtype if dtype is not None else torch_dtype,
-            device=one_device(device_map, device),
+            dtype=dtype,
+            device=home,
+            placement=placement,
             config=config,
             overrides=overrides,
             ignore_tensors=ignore_tensors,
@@ -157,6 +168,11 @@ class PreTrainedModel(GenerationMixin):
             return
         if self._generation_config is not None and (self.can_generate() or self._generation_config.to_dict()):
             self._generation_config.save_pretrained(save_directory)
+
+    @property
+    def hf_device_map(self) -> dict[str, str]:
+        """Module -> device, as the reference calls it."""
+        return dict(self.placement) if self.placement is not None else {"": str(self.device)}
 
     @property
     def folder(self) -> Path | None:

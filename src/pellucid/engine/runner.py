@@ -42,7 +42,9 @@ class Runner:
 
     def __init__(self, model: Model, pages: Pages | None = None, *, share: bool = False) -> None:
         self.model = model
-        self.pages = pages or (captured.fixed_pages(model) if model.device.type == "cuda" else Pages())
+        self.pages = pages or (
+            captured.fixed_pages(model) if model.device.type == "cuda" and model.placement is None else Pages()
+        )
         self.pages.claim(model)
         self.mutual = model.spec.mutual
         self.moving = self.mutual or turns_with_length(model.stack)

@@ -7,11 +7,12 @@
     WEIGHTS    file name -> slot (`weights/table.py`), or a function of the config that returns it;
                BASE is the prefix that headless files leave out
     HEADS      task -> more of the same, where a file name means something for that task alone; or a function too
+    KEEPS      class of a part of its own -> known parts that keep as much of a row, where its options do not say
     GGUF       how llama.cpp's files of the architecture say the same (`_gguf.py`)
     spec(c)    Config -> Spec; heads that CLASSES does not name are dropped
 
-ALIASES, IGNORED, BASE, HEADS and GGUF may be left out. The directory is the registry: the family of `xlm-roberta` is
-`xlm_roberta.py`. A family may also live in another package, under the entry point `pellucid.families`.
+ALIASES, IGNORED, BASE, HEADS, KEEPS and GGUF may be left out. The directory is the registry: the family of
+`xlm-roberta` is `xlm_roberta.py`. A family may also live in another package, under the entry point `pellucid.families`.
 """
 
 from __future__ import annotations

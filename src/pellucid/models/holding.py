@@ -38,6 +38,7 @@ class Holding(Watchable):
     encoder: Tower | None
     head_spec: Head | None
     places: list[Place]  # the file tensors this model was filled from, in the file's order
+    placement: Mapping[str, str] | None = None  # module -> device, where they were placed (`placing.py`)
     _paths: dict[str, str] | None
 
     def canonical(self, name: str) -> str:

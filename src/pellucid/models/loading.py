@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import Weights, open_weights
 from pellucid.weights.table import OTHER_HEAD, Place, Table
+
+if TYPE_CHECKING:
+    from pellucid.models.plan import Plan
 
 log = logging.getLogger("pellucid")
 
@@ -76,6 +79,7 @@ def load(
     folder: Path | None = None,
     pack: Pack | None = None,
     quantize: Quantize | None = None,
+    placement: Mapping[str, Any] | Plan | None = None,
 ) -> Model:
     """A model with the weights of a folder, of a hub id, or of the default model (None).
 
@@ -89,6 +93,7 @@ def load(
         folder: the resolved folder or GGUF file, where the caller has it.
         pack: what to make of the numbers of a parameter: packed ones, or the same.
         quantize: how to pack the matrices of linear layers, as a packed checkpoint would have them.
+        placement: a device for each module (`placing.py`), in the place of `device`.
 
     Raises:
         NotAModel, ConfigError, WeightsError, ArgumentError: see `errors.py`; the message names what to do.
@@ -128,6 +133,10 @@ def load(
         log.warning("%s: %s", folder.name, note)
     stagger(model)
     model.eval()
+    if placement is not None:
+        from pellucid.models.placing import place
+
+        return place(model, placement)
     return model if target.type == "cpu" else model.to(target)
 
 

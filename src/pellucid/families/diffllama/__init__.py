@@ -1,5 +1,7 @@
 """DiffLlama: Llama with differential attention. Paper: arXiv 2410.05258."""
 
+from dataclasses import replace
+
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import (
@@ -40,3 +42,9 @@ def spec(c: Config) -> Spec:
     attn = Custom(path="pellucid.families.diffllama.differential:DifferentialAttention", options=options)
     block = Block(attn=attn, mlp=gated(c), order=PreNorm(norm=rms(c)))
     return decoder(c, "diffllama", [block] * c.layers("num_hidden_layers"))
+
+
+# Either half of the key heads mixes the values of both.
+KEEPS = {
+    "DifferentialAttention": lambda part: (replace(part["attention"], value_dim=2 * part["attention"].head_dim),),
+}

@@ -69,3 +69,6 @@ def spec(c: Config) -> Spec:
     options = (("half", half), ("moe", moe), ("idle", c.number("zero_expert_num", null=0, most=4096)))
     block = Custom(path="pellucid.families.longcat_flash.block:ShortcutBlock", options=options)
     return decoder(c, "longcat_flash", [block] * c.layers("num_layers"))
+
+
+KEEPS = {"ShortcutBlock": lambda part: (part["half"], part["half"])}

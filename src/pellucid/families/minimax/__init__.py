@@ -14,7 +14,7 @@ from pellucid.families._decoder import (
 )
 from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.families._read import activation
-from pellucid.spec import Block, Custom, Mixer, PreNorm, Router, Spec
+from pellucid.spec import Block, Custom, KimiDelta, Mixer, PreNorm, RmsNorm, Router, Spec
 from pellucid.weights.table import Entry, Fused, Unused
 
 CLASSES = classes("MiniMax", *GENERIC)
@@ -70,3 +70,11 @@ def spec(c: Config) -> Spec:
     made = {kind: block(kind) for kind in mixers}
     types = layer_types(c, [*mixers], lambda i: "full_attention" if (i + 1) % 2 else "linear_attention")
     return decoder(c, "minimax", [made[kind] for kind in types])
+
+
+# A matrix for each head, as Kimi's delta rule has it; no convolution.
+KEEPS = {
+    "Lightning": lambda part: (
+        KimiDelta(heads=part["heads"], head_dim=part["head_dim"], kernel=1, norm=RmsNorm(eps=0.0)),
+    ),
+}

@@ -7,7 +7,7 @@ from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
 from pellucid.families._read import grouped_heads, read_rope
-from pellucid.spec import Block, Custom, Embed, LmHead, Mixer, PreNorm, Spec
+from pellucid.spec import Block, Custom, Embed, LmHead, Mamba, Mixer, PreNorm, Spec
 from pellucid.weights.table import Entry
 
 CLASSES = classes("RecurrentGemma", "causal-lm")
@@ -76,3 +76,7 @@ def bfloat16(x: float) -> float:
     bits = int.from_bytes(struct.pack(">f", x), "big")
     bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
     return float(struct.unpack(">f", bits.to_bytes(4, "big"))[0])
+
+
+# A number for each channel, and the past of the convolution.
+KEEPS = {"RgLru": lambda part: (Mamba(inner=part["inner"], state=1, kernel=part["kernel"], dt_rank=1),)}

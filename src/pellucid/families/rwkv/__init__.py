@@ -2,7 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import classes, decoder, layer_norm
-from pellucid.spec import Custom, Embed, LayerNorm, Spec
+from pellucid.spec import Custom, Embed, LayerNorm, ShortConv, Spec, Wkv
 from pellucid.weights.table import Entry
 
 CLASSES = classes("Rwkv", "causal-lm")
@@ -51,3 +51,7 @@ def spec(c: Config) -> Spec:
         c, "rwkv", [block] * c.layers("num_hidden_layers"), norm=LayerNorm(eps=1e-5), hidden_after=True,
         embed=Embed(vocab=c.size("vocab_size"), norm=norm),
     )  # fmt: skip
+
+
+# Both parts of a block blend a token with the one before it.
+KEEPS = {"Block": lambda part: (Wkv(inner=part["inner"]), ShortConv(kernel=2))}

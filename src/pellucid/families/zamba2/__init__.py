@@ -106,3 +106,6 @@ def spec(c: Config) -> Spec:
         ),
     )  # fmt: skip
     return decoder(c, "zamba2", [], norm=None, body=body)
+
+
+KEEPS = {"Body": lambda part: (part["mamba"],) * part["layers"] + (part["attn"],) * len(part["hybrids"])}
