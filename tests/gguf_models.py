@@ -23,8 +23,12 @@ from pellucid.weights.source import open_weights
 F32 = GGUFValueType.FLOAT32
 ARCHITECTURES = {
     "gpt_neox": "gptneox", "phi": "phi2", "gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
-    "mixtral": "llama", "mistral": "llama",
+    "mixtral": "llama", "mistral": "llama", "gpt_oss": "gpt-oss", "cohere": "command-r", "glm4_moe": "glm4moe",
+    "olmo3": "olmo2", "granitemoeshared": "granitemoe", "gpt_bigcode": "starcoder",
+    "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
+    "minimax_m2": "minimax-m2", "llama4_text": "llama4",
 }  # fmt: skip
+PERMUTED = ("llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee")
 
 
 def write(
@@ -94,21 +98,23 @@ QUANTIZERS: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {Kind.Q4_K: q4_k}
 
 def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     """The keys that the converter writes for a config."""
-    heads = c.get("num_attention_heads") or c.get("n_head")
-    width, family = c.get("hidden_size") or c["n_embd"], c["model_type"]
-    w.add_context_length(c.get("max_position_embeddings") or c.get("n_positions") or 2048)
+    heads = first(c, "num_attention_heads", "n_head", "n_heads")
+    width, family = first(c, "hidden_size", "n_embd", "d_model"), c["model_type"]
+    w.add_context_length(first(c, "max_position_embeddings", "n_positions", "max_seq_len") or 2048)
     w.add_embedding_length(width)
-    w.add_block_count(c.get("num_hidden_layers") or c["n_layer"])
+    w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers") + c.get("num_nextn_predict_layers", 0))
     w.add_head_count(heads)
-    if "num_key_value_heads" in c:
+    if c.get("num_key_value_heads"):
         w.add_head_count_kv(c["num_key_value_heads"])
-    w.add_feed_forward_length(c.get("intermediate_size") or c.get("n_inner") or c.get("ffn_hidden_size") or 4 * width)
-    theta = (c.get("rope_parameters") or {}).get("rope_theta") or c.get("rope_theta")
+    hidden = first(c, "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
+    w.add_feed_forward_length(hidden or c.get("expansion_ratio", 4) * width)
+    section = c.get("rope_parameters") or {}
+    theta = section.get("full_attention", section).get("rope_theta") or c.get("rope_theta")
     if isinstance(theta, (int, float)):
         w.add_rope_freq_base(theta)
     if c.get("rms_norm_eps"):
         w.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"):
+    for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"):
         if c.get(key):
             w.add_layer_norm_eps(c[key])
     if c.get("head_dim"):
@@ -122,19 +128,42 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_final_logit_softcapping(c["final_logit_softcapping"])
     if count := c.get("num_local_experts") or c.get("num_experts"):
         w.add_expert_count(count)
+        w.add_expert_used_count(c["num_experts_per_tok"] if "num_experts_per_tok" in c else c["moe_topk"])
+    elif c.get("n_routed_experts"):
         w.add_expert_used_count(c["num_experts_per_tok"])
-    if c.get("moe_intermediate_size"):
-        w.add_expert_feed_forward_length(c["moe_intermediate_size"])
+    for key, add in {
+        "n_routed_experts": w.add_expert_count, "n_shared_experts": w.add_expert_shared_count,
+        "moe_num_experts": w.add_expert_count, "moe_k": w.add_expert_used_count,
+        "moe_num_shared_experts": w.add_expert_shared_count, "moe_layer_start_index": w.add_leading_dense_block_count,
+        "moe_layer_interval": w.add_interleave_moe_layer_step, "first_k_dense_replace": w.add_leading_dense_block_count,
+        "routed_scaling_factor": w.add_expert_weights_scale, "norm_topk_prob": w.add_expert_weights_norm,
+        "n_group": w.add_expert_group_count, "topk_group": w.add_expert_group_used_count,
+        "moe_intermediate_size": w.add_expert_feed_forward_length, "clip_qkv": w.add_clamp_kqv,
+        "logit_scale": w.add_logit_scale, "shared_intermediate_size": w.add_expert_shared_feed_forward_length,
+        "num_nextn_predict_layers": w.add_nextn_predict_layers,
+        "interleave_moe_layer_step": w.add_interleave_moe_layer_step,
+    }.items():  # fmt: skip
+        if c.get(key) is not None:
+            add(c[key])
+    if family in ("glm4_moe", "dots1", "minimax_m2"):
+        w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if family in ("gpt_oss", "minimax_m2", "llama4_text", "hunyuan_v1_moe"):
+        w.add_expert_feed_forward_length(c["intermediate_size"])
+    if family in ("gpt_oss", "cohere2", "exaone4", "olmo3", "phimoe") and c.get("sliding_window"):
+        w.add_sliding_window(c["sliding_window"])
+        if family in ("exaone4", "olmo3"):
+            w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c["layer_types"]])
+    special(w, c)
     if c.get("shared_expert_intermediate_size"):
         w.add_expert_shared_feed_forward_length(c["shared_expert_intermediate_size"])
     share = (c.get("rope_parameters") or {}).get("partial_rotary_factor") or c.get("partial_rotary_factor")
     share = share or c.get("rotary_pct")
-    if family in ("llama", "mixtral", "mistral", "phi3") or share:
+    if family in (*PERMUTED, "phi3", "cohere2", "phimoe") or share:
         w.add_rope_dimension_count(int((c.get("head_dim") or width // heads) * (share or 1)))
     if "use_parallel_residual" in c:
         w.add_parallel_residual(c["use_parallel_residual"])
     scaling(w, c)
-    if family == "granite":
+    if family.startswith("granite"):
         w.add_attention_scale(c["attention_multiplier"])
         w.add_embedding_scale(c["embedding_multiplier"])
         w.add_residual_scale(c["residual_multiplier"])
@@ -148,6 +177,42 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     for role, add in (("bos", w.add_bos_token_id), ("eos", w.add_eos_token_id), ("pad", w.add_pad_token_id)):
         if c.get(f"{role}_token_id") is not None:
             add(c[f"{role}_token_id"])
+
+
+def first(c: dict[str, Any], *keys: str) -> Any:
+    return next((c[key] for key in keys if c.get(key)), None)
+
+
+def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
+    """What one family alone has."""
+    match c["model_type"]:
+        case "mpt":
+            w.add_head_count_kv(c["n_heads"])
+            w.add_layer_norm_eps(1e-5)
+            section = c.get("attn_config") or {}
+            w.add_max_alibi_bias(section.get("alibi_bias_max", 8))
+            if section.get("clip_qkv"):
+                w.add_clamp_kqv(section["clip_qkv"])
+        case "dbrx":
+            attn, ffn = c["attn_config"], c["ffn_config"]
+            w.add_feed_forward_length(ffn["ffn_hidden_size"])
+            w.add_head_count_kv(attn["kv_n_heads"])
+            w.add_clamp_kqv(attn["clip_qkv"])
+            w.add_rope_freq_base(attn["rope_theta"])
+            w.add_expert_count(ffn["moe_num_experts"])
+            w.add_expert_used_count(ffn["moe_top_k"])
+            w.add_layer_norm_eps(1e-5)
+        case "ernie4_5_moe":
+            w.add_expert_shared_feed_forward_length(c["intermediate_size"] // c["num_key_value_heads"])
+        case "olmo":
+            w.add_layer_norm_eps(1e-5)
+        case "gpt_bigcode":
+            w.add_head_count_kv(1)
+        case "minimax_m2":
+            w.add_rope_dimension_count(c["rotary_dim"])
+        case "bert":
+            w.add_token_type_count(c["type_vocab_size"])
+            w.add_causal_attention(False)
 
 
 def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
@@ -164,6 +229,7 @@ def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_rope_scaling_factor(section["factor"])
     if c["model_type"] == "phi3":
         w.add_sliding_window(c.get("sliding_window") or 0)
+    if c["model_type"] == "phi3":
         w.add_rope_scaling_orig_ctx_len(c["original_max_position_embeddings"])
     elif kind == "yarn":
         w.add_rope_scaling_orig_ctx_len(section["original_max_position_embeddings"])
@@ -196,7 +262,7 @@ def llama3(section: dict[str, Any], dim: int) -> list[float]:
 def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under llama.cpp's name, as its converter lays it out."""
     family = c["model_type"]
-    layers = c.get("num_hidden_layers") or c["n_layer"]
+    layers = first(c, "num_hidden_layers", "n_layer", "n_layers") + c.get("num_nextn_predict_layers", 0)
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES.get(family, family))
     names = gguf.get_tensor_name_map(arch, layers)
     weights, stacks = open_weights(folder), {}
@@ -222,11 +288,11 @@ def found(names: gguf.TensorNameMap, name: str) -> str:
 def changed(
     family: str, c: dict[str, Any], name: str, tensor: Tensor, names: gguf.TensorNameMap
 ) -> Iterator[tuple[str, Tensor]]:
-    heads = c.get("num_attention_heads") or c.get("n_head")
-    if family in ("llama", "mixtral", "mistral", "granite") and (".q_proj." in name or ".k_proj." in name):
+    heads = first(c, "num_attention_heads", "n_head", "n_heads")
+    if family in PERMUTED and (".q_proj." in name or ".k_proj." in name):
         n = heads if ".q_proj." in name else c.get("num_key_value_heads") or heads
         tensor = tensor.reshape(n, 2, len(tensor) // n // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
-    if family.startswith("gemma") and name.endswith("norm.weight"):
+    if (family.startswith("gemma") or family == "nemotron") and name.endswith("norm.weight"):
         tensor = tensor + 1
     if family == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
         tensor = tensor.t()
@@ -239,6 +305,36 @@ def changed(
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
     if name.startswith(("bert.pooler", "pooler.", "cls.")) or (family == "bert" and "position_ids" in name):
         return
+    if family == "gpt_oss":
+        name = name + ".weight" if name.endswith("sinks") else name.replace("_proj_bias", "_proj.bias")
+        if name.endswith("experts.gate_up_proj.bias"):
+            for at, part in enumerate(("gate", "up")):
+                yield found(names, name.replace("gate_up", part)), tensor[:, at::2]
+            return
+        if name.endswith("experts.gate_up_proj"):
+            for at, part in enumerate(("gate", "up")):
+                yield found(names, name.replace("gate_up", part) + ".weight"), tensor.transpose(1, 2)[:, at::2]
+            return
+        if name.endswith("experts.down_proj"):
+            name, tensor = name + ".weight", tensor.transpose(1, 2)
+    if family.startswith("granitemoe") and name.endswith("input_linear.weight"):
+        shared = "shared_mlp" in name
+        for part, half in zip(("GATE", "UP"), tensor.chunk(2, dim=-2)):
+            kind = gguf.MODEL_TENSOR[f"FFN_{part}_{'SHEXP' if shared else 'EXP'}"]
+            layer = int(name.split(".layers.")[1].split(".")[0])
+            yield gguf.TENSOR_NAMES[kind].format(bid=layer) + ".weight", half
+        return
+    if family == "llama4_text" and ".experts." in name:
+        matrix = tensor.transpose(1, 2)
+        parts = matrix.chunk(2, dim=1) if "gate_up" in name else (matrix,)
+        for part, half in zip(("gate", "up") if "gate_up" in name else ("down",), parts):
+            yield found(names, f"{name.split('.experts.')[0]}.experts.{part}_proj.weight"), half
+        return
+    if family == "dbrx" and ".experts.mlp." in name:
+        tensor = tensor.unflatten(0, (c["ffn_config"]["moe_num_experts"], -1))
+        name, tensor = name + ".weight", tensor.transpose(1, 2) if name.endswith("w2") else tensor
+    if family in ("glm4_moe", "dots1", "minimax_m2", "ernie4_5_moe") and name.endswith("e_score_correction_bias"):
+        name = name.replace("e_score_correction_bias", "e_score_correction.bias")
     if family == "bloom":
         name = name.removeprefix("transformer.")
     yield found(names, name.removeprefix("bert.")), tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ LLAMA3 = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
 LONG = {"short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [2.0, 3.0, 5.0, 7.0]}
+GPT_OSS = {"swiglu_limit": 7.0, "swiglu_alpha": 1.702}
+LLAMA4 = {"no_rope_layer_interval": 4, "attention_chunk_size": 8192, "floor_scale": 8192, "attn_scale": 0.1}
 
 # Name -> family and changes of its fixture's config, where llama.cpp knows no such option.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,12 +57,42 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("olmo2", {}),
     "granite": ("granite", {}),
     "bert": ("bert", {}),
+    "gpt_oss": ("gpt_oss", {**GPT_OSS, "rope_scaling": None}),
+    "gpt_oss, yarn": ("gpt_oss", {**GPT_OSS, "rope_scaling": YARN | {"truncate": False}}),
+    "cohere": ("cohere", {}),
+    "cohere2": ("cohere2", {}),
+    "glm4": ("glm4", {}),
+    "glm4_moe": ("glm4_moe", {"n_group": 1}),
+    "exaone4": ("exaone4", {"hidden_size": 60, "sliding_window": None, "layer_types": ["full_attention"] * 5}),
+    "exaone4, windows": ("exaone4", {"hidden_size": 60}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 4, "num_hidden_layers": 4}),
+    "seed_oss": ("seed_oss", {}),
+    "olmo": ("olmo", {}),
+    "olmo3": ("olmo3", {"rope_scaling": None, "rope_theta": 500000.0}),
+    "olmo3, yarn": ("olmo3", {"rope_scaling": YARN, "rope_theta": 500000.0}),
+    "olmoe": ("olmoe", {"clip_qkv": None, "num_key_value_heads": 6}),
+    "granitemoe": ("granitemoe", {}),
+    "granitemoeshared": ("granitemoeshared", {}),
+    "phimoe": ("phimoe", {"sliding_window": None, "router_jitter_noise": 0.01}),
+    "gpt_bigcode": ("gpt_bigcode", {}),
+    "mpt": ("mpt", {"layer_norm_epsilon": 1e-5}),
+    "dbrx": ("dbrx", {}),
+    "arcee": ("arcee", {}),
+    "nemotron": ("nemotron", {"hidden_size": 72}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", {}),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", {}),
+    "ernie4_5": ("ernie4_5", {"use_bias": False}),
+    "ernie4_5_moe": ("ernie4_5_moe", {"intermediate_size": 174}),
+    "dots1": ("dots1", {"sliding_window": None, "n_group": 1, "num_key_value_heads": 6}),
+    "minimax_m2": ("minimax_m2", {}),
+    "jais2": ("jais2", {}),
+    "llama4_text": ("llama4_text", LLAMA4),
 }
 
 
 def pair(name: str, root: Path) -> tuple[Any, Path]:
     """A model from safetensors, and the same as a GGUF file."""
-    family, changes = MODELS[name]
+    family, changes = deepcopy(MODELS[name])  # the reference writes into sections
     task = None if family == "bert" else "causal-lm"
     case = ref.case(family, "", task)
     case = replace(case, variant=f"gguf {name}", config={**case.config, **changes})

@@ -24,8 +24,16 @@ from pellucid.weights.table import Entry, Flat, Fused, Paired, Shifted, Stacked,
 
 # general.architecture -> model_type, where the two differ.
 ARCHITECTURES = {
-    "gptneox": "gpt_neox", "gptj": "gptj", "gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe",
-    "olmo": "olmo", "command-r": "cohere", "starcoder": "gpt_bigcode", "phi2": "phi", "gpt-oss": "gpt_oss",
+    "gptneox": "gpt_neox", "gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe",
+    "command-r": "cohere", "starcoder": "gpt_bigcode", "phi2": "phi", "gpt-oss": "gpt_oss", "glm4moe": "glm4_moe",
+    "hunyuan-dense": "hunyuan_v1_dense", "hunyuan-moe": "hunyuan_v1_moe", "ernie4_5-moe": "ernie4_5_moe",
+    "minimax-m2": "minimax_m2", "llama4": "llama4_text",
+}  # fmt: skip
+
+# general.architecture -> a key, and the model_type of files that have it: one name stands for two families.
+VARIANTS = {
+    "llama": ("expert_count", "mixtral"), "olmo2": ("attention.sliding_window", "olmo3"),
+    "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
 }  # fmt: skip
 
 
@@ -104,8 +112,8 @@ def described(path: Path) -> tuple[str, Said]:
     name = said.header.metadata.get("general.architecture")
     if not isinstance(name, str) or not name:
         raise ConfigError("general.architecture is missing", where=path, next="this file holds no language model")
-    if name == "llama" and said.get("expert_count"):
-        return "mixtral", said
+    if (variant := VARIANTS.get(name)) is not None and said.get(variant[0]):
+        return variant[1], said
     return ARCHITECTURES.get(name, name), said
 
 
@@ -116,7 +124,7 @@ class Gguf:
     Args:
         keys: key of config.json -> key of the metadata, without the architecture. One that a file lacks is left out.
         weights: name -> slot, or a function of the config that returns it.
-        set: keys of config.json that every such file means.
+        set: keys of config.json that every such file means; None for one whose usual value it does not mean.
         more: further keys, from the header.
     """
 
@@ -158,7 +166,8 @@ class Gguf:
             found["eos_token_id"] = told
         if self.more is not None:
             found |= self.more(said)
-        return {key: value for key, value in found.items() if value is not None}
+        nothing = dict.fromkeys(key for key, value in self.set.items() if value is None)
+        return nothing | {key: value for key, value in found.items() if value is not None}
 
 
 # ------------------------------------------------------------------------------------------------ keys
@@ -170,7 +179,17 @@ KEYS = {
 }  # fmt: skip
 RMS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
 HEAD_DIM = {"head_dim": "attention.key_length"}
+LAYER = {"layer_norm_eps": "attention.layer_norm_epsilon"}
 EXPERTS = {"num_experts": "expert_count", "num_experts_per_tok": "expert_used_count"}
+LOCAL_EXPERTS = {"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"}
+ROUTED_EXPERTS = {  # as DeepSeek has them
+    "n_routed_experts": "expert_count", "num_experts_per_tok": "expert_used_count",
+    "n_shared_experts": "expert_shared_count", "moe_intermediate_size": "expert_feed_forward_length",
+    "routed_scaling_factor": "expert_weights_scale", "norm_topk_prob": "expert_weights_norm",
+    "n_group": "expert_group_count", "topk_group": "expert_group_used_count",
+    "first_k_dense_replace": "leading_dense_block_count",
+}  # fmt: skip
+WINDOW = {"sliding_window": "attention.sliding_window"}
 
 
 def rope(said: Said) -> dict[str, Any]:
@@ -229,6 +248,18 @@ def biases(said: Said) -> dict[str, Any]:
     return {"attention_bias": said.has("blk.0.attn_q.bias"), "mlp_bias": said.has("blk.0.ffn_up.bias")}
 
 
+def window_types(said: Said) -> dict[str, Any]:
+    """Which layers have a window, where the file says it for each."""
+    found = said.by_layer("attention.sliding_window_pattern")
+    return {"layer_types": found and ["sliding_attention" if local else "full_attention" for local in found]}
+
+
+def extra_layers(said: Said) -> dict[str, Any]:
+    """`num_hidden_layers` without those that predict further tokens."""
+    count = said.get("nextn_predict_layers", 0)
+    return {"num_hidden_layers": said.get("block_count", 0) - count, "num_nextn_predict_layers": count}
+
+
 def gemma_scale(said: Said, largest: int) -> dict[str, Any]:
     """`query_pre_attn_scalar`, which no file has: the size of a head, but for the model of so many layers."""
     heads, width, layers = said.get("attention.head_count"), said.get("embedding_length"), said.get("block_count")
@@ -270,6 +301,8 @@ DECODER: dict[str, Entry] = {
     "rope_factors_short.weight": Unused("said as rope_scaling", kept=True),
 }
 QKV: dict[str, Entry] = {"blk.{i}.attn_qkv.{p}": Fused(AT + "attn.{}.{p}", "qkv")}
+POST_NORM: dict[str, Entry] = {"blk.{i}.post_attention_norm.{p}": AT + "mlp_norm.{p}"}  # another name of ffn_norm
+GATE_UP: dict[str, Entry] = {"blk.{i}.ffn_up.{p}": Fused(AT + "mlp.{}.{p}", ("gate", "up"))}
 SANDWICH: dict[str, Entry] = {
     "blk.{i}.post_attention_norm.{p}": AT + "attn_post_norm.{p}",
     "blk.{i}.post_ffw_norm.{p}": AT + "mlp_post_norm.{p}",
@@ -291,17 +324,30 @@ def paired(table: Mapping[str, Entry]) -> Callable[[Config], dict[str, Entry]]:
 
 def shifted(table: Mapping[str, Entry]) -> dict[str, Entry]:
     """A table whose norms have one added to their weights: Gemma's."""
-    norms = {name: Shifted(slot, 1.0) for name, slot in table.items() if isinstance(slot, str) and "norm.{p}" in name}
-    return {**table, **norms}
+    norms = {name: slot for name, slot in table.items() if isinstance(slot, str) and "norm.{p}" in name}
+    found: dict[str, Entry] = {name: slot for name, slot in table.items() if name not in norms}
+    for name, slot in norms.items():
+        found[name.format(p="weight", i="{i}")] = Shifted(slot.format(p="weight", i="{i}"), 1.0)
+        found[name.format(p="bias", i="{i}")] = slot.format(p="bias", i="{i}")
+    return found
 
 
-def experts(count: int, shared: bool = False) -> dict[str, Entry]:
-    """Experts, one above the other in a tensor for each matrix."""
-    table: dict[str, Entry] = {"blk.{i}.ffn_gate_inp.weight": AT + "mlp.router.weight"}
+def experts(count: int) -> dict[str, Entry]:
+    """Experts, one above the other in a tensor for each matrix, and what is beside them."""
+    table: dict[str, Entry] = {
+        "blk.{i}.ffn_gate_inp.{p}": AT + "mlp.router.{p}",
+        "blk.{i}.ffn_gate_inp_shexp.weight": Flat(AT + "mlp.shared_gate.weight"),
+        "blk.{i}.exp_probs_b.bias": AT + "mlp.router.select_bias",
+    }
     for matrix in ("gate", "up", "down"):
-        table[f"blk.{{i}}.ffn_{matrix}_exps.weight"] = Stacked(f"{AT}mlp.experts.{{e}}.{matrix}.weight", count)
-        if shared:
-            table[f"blk.{{i}}.ffn_{matrix}_shexp.weight"] = f"{AT}mlp.shared.{matrix}.weight"
-    if shared:
-        table["blk.{i}.ffn_gate_inp_shexp.weight"] = Flat(AT + "mlp.shared_gate.weight")
+        table[f"blk.{{i}}.ffn_{matrix}_exps.{{p}}"] = Stacked(f"{AT}mlp.experts.{{e}}.{matrix}.{{p}}", count)
+        table[f"blk.{{i}}.ffn_{matrix}_shexp.{{p}}"] = f"{AT}mlp.shared.{matrix}.{{p}}"
     return table
+
+
+def further_layers(c: Config, table: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The table with the layers behind the last one, which predict the tokens after the next, as unused."""
+    first, count = c.layers("num_hidden_layers"), c.number("num_nextn_predict_layers", null=0, most=64)
+    unused = Unused("predicts more than one token", kept=True)
+    names = [name for name in table if "{i}" in name] + ["blk.{i}.*"]
+    return {**table, **{name.replace("{i}", str(first + i)): unused for i in range(count) for name in names}}

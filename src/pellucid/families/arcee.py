@@ -11,6 +11,7 @@ from pellucid.families._decoder import (
     rms,
     span_under_transformer,
 )
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, biases, paired, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("Arcee", *GENERIC)
@@ -25,6 +26,7 @@ DEFAULTS = {
 BASE = "model."
 WEIGHTS = LLAMA
 HEADS = span_under_transformer(WEIGHTS)
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), more=lambda said: rope(said) | biases(said))
 
 
 def spec(c: Config) -> Spec:

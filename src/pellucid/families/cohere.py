@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, layer_norm
+from pellucid.families._gguf import DECODER, KEYS, LAYER, Gguf
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, LmHead, Parallel, QkNorm, Spec
 
@@ -16,6 +17,10 @@ DEFAULTS = {
 
 BASE = "model."
 WEIGHTS = LLAMA | QK_NORM
+GGUF = Gguf(
+    KEYS | LAYER | {"logit_scale": "logit_scale"}, DECODER,
+    more=lambda said: {"use_qk_norm": said.has("blk.0.attn_q_norm.weight")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

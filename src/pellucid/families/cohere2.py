@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, layer_norm, windows
+from pellucid.families._gguf import DECODER, KEYS, LAYER, WINDOW, Gguf
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.families.cohere import DEFAULTS as COHERE
 from pellucid.spec import Block, LmHead, Parallel, Spec
@@ -19,6 +20,7 @@ IGNORED = {"order_of_interleaved_layers": None, "position_embedding_type": None,
 
 BASE = "model."
 WEIGHTS = LLAMA
+GGUF = Gguf(KEYS | LAYER | WINDOW | {"logit_scale": "logit_scale"}, DECODER)
 
 
 def spec(c: Config) -> Spec:

@@ -1,10 +1,13 @@
 """DBRX. databricks.com/blog/introducing-dbrx-new-state-art-open-llm."""
 
 from dataclasses import replace
+from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder
+from pellucid.families._gguf import DECODER, QKV, Gguf, Said
 from pellucid.families._moe import experts
 from pellucid.families._read import activation, read_rope
 from pellucid.spec import Attention, Block, Embed, LayerNorm, Mlp, Moe, PreNorm, Rope, Router, Spec
@@ -42,6 +45,32 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         "transformer.norm_f.weight": "norm.weight",
         "lm_head.weight": "lm_head.out.weight",
     }
+
+
+def sections(said: Said) -> dict[str, Any]:
+    """What stands in the sections of attention and experts."""
+    return {
+        "attn_config": {
+            "kv_n_heads": said.get("attention.head_count_kv"), "clip_qkv": said.get("attention.clamp_kqv"),
+            "rope_theta": said.get("rope.freq_base"),
+        },
+        "ffn_config": {
+            "ffn_hidden_size": said.get("feed_forward_length"), "moe_num_experts": said.get("expert_count"),
+            "moe_top_k": said.get("expert_used_count"),
+        },
+    }  # fmt: skip
+
+
+GGUF = Gguf(
+    {
+        "d_model": "embedding_length", "n_layers": "block_count", "n_heads": "attention.head_count",
+        "max_seq_len": "context_length",
+    },
+    lambda c: DECODER | QKV | _gguf.experts(c.ffn_config["moe_num_experts"]) | {
+        "blk.{i}.attn_output_norm.weight": "blocks.{i}.mlp_norm.weight",
+    },
+    more=sections,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

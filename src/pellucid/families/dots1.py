@@ -1,7 +1,9 @@
 """dots.llm1. Paper: arXiv 2506.05767."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, ROUTED_EXPERTS, Gguf, rope
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, PreNorm, QkNorm, Spec
 
@@ -24,6 +26,10 @@ IGNORED = {
 
 BASE = "model."
 WEIGHTS = LLAMA | QK_NORM | moe_weights()
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | ROUTED_EXPERTS, lambda c: DECODER | _gguf.experts(c.n_routed_experts),
+    set={"sliding_window": None}, more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

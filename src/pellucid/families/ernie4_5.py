@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, PreNorm, Spec
 
@@ -16,6 +17,7 @@ DEFAULTS = {
 
 BASE = "model."
 WEIGHTS = LLAMA
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, DECODER, more=lambda said: rope(said) | {"use_bias": said.has("blk.0.attn_q.bias")})
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,9 @@
 """ERNIE 4.5 with experts. Report: yiyan.baidu.com/blog/publication/ERNIE_Technical_Report.pdf."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.families._moe import experts, moe_weights, shared_experts
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, LmHead, PreNorm, Router, Spec
@@ -32,6 +34,16 @@ WEIGHTS: dict[str, Entry] = LLAMA | moe_weights(bias=BIAS) | {
         "block", "emb_norm", "hidden_norm", "linear_proj",
     )},
 }  # fmt: skip
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | {
+        "moe_num_experts": "expert_count", "moe_k": "expert_used_count",
+        "moe_num_shared_experts": "expert_shared_count",
+        "moe_intermediate_size": "expert_feed_forward_length", "moe_layer_start_index": "leading_dense_block_count",
+        "moe_layer_interval": "interleave_moe_layer_step",
+    },
+    lambda c: DECODER | _gguf.experts(c.moe_num_experts),
+    more=lambda said: rope(said) | {"use_bias": said.has("blk.0.attn_q.bias")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

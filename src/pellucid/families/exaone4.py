@@ -15,6 +15,8 @@ from pellucid.families._decoder import (
     span_under_transformer,
     windows,
 )
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, WINDOW, Gguf, rope, window_types
+from pellucid.families.olmo2 import OUT_NORMS
 from pellucid.families.olmo2 import WEIGHTS as OLMO2
 from pellucid.spec import Block, OutNorm, QkNorm, Spec
 
@@ -30,6 +32,12 @@ DEFAULTS = {
 BASE = "model."
 WEIGHTS = OLMO2 | QK_NORM
 HEADS = span_under_transformer(WEIGHTS)
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | WINDOW,
+    DECODER | OUT_NORMS,
+    set={"sliding_window": None},
+    more=lambda said: rope(said) | window_types(said),
+)
 
 
 def spec(c: Config) -> Spec:

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, GATE_UP, HEAD_DIM, KEYS, RMS, SANDWICH, Gguf, partial
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.families.glm import DEFAULTS as GLM
 from pellucid.families.glm import WEIGHTS as GLM_WEIGHTS
@@ -15,6 +16,10 @@ WEIGHTS = GLM_WEIGHTS | {
     "model.layers.{i}.post_self_attn_layernorm.weight": "blocks.{i}.attn_post_norm.weight",
     "model.layers.{i}.post_mlp_layernorm.weight": "blocks.{i}.mlp_post_norm.weight",
 }
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM, DECODER | GATE_UP | SANDWICH,
+    more=lambda said: partial(said) | {"attention_bias": said.has("blk.0.attn_q.bias")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,9 @@
 """GLM 4.5 and 4.6. Paper: arXiv 2508.06471."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, POST_NORM, RMS, ROUTED_EXPERTS, Gguf, extra_layers, partial
 from pellucid.families._latent import further_layers
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, PreNorm, QkNorm, Spec
@@ -26,6 +28,15 @@ BASE = "model."
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     return further_layers(c, LLAMA | QK_NORM | moe_weights())
+
+
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | ROUTED_EXPERTS,
+    lambda c: _gguf.further_layers(c, DECODER | POST_NORM | _gguf.experts(c.n_routed_experts)),
+    more=lambda said: partial(said) | extra_layers(said) | {
+        "attention_bias": said.has("blk.0.attn_q.bias"), "use_qk_norm": said.has("blk.0.attn_q_norm.weight"),
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.families._decoder import LABEL_HEADS, attention, classes, decoder, layer_norm
+from pellucid.families._gguf import DECODER, QKV, Gguf
 from pellucid.families._read import activation
 from pellucid.spec import Block, Embed, LearnedPositions, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused, Recomputed
@@ -47,6 +48,16 @@ NAMES: dict[str, Entry] = {
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     qkv = Fused("blocks.{i}.attn.{}.{p}", "qkv", groups=1 if c.multi_query else c.n_head)
     return NAMES | {"transformer.h.{i}.attn.c_attn.{p}": qkv}
+
+
+GGUF = Gguf(
+    {
+        "n_embd": "embedding_length", "n_layer": "block_count", "n_head": "attention.head_count",
+        "n_inner": "feed_forward_length", "n_positions": "context_length",
+        "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    },
+    DECODER | QKV | {"position_embd.weight": "embed.positions.weight"},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,11 @@
 """gpt-oss. Paper: arXiv 2508.10925."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, decoder, rms, windows
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, LOCAL_EXPERTS, POST_NORM, RMS, WINDOW, Gguf, Said, rope
 from pellucid.families._moe import experts
 from pellucid.spec import Block, ClampedGlu, Mlp, PreNorm, Router, Spec
 from pellucid.weights.table import Entry, Fused, Stacked, Transposed
@@ -43,6 +47,21 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         at + "experts.down_proj": Stacked(Transposed(expert + "down.weight"), count),
         at + "experts.down_proj_bias": Stacked(expert + "down.bias", count),
     }  # fmt: skip
+
+
+def stretched(said: Said) -> dict[str, Any]:
+    """YaRN as gpt-oss has it: its ramp begins and ends where it falls."""
+    found = rope(said)
+    return {"rope_scaling": found["rope_scaling"] | {"truncate": False}} if found else {"rope_parameters": None}
+
+
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | LOCAL_EXPERTS | WINDOW | {"intermediate_size": "expert_feed_forward_length"},
+    lambda c: DECODER | POST_NORM | _gguf.experts(c.num_local_experts) | {
+        "blk.{i}.attn_sinks.weight": "blocks.{i}.attn.sinks",
+    },
+    more=stretched,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -33,13 +33,11 @@ def granite_decoder(c: Config, family: str, blocks: list[Block], logit_scale: fl
     return decoder(c, family, blocks, embed=embed, head=LmHead(tied=c.tie_word_embeddings, logit_scale=logit_scale))
 
 
-GGUF = Gguf(
-    KEYS | RMS | {
-        "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale",
-        "attention_multiplier": "attention.scale", "logits_scaling": "logit_scale",
-    },
-    paired(DECODER), more=rope,
-)  # fmt: skip
+GRANITE_KEYS = KEYS | RMS | {
+    "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale", "logits_scaling": "logit_scale",
+}  # fmt: skip
+GGUF = Gguf(GRANITE_KEYS, paired(DECODER), more=rope)
 
 
 def spec(c: Config) -> Spec:

@@ -1,10 +1,12 @@
 """Granite 3 with experts: four multipliers, scores of the chosen alone. huggingface.co/ibm-granite."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, gated, rms
+from pellucid.families._gguf import DECODER, LOCAL_EXPERTS, Gguf, paired, rope
 from pellucid.families._moe import experts
 from pellucid.families.granite import DEFAULTS as GRANITE
-from pellucid.families.granite import granite_decoder
+from pellucid.families.granite import GRANITE_KEYS, granite_decoder
 from pellucid.spec import Attention, Block, Mlp, PreNorm, Router, SharedExpert, Spec
 from pellucid.weights.table import Entry, Fused, Stacked
 
@@ -28,6 +30,12 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         at + "shared_mlp.input_linear.weight": Fused(slot + "shared.{}.weight", ("gate", "up")),
         at + "shared_mlp.output_linear.weight": slot + "shared.down.weight",
     }  # fmt: skip
+
+
+GGUF = Gguf(
+    GRANITE_KEYS | LOCAL_EXPERTS | {"shared_intermediate_size": "expert_shared_feed_forward_length"},
+    lambda c: paired(DECODER)(c) | _gguf.experts(c.num_local_experts), more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -4,6 +4,7 @@ from pellucid.config import Config
 from pellucid.families._decoder import attention, classes, gated
 from pellucid.families.granitemoe import ALIASES as ALIASES
 from pellucid.families.granitemoe import DEFAULTS as GRANITEMOE
+from pellucid.families.granitemoe import GGUF as GRANITEMOE_GGUF
 from pellucid.families.granitemoe import IGNORED as IGNORED
 from pellucid.families.granitemoe import WEIGHTS as WEIGHTS
 from pellucid.families.granitemoe import sparse_granite
@@ -13,6 +14,7 @@ CLASSES = classes("GraniteMoeShared", "causal-lm")
 DEFAULTS = GRANITEMOE | {"shared_intermediate_size": 0}
 
 BASE = "model."
+GGUF = GRANITEMOE_GGUF
 
 
 def spec(c: Config) -> Spec:

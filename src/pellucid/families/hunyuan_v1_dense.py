@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.spec import Block, PreNorm, QkNorm, Spec
 
 CLASSES = classes("HunYuanDenseV1", "causal-lm", "sequence-classification")
@@ -23,6 +24,7 @@ WEIGHTS = LLAMA | {
     "model.layers.{i}.self_attn.query_layernorm.weight": "blocks.{i}.attn.q_norm.weight",
     "model.layers.{i}.self_attn.key_layernorm.weight": "blocks.{i}.attn.k_norm.weight",
 }
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, DECODER, more=rope)
 
 
 def spec(c: Config) -> Spec:

@@ -2,7 +2,9 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.families._moe import experts, moe_weights
 from pellucid.families.hunyuan_v1_dense import DEFAULTS as DENSE
 from pellucid.families.hunyuan_v1_dense import IGNORED as DENSE_IGNORED
@@ -22,6 +24,13 @@ IGNORED = DENSE_IGNORED | {
 
 BASE = "model."
 WEIGHTS = HUNYUAN | moe_weights(router="gate.wg.weight", shared="shared_mlp")
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | {
+        "num_experts": "expert_count", "moe_topk": "expert_used_count",
+        "intermediate_size": "expert_feed_forward_length",
+    },
+    lambda c: DECODER | _gguf.experts(c.num_experts), more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

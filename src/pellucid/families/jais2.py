@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, layer_norm, plain_mlp
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, LAYER, Gguf, biases, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("Jais2", "causal-lm")
@@ -15,6 +16,7 @@ DEFAULTS = {
 
 BASE = "model."
 WEIGHTS = LLAMA
+GGUF = Gguf(KEYS | LAYER | HEAD_DIM, DECODER, more=lambda said: rope(said) | biases(said))
 
 
 def spec(c: Config) -> Spec:

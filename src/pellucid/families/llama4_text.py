@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import (
     ATTENTION,
     EMBEDDING,
@@ -16,6 +17,7 @@ from pellucid.families._decoder import (
     layer_types,
     rms,
 )
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, LOCAL_EXPERTS, RMS, Gguf, rope
 from pellucid.families._moe import experts
 from pellucid.families._read import read_rope
 from pellucid.spec import Attention, Block, PreNorm, QkNorm, Router, SharedExpert, Spec, Temperature
@@ -49,6 +51,15 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         at + "experts.down_proj": Stacked(Transposed(slot + "experts.{e}.down.weight"), count),
         **{f"{at}shared_expert.{x}_proj.weight": f"{slot}shared.{x}.weight" for x in ("gate", "up", "down")},
     }  # fmt: skip
+
+
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | LOCAL_EXPERTS | {
+        "intermediate_size": "expert_feed_forward_length", "intermediate_size_mlp": "feed_forward_length",
+        "interleave_moe_layer_step": "interleave_moe_layer_step",
+    },
+    lambda c: DECODER | _gguf.experts(c.num_local_experts), more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, QK_NORM, attention, classes, decoder, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, LOCAL_EXPERTS, RMS, Gguf, rope
 from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, PreNorm, QkNorm, Router, Spec
@@ -30,6 +32,12 @@ IGNORED = {
 BASE = "model."
 WEIGHTS = EMBEDDING | ATTENTION | QK_NORM | HEAD_WEIGHTS | moe_weights(
     "block_sparse_moe", matrices=NUMBERED, bias="e_score_correction_bias"
+)  # fmt: skip
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | LOCAL_EXPERTS | {
+        "intermediate_size": "expert_feed_forward_length", "rotary_dim": "rope.dimension_count",
+    },
+    lambda c: DECODER | _gguf.experts(c.num_local_experts), more=rope,
 )  # fmt: skip
 
 

@@ -1,8 +1,11 @@
 """MPT. Blog: databricks.com/blog/mpt-7b."""
 
+from typing import Any
+
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import GENERIC, LABEL_HEADS, classes, decoder, layer_norm
+from pellucid.families._gguf import DECODER, QKV, Gguf, Said
 from pellucid.spec import Alibi, Attention, Block, Embed, Mlp, PreNorm, Spec
 from pellucid.weights.table import Entry, Fused
 
@@ -40,6 +43,24 @@ WEIGHTS: dict[str, Entry] = {
 
 # What other values of the attention's section would change, and no published model has.
 FIXED = {"alibi": True, "qk_ln": False, "prefix_lm": False, "attn_type": "multihead_attention"}
+
+
+def sections(said: Said) -> dict[str, Any]:
+    """What stands in the attention's section."""
+    clip, most = said.get("attention.clamp_kqv"), said.get("attention.max_alibi_bias")
+    return {
+        "expansion_ratio": said.get("feed_forward_length") // said.get("embedding_length"),
+        "attn_config": {"clip_qkv": clip, "alibi_bias_max": int(most) if most else None},
+    }
+
+
+GGUF = Gguf(
+    {
+        "d_model": "embedding_length", "n_layers": "block_count", "n_heads": "attention.head_count",
+        "max_seq_len": "context_length", "layer_norm_epsilon": "attention.layer_norm_epsilon",
+    },
+    DECODER | QKV, more=sections,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import GENERIC, LLAMA, attention, classes, decoder, layer_norm, plain_mlp, under
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, Gguf, biases, partial, shifted
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("Nemotron", *GENERIC)
@@ -16,6 +17,10 @@ DEFAULTS = {
 BASE = "model."
 WEIGHTS = LLAMA
 HEADS = {"question-answering": under("transformer.", LLAMA)}  # the only task with that prefix
+GGUF = Gguf(
+    KEYS | HEAD_DIM | {"norm_eps": "attention.layer_norm_epsilon"}, shifted(DECODER),
+    more=lambda said: partial(said) | biases(said),
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated
+from pellucid.families._gguf import DECODER, KEYS, Gguf, paired, rope
 from pellucid.spec import Block, LayerNorm, PreNorm, Spec
 
 CLASSES = classes("Olmo", "causal-lm", "sequence-classification")
@@ -15,6 +16,7 @@ DEFAULTS = {
 
 BASE = "model."
 WEIGHTS = LLAMA
+GGUF = Gguf(KEYS | {"clip_qkv": "attention.clamp_kqv"}, paired(DECODER), more=rope)
 
 
 def spec(c: Config) -> Spec:

@@ -4,7 +4,7 @@ from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms
 from pellucid.families._gguf import DECODER, KEYS, RMS, Gguf, rope
 from pellucid.spec import Block, OutNorm, QkNorm, Spec
-from pellucid.weights.table import over
+from pellucid.weights.table import Entry, over
 
 CLASSES = classes("Olmo2", "causal-lm", "sequence-classification")
 DEFAULTS = {
@@ -20,14 +20,11 @@ WEIGHTS = over(LLAMA | QK_NORM, {
     "model.layers.{i}.post_attention_layernorm.weight": "blocks.{i}.attn_norm.weight",  # Llama: before the MLP
     "model.layers.{i}.post_feedforward_layernorm.weight": "blocks.{i}.mlp_norm.weight",
 })  # fmt: skip
-GGUF = Gguf(
-    KEYS | RMS,
-    DECODER | {
-        "blk.{i}.post_attention_norm.weight": "blocks.{i}.attn_norm.weight",
-        "blk.{i}.post_ffw_norm.weight": "blocks.{i}.mlp_norm.weight",
-    },
-    more=rope,
-)  # fmt: skip
+OUT_NORMS: dict[str, Entry] = {
+    "blk.{i}.post_attention_norm.weight": "blocks.{i}.attn_norm.weight",
+    "blk.{i}.post_ffw_norm.weight": "blocks.{i}.mlp_norm.weight",
+}
+GGUF = Gguf(KEYS | RMS, DECODER | OUT_NORMS, more=rope)
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,9 @@
 """OLMoE. Paper: arXiv 2409.02060."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, rms
+from pellucid.families._gguf import DECODER, EXPERTS, KEYS, RMS, Gguf, rope
 from pellucid.families._moe import experts, moe_weights
 from pellucid.spec import Block, PreNorm, QkNorm, Router, Spec
 
@@ -19,6 +21,7 @@ IGNORED = {"output_router_logits": None}
 
 BASE = "model."
 WEIGHTS = LLAMA | QK_NORM | moe_weights()
+GGUF = Gguf(KEYS | RMS | EXPERTS, lambda c: DECODER | _gguf.experts(c.num_experts), more=rope)
 
 
 def spec(c: Config) -> Spec:

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, decoder, layer_norm
+from pellucid.families._gguf import DECODER, KEYS, LOCAL_EXPERTS, WINDOW, Gguf, rope
 from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.families._read import grouped_heads, read_rope, rotary_section
 from pellucid.spec import Block, LmHead, LongRopeScaling, PreNorm, Rope, Router, Spec
@@ -27,6 +29,15 @@ IGNORED = {
 
 BASE = "model."
 WEIGHTS = EMBEDDING | ATTENTION | HEAD_WEIGHTS | moe_weights("block_sparse_moe", matrices=NUMBERED)
+
+
+GGUF = Gguf(
+    KEYS | LOCAL_EXPERTS | WINDOW | {"rms_norm_eps": "attention.layer_norm_rms_epsilon"},
+    lambda c: DECODER | _gguf.experts(c.num_local_experts),
+    more=lambda said: rope(said) | {
+        "attention_bias": said.has("blk.0.attn_q.bias"), "lm_head_bias": said.has("output.bias"),
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

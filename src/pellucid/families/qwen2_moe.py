@@ -29,7 +29,7 @@ GGUF = Gguf(
         "moe_intermediate_size": "expert_feed_forward_length",
         "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
     },
-    lambda c: DECODER | _gguf.experts(c.num_experts, shared=True), more=rope,
+    lambda c: DECODER | _gguf.experts(c.num_experts), more=rope,
 )  # fmt: skip
 
 

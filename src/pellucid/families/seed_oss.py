@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import GENERIC, LLAMA, attention, classes, decoder, gated, rms, span_under_transformer
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, POST_NORM, RMS, Gguf, biases, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("SeedOss", *GENERIC)
@@ -18,6 +19,10 @@ IGNORED = {"pretraining_tp": None}
 BASE = "model."
 WEIGHTS = LLAMA
 HEADS = span_under_transformer(WEIGHTS)
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM, DECODER | POST_NORM,
+    more=lambda said: rope(said) | biases(said) | {"attention_out_bias": said.has("blk.0.attn_output.bias")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import GENERIC, LLAMA, attention, classes, decoder, gated, rms, under, windows
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, biases, paired, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("SmolLM3", *GENERIC)
@@ -22,6 +23,7 @@ IGNORED = {"max_window_layers": None}  # of Qwen 2, whose code it began with
 BASE = "model."
 WEIGHTS = LLAMA
 HEADS = {"question-answering": under("transformer.", LLAMA)}  # the only task with that prefix
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), more=lambda said: rope(said) | biases(said))
 
 
 def spec(c: Config) -> Spec:
