@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pellucid.gguf import TENSOR_TYPES
-from pellucid.ops.packed import RowsPacked
+from pellucid.ops.cpu import blocks as native
+from pellucid.ops.packed import RowsPacked, Way
 from pellucid.quant._grids import grid
 
 TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
@@ -31,6 +32,22 @@ class GgufBlocks(RowsPacked):
     @property
     def kind(self) -> str:
         return str(self.meta)
+
+    def way(self) -> Way | None:
+        blocks = self.parts["blocks"]
+        if self.dtype not in (torch.float32, torch.bfloat16) or not blocks.is_cpu or blocks.stride(1) != 1:
+            return None
+        said = name(self.meta)
+        return None if said is None else Way(said, product, rounds=True)
+
+
+def name(kind: str) -> str | None:
+    """What multiplies by blocks of this kind here, if it is not torch."""
+    return f"whole numbers of 8 bits, by {native.LEVELS[native.level()]}" if native.multiplies(kind) else None
+
+
+def product(weight_OI: GgufBlocks, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
+    return native.product(weight_OI.parts["blocks"], weight_OI.meta, x_NI, bias_O, weight_OI.rows)
 
 
 # ------------------------------------------------------------------------------------------------ reading fields

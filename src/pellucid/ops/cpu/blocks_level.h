@@ -1,0 +1,341 @@
+// Products with GGUF's blocks for one instruction level: the file that includes this sets LEVEL, and perhaps VNNI
+// (products of bytes summed in 32 bits; and 512 bits wide for many rows, blocks_many.h).
+//
+// Few rows: W's bytes are read once, in their order, for 8 outputs at a time. A block becomes whole numbers in
+// registers, is multiplied with each row of x, and eight sums of eight lanes become one vector of eight outputs.
+
+#include "blocks_kinds.h"
+
+namespace {
+
+constexpr int OUTPUTS = 8;  // side by side
+constexpr int FEW = 4;      // rows of x at a time
+
+typedef std::int32_t Ints __attribute__((vector_size(32)));
+
+inline float wide(std::uint16_t bfloat16) {
+  const std::uint32_t bits = (std::uint32_t)bfloat16 << 16;
+  return read<float>(&bits);
+}
+
+inline std::uint16_t narrow(float value) {  // to the nearest, ties to even
+  const std::uint32_t bits = read<std::uint32_t>(&value);
+  return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// ------------------------------------------------------------------------------------------------ x in 8 bits
+
+// `count` numbers to whole ones of at most 127 and their scale. What is not finite makes the scale NaN.
+inline float rounded(const float *x, std::int8_t *q, int count) {
+  std::uint32_t most = 0;
+  for (int i = 0; i < count; i++) {
+    const std::uint32_t size = read<std::uint32_t>(x + i) & 0x7fffffff;
+    most = size > most ? size : most;
+  }
+  if (most >= 0x7f800000) {
+    std::memset(q, 0, count);
+    return __builtin_nanf("");
+  }
+  const float scale = read<float>(&most) / 127;
+  const float inverse = scale > 0 ? 1 / scale : 0;  // of the smallest numbers it is infinite, and so is what follows
+  if (inverse > 3e38f) {
+    std::memset(q, 0, count);
+    return 0;
+  }
+  for (int i = 0; i < count; i++) {
+    const float near = x[i] * inverse + 12582912;  // 1.5 * 2^23: the last bit is a one
+    q[i] = (std::int8_t)(read<std::int32_t>(&near) - 0x4b400000);
+  }
+  return scale;
+}
+
+inline int sum_of(const std::int8_t *q, int count) {
+  int sum = 0;
+  for (int i = 0; i < count; i++) sum += q[i];
+  return sum;
+}
+
+inline void load(const BlockProduct &p, std::int64_t row, std::int64_t k, int count, float *to) {
+  if (!p.bfloat16) return (void)std::memcpy(to, (const float *)p.x + row * p.x_stride + k, count * 4);
+  const std::uint16_t *from = (const std::uint16_t *)p.x + row * p.x_stride + k;
+  for (int i = 0; i < count; i++) to[i] = wide(from[i]);
+}
+
+template <class Kind>
+void keep_small(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
+  const std::int64_t last = end * 8 < p.in / 32 ? end * 8 : p.in / 32;
+  for (std::int64_t row = 0; row < p.rows; row++) {
+    const Kept x = kept(p.scratch, p.in, row);
+    for (std::int64_t b = begin * 8; b < last; b++) {
+      alignas(64) float values[32];
+      load(p, row, b * 32, 32, values);
+      x.scale[b] = rounded(values, x.q + b * 32, 32);
+      const int sum = sum_of(x.q + b * 32, 32);
+      x.start[b] = -Kind::ZERO * sum;
+      x.sum[b] = x.scale[b] * (float)sum;
+    }
+  }
+}
+
+template <class Kind>
+void keep_large(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t row = 0; row < p.rows; row++) {
+    const Kept x = kept(p.scratch, p.in, row);
+    for (std::int64_t b = begin; b < end; b++) {
+      alignas(64) float values[256];
+      load(p, row, b * 256, 256, values);
+      x.scale[b] = rounded(values, x.q + b * 256, 256);
+      constexpr int COUNT = 256 / Kind::GROUP, FIRST = 16 - COUNT;
+      for (int g = 0; g < FIRST; g++) x.sums[b * 16 + g] = 0;
+      for (int g = 0; g < COUNT; g++)
+        x.sums[b * 16 + FIRST + g] = sum_of(x.q + b * 256 + g * Kind::GROUP, Kind::GROUP);
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ products
+
+// Where pairs of products are summed in 16 bits, large codes do not fit: 0 is taken off them first.
+#if VNNI
+template <class Kind>
+constexpr bool AWAY = false;
+#else
+template <class Kind>
+constexpr bool AWAY = Kind::MOST > 127;
+#endif
+
+// Products of 32 codes with whole numbers, four to a lane; of codes less ZERO where 0 is taken off.
+template <class Kind>
+inline Ints dot(Bytes q, __m256i x) {
+#if VNNI
+  return (Ints)_mm256_dpbusd_epi32(_mm256_setzero_si256(), (__m256i)q, x);
+#else
+  __m256i codes = (__m256i)q;
+  if (AWAY<Kind>) {
+    const __m256i values = (__m256i)(q - (std::uint8_t)Kind::ZERO);
+    codes = _mm256_abs_epi8(values);
+    x = _mm256_sign_epi8(x, values);
+  }
+  return (Ints)_mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1));
+#endif
+}
+
+// sum + scales times products of 32 codes: in 16 bits first, where the codes are small enough.
+template <class Kind>
+inline Ints scaled_dot(Ints sum, Bytes q, __m256i x, __m256i scales) {
+  __m256i codes = (__m256i)q;
+  if (Kind::MOST > 127) {
+    const __m256i values = (__m256i)(q - (std::uint8_t)Kind::ZERO);
+    codes = _mm256_abs_epi8(values);
+    x = _mm256_sign_epi8(x, values);
+  }
+  const __m256i pairs = _mm256_maddubs_epi16(codes, x);
+#if VNNI
+  return (Ints)_mm256_dpwssd_epi32((__m256i)sum, pairs, scales);
+#else
+  return sum + (Ints)_mm256_madd_epi16(pairs, scales);
+#endif
+}
+
+// The sums of the lanes of eight vectors.
+inline Ints across(const Ints (&a)[8]) {
+  Ints two[4], four[2];
+  for (int i = 0; i < 4; i++)
+    two[i] = (Ints)_mm256_unpacklo_epi32((__m256i)a[2 * i], (__m256i)a[2 * i + 1]) +
+             (Ints)_mm256_unpackhi_epi32((__m256i)a[2 * i], (__m256i)a[2 * i + 1]);
+  for (int i = 0; i < 2; i++)
+    four[i] = (Ints)_mm256_unpacklo_epi64((__m256i)two[2 * i], (__m256i)two[2 * i + 1]) +
+              (Ints)_mm256_unpackhi_epi64((__m256i)two[2 * i], (__m256i)two[2 * i + 1]);
+  return (Ints)_mm256_permute2x128_si256((__m256i)four[0], (__m256i)four[1], 0x20) +
+         (Ints)_mm256_permute2x128_si256((__m256i)four[0], (__m256i)four[1], 0x31);
+}
+
+inline Floats numbers(Ints x) { return (Floats)_mm256_cvtepi32_ps((__m256i)x); }
+
+inline __m256i eight_of(const std::int8_t *x) { return _mm256_load_si256((const __m256i *)x); }
+
+// y += a b, rounded once, on every path.
+inline Floats plus(Floats y, Floats a, Floats b) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)y); }
+
+// The rows of W that stand side by side: behind the last output the last one again.
+inline void sides(const BlockProduct &p, std::int64_t o, const std::uint8_t *(&w)[OUTPUTS]) {
+  for (int i = 0; i < OUTPUTS; i++) w[i] = p.w + (o + i < p.out ? o + i : p.out - 1) * p.row_bytes;
+}
+
+void store(const BlockProduct &p, std::int64_t row, std::int64_t o, int count, const float *y) {
+  for (int i = 0; i < count && o + i < p.out; i++) {
+    const std::int64_t at = row * p.out + o + i;
+    if (p.bfloat16) {
+      const float bias = p.bias ? wide(((const std::uint16_t *)p.bias)[o + i]) : 0;
+      ((std::uint16_t *)p.y)[at] = narrow(p.bias ? y[i] + bias : y[i]);
+    } else {
+      ((float *)p.y)[at] = p.bias ? y[i] + ((const float *)p.bias)[o + i] : y[i];
+    }
+  }
+}
+
+template <class Kind, int M>
+void small(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int64_t end) {
+  Kept x[M];
+  for (int m = 0; m < M; m++) x[m] = kept(p.scratch, p.in, row + m);
+  const std::int64_t blocks = p.in / 32, ahead = OUTPUTS * p.row_bytes;  // the next rows are on their way
+  for (std::int64_t o = begin; o < end; o += OUTPUTS) {
+    const std::uint8_t *w[OUTPUTS];
+    sides(p, o, w);
+    Floats y[M] = {};
+    for (std::int64_t first = 0; first < blocks; first += 8) {
+      const int count = blocks - first < 8 ? blocks - first : 8;
+      alignas(16) std::uint16_t scale[8][OUTPUTS], minimum[8][OUTPUTS];
+      for (int i = 0; i < OUTPUTS; i++) {
+        const std::uint8_t *at = w[i] + first * Kind::BYTES;
+        for (int c = 0; c < 8 * Kind::BYTES; c += 64) __builtin_prefetch(at + ahead + c, 0, 2);
+        for (int b = 0; b < count; b++) {
+          scale[b][i] = Kind::scale(at + b * Kind::BYTES);
+          if constexpr (Kind::MIN) minimum[b][i] = Kind::minimum(at + b * Kind::BYTES);
+        }
+      }
+      for (int b = 0; b < count; b++) {
+        const std::int64_t block = first + b;
+        Ints sum[M][OUTPUTS];
+        for (int i = 0; i < OUTPUTS; i++) {
+          const Bytes q = Kind::codes(w[i] + block * Kind::BYTES);
+          for (int m = 0; m < M; m++) sum[m][i] = dot<Kind>(q, eight_of(x[m].q + block * 32));
+        }
+        const Floats d = Kind::wide(*(const Raw *)scale[b]);
+        Floats least = {};
+        if constexpr (Kind::MIN) least = Kind::wide(*(const Raw *)minimum[b]);
+        for (int m = 0; m < M; m++) {
+          Ints whole = across(sum[m]);
+          if (Kind::ZERO && !AWAY<Kind>) whole += x[m].start[block];
+          if constexpr (Kind::MIN) y[m] = plus(y[m], least, x[m].sum[block] + Floats{});
+          y[m] = plus(y[m], numbers(whole), d * x[m].scale[block]);
+        }
+      }
+    }
+    for (int m = 0; m < M; m++) {
+      alignas(32) float out[OUTPUTS];
+      *(Floats *)out = y[m];
+      store(p, row + m, o, OUTPUTS, out);
+    }
+  }
+}
+
+// Scales of 32 numbers, for pairs of products. `low` has the first eight in both halves, `high` the last.
+template <class Kind>
+inline __m256i spread(__m256i low, __m256i high, int which) {
+  const int first = Kind::GROUP == 32 ? which : 2 * which, second = Kind::GROUP == 32 ? first : first + 1;
+  const short a = (2 * first & 15) | (2 * first & 15) + 1 << 8, b = (2 * second & 15) | (2 * second & 15) + 1 << 8;
+  return _mm256_shuffle_epi8(first < 8 ? low : high, _mm256_setr_m128i(_mm_set1_epi16(a), _mm_set1_epi16(b)));
+}
+
+template <class Kind, int M>
+void large(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int64_t end) {
+  Kept x[M];
+  for (int m = 0; m < M; m++) x[m] = kept(p.scratch, p.in, row + m);
+  const std::int64_t blocks = p.in / 256, ahead = OUTPUTS * p.row_bytes;  // the next rows are on their way
+  for (std::int64_t o = begin; o < end; o += OUTPUTS) {
+    const std::uint8_t *w[OUTPUTS];
+    sides(p, o, w);
+    Floats y[M] = {};
+    for (std::int64_t block = 0; block < blocks; block++) {
+      Ints sum[M][OUTPUTS], below[M][OUTPUTS];
+      alignas(16) std::uint16_t scale[OUTPUTS], minimum[OUTPUTS];
+      for (int i = 0; i < OUTPUTS; i++) {
+        const std::uint8_t *at = w[i] + block * Kind::BYTES;
+        for (int c = 0; c < Kind::BYTES; c += 64) __builtin_prefetch(at + ahead + c, 0, 2);
+        Bytes q[8];
+        Groups s, low;
+        Kind::codes(at, q);
+        Kind::groups(at, s, low);
+        scale[i] = Kind::scale(at);
+        if constexpr (Kind::MIN) minimum[i] = Kind::minimum(at);
+        for (int m = 0; m < M; m++) {
+          const __m256i sums = _mm256_load_si256((const __m256i *)(x[m].sums + block * 16));
+          const Ints lower = (Ints)_mm256_madd_epi16((__m256i)low, sums);
+          sum[m][i] = Kind::MIN || Kind::MOST > 127 ? Ints{} : -lower;
+          if (Kind::MIN) below[m][i] = lower;
+        }
+        const __m256i first = _mm256_permute4x64_epi64((__m256i)s, 0x44), last = _mm256_permute4x64_epi64((__m256i)s, 0xee);
+#pragma GCC unroll 8
+        for (int g = 0; g < 8; g++) {
+          const __m256i scales = spread<Kind>(first, last, g);
+          for (int m = 0; m < M; m++)
+            sum[m][i] = scaled_dot<Kind>(sum[m][i], q[g], eight_of(x[m].q + block * 256 + g * 32), scales);
+        }
+      }
+      const Floats d = Kind::wide(*(const Raw *)scale);
+      Floats least = {};
+      if constexpr (Kind::MIN) least = Kind::wide(*(const Raw *)minimum);
+      for (int m = 0; m < M; m++) {
+        if constexpr (Kind::MIN) y[m] = plus(y[m], numbers(-across(below[m])), least * x[m].scale[block]);
+        y[m] = plus(y[m], numbers(across(sum[m])), d * x[m].scale[block]);
+      }
+    }
+    for (int m = 0; m < M; m++) {
+      alignas(32) float out[OUTPUTS];
+      *(Floats *)out = y[m];
+      store(p, row + m, o, OUTPUTS, out);
+    }
+  }
+}
+
+template <class Kind, class = void>
+constexpr bool LARGE = false;
+template <class Kind>
+constexpr bool LARGE<Kind, decltype((void)Kind::GROUP)> = true;
+
+template <class Kind, int M>
+void few(const BlockProduct &p, std::int64_t row, int rows, std::int64_t begin, std::int64_t end) {
+  if (rows == M) {
+    if constexpr (LARGE<Kind>) return large<Kind, M>(p, row, begin, end);
+    else return small<Kind, M>(p, row, begin, end);
+  }
+  if constexpr (M > 1) few<Kind, M - 1>(p, row, rows, begin, end);
+}
+
+}  // namespace
+
+#if VNNI
+#include "blocks_many.h"
+#endif
+
+namespace {
+
+constexpr std::int64_t GROUP = 128;  // outputs, whose bytes stay in the second cache for all rows
+
+template <class Kind>
+void multiply(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
+#if VNNI
+  if (p.rows > FEW) return many<Kind>(p, begin, end);
+#endif
+  for (std::int64_t o = begin; o < end; o += GROUP)
+    for (std::int64_t row = 0; row < p.rows; row += FEW)
+      few<Kind, FEW>(p, row, p.rows - row < FEW ? p.rows - row : FEW, o, o + GROUP < end ? o + GROUP : end);
+}
+
+template <class Kind>
+constexpr BlockKernel kernel() {
+  if constexpr (LARGE<Kind>) return {keep_large<Kind>, multiply<Kind>};
+  else return {keep_small<Kind>, multiply<Kind>};
+}
+
+}  // namespace
+
+BlockKernel LEVEL(std::int64_t kind) {
+  switch (kind) {  // ggml.h, enum ggml_type
+    case 2: return kernel<Q4_0>();
+    case 3: return kernel<Q4_1>();
+    case 6: return kernel<Q5_0>();
+    case 7: return kernel<Q5_1>();
+    case 8: return kernel<Q8_0>();
+    case 10: return kernel<Q2_K>();
+    case 11: return kernel<Q3_K>();
+    case 12: return kernel<Q4_K>();
+    case 13: return kernel<Q5_K>();
+    case 14: return kernel<Q6_K>();
+    case 20: return kernel<IQ4_NL>();
+    case 23: return kernel<IQ4_XS>();
+    case 39: return kernel<MXFP4>();
+    default: return {nullptr, nullptr};
+  }
+}
