@@ -18,10 +18,10 @@ watched="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-
 kernels=src/pellucid/ops/cpu
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 
-g++ $common -O1 $watched $kernels/*.cpp tests/ops/native/*.cpp -o checks
+g++ $common -O2 $watched $kernels/*.cpp tests/ops/native/*.cpp -o checks
 ./checks
 for file in $kernels/*.cpp; do echo "$file"; done |
-  xargs -P "$(nproc)" -I{} sh -c 'g++ '"$common"' -O1 -fPIC '"$watched"' -c {} -o "$(basename {} .cpp).o"'
+  xargs -P "$(nproc)" -I{} sh -c 'g++ '"$common"' -O2 -fPIC '"$watched"' -c {} -o "$(basename {} .cpp).o"'
 g++ -shared $watched ./*.o -o $kernels/kernels.so
 # The runtime comes before Python, and takes the place of its allocator: each tensor has edges that are watched.
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" PYTHONMALLOC=malloc PYTHONPATH=src \

@@ -4,10 +4,12 @@
 
 void check_products();
 void check_elementwise();
+void check_attention();
 
 int main() {
   check_products();
   check_elementwise();
+  check_attention();
   std::printf("%d checks, %d failed\n", checked, failed);
   return failed != 0;
 }

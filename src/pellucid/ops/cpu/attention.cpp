@@ -13,7 +13,7 @@ static_assert(sizeof(Attending) == 33 * 8 && sizeof(Writing) == 18 * 8, "as page
 
 constexpr int PIECES_EACH = 4;  // for each thread at least, so that long rows hold nobody up
 
-enum Level { BEST, AVX2, AVX512 };  // as in paged.py
+enum Level { BEST, AVX2, AVX512, NEON };  // as in paged.py
 
 Attention supported(int level) {
 #if defined(__x86_64__)
@@ -23,11 +23,13 @@ Attention supported(int level) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx512 && (level == BEST || level == AVX512)) return attention_avx512;
   if (avx2 && (level == BEST || level == AVX2)) return attention_avx2;
+#elif defined(__aarch64__)
+  if (level == BEST || level == NEON) return attention_neon;
 #endif
   return nullptr;
 }
 
-const Attention levels[] = {supported(BEST), supported(AVX2), supported(AVX512)};
+const Attention levels[] = {supported(BEST), supported(AVX2), supported(AVX512), supported(NEON)};
 
 // Whether a row's queries are there, and all pages that they see.
 bool sound(const Attending &a, std::int64_t row) {

@@ -79,3 +79,4 @@ typedef void (*Attention)(const Attending &, const Piece &, float *scratch);
 
 void attention_avx2(const Attending &, const Piece &, float *scratch);
 void attention_avx512(const Attending &, const Piece &, float *scratch);
+void attention_neon(const Attending &, const Piece &, float *scratch);

@@ -16,7 +16,7 @@ from torch import Tensor
 from pellucid.errors import ArgumentError
 from pellucid.ops.cpu import bfloat16_way, kernels, recorded
 
-LEVELS = {"best": 0, "avx2": 1, "avx512": 2}  # of instructions; what another than the best is for: tests
+LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 ATTENDING, WRITING = struct.Struct("12Q19q2d"), struct.Struct("5Q13q")  # as in attention.h
 NO_QUERIES, NO_MEMORY = -1, -2
 
