@@ -53,7 +53,8 @@ struct Cut {
   Cut(const Attending &a, std::int64_t most, int threads) {  // queries that share a key head
     blocks = (most + BLOCK - 1) / BLOCK;
     kv_heads = most < BLOCK ? MOST_QUERIES / (most ? most : 1) : MOST_QUERIES / BLOCK;
-    const std::int64_t fair = a.rows * blocks * a.kv_heads / (threads * PIECES_EACH);
+    const std::int64_t each = a.rows * blocks == 1 ? 1 : PIECES_EACH;
+    const std::int64_t fair = a.rows * blocks * a.kv_heads / (threads * each);
     if (threads > 1 && kv_heads > fair) kv_heads = fair ? fair : 1;
     if (kv_heads > a.kv_heads) kv_heads = a.kv_heads;
     parts = (a.kv_heads + kv_heads - 1) / kv_heads;

@@ -7,7 +7,6 @@
 #define LEVEL attention_avx2
 #define WIDTH 8
 #define QUERIES 2
-#define COPIED_PARTS  // there are no masked loads of 16 bits
 
 namespace {
 
@@ -21,9 +20,25 @@ struct Pair {
 inline Vector load(const float *at) { return (Vector)_mm256_loadu_ps(at); }
 inline void store(float *at, Vector x) { _mm256_storeu_ps(at, (__m256)x); }
 
-inline Pair load_pair(const Bf16 *at) {
-  const __m256i bits = _mm256_loadu_si256((const __m256i *)at);
+// Vectors of two bfloat16 in a lane.
+inline Vector load_bits(const Bf16 *at) { return (Vector)_mm256_loadu_si256((const __m256i *)at); }
+inline Vector load_bits(const Bf16 *at, std::int64_t count) {
+  Bf16 found[16] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return load_bits(found);
+}
+inline Pair split(Vector both) {
+  const __m256i bits = (__m256i)both;
   return {(Vector)_mm256_slli_epi32(bits, 16), (Vector)_mm256_and_si256(bits, _mm256_set1_epi32(0xffff0000))};
+}
+inline Pair load_pair(const Bf16 *at) { return split(load_bits(at)); }
+inline Pair load_pair(const Bf16 *at, std::int64_t count) { return split(load_bits(at, count)); }
+
+// The first `count` channels, fewer than 16, and zeros.
+inline Pair load_pair(const float *at, std::int64_t count) {
+  float found[16] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return {load(found), load(found + 8)};
 }
 
 inline float sum(Vector x) {

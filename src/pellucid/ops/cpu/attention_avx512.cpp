@@ -22,19 +22,23 @@ struct Pair {
 inline Vector load(const float *at) { return (Vector)_mm512_loadu_ps(at); }
 inline void store(float *at, Vector x) { _mm512_storeu_ps(at, (__m512)x); }
 
-inline Pair split(__m512i bits) {
+// Vectors of two bfloat16 in a lane.
+inline Vector load_bits(const Bf16 *at) { return (Vector)_mm512_loadu_si512(at); }
+inline Vector load_bits(const Bf16 *at, std::int64_t count) {
+  return (Vector)_mm512_maskz_loadu_epi16((1u << count) - 1, at);
+}
+inline Pair split(Vector both) {
+  const __m512i bits = (__m512i)both;
   return {(Vector)_mm512_slli_epi32(bits, 16), (Vector)_mm512_and_si512(bits, _mm512_set1_epi32(0xffff0000))};
 }
-inline Pair load_pair(const Bf16 *at) { return split(_mm512_loadu_si512(at)); }
+inline Pair load_pair(const Bf16 *at) { return split(load_bits(at)); }
 
 // The first `count` channels, fewer than 32, and zeros.
 inline Pair load_pair(const float *at, std::int64_t count) {
   const std::uint32_t mask = (1u << count) - 1;
   return {(Vector)_mm512_maskz_loadu_ps(mask & 0xffff, at), (Vector)_mm512_maskz_loadu_ps(mask >> 16, at + 16)};
 }
-inline Pair load_pair(const Bf16 *at, std::int64_t count) {
-  return split(_mm512_maskz_loadu_epi16((1u << count) - 1, at));
-}
+inline Pair load_pair(const Bf16 *at, std::int64_t count) { return split(load_bits(at, count)); }
 
 inline float sum(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
 inline float largest(Vector x) { return _mm512_reduce_max_ps((__m512)x); }

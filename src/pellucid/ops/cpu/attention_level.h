@@ -11,7 +11,9 @@
 // bits beside any others, from any pages, and on any thread.
 //
 // While the keys of a head are scored its values are fetched, and while those are mixed the keys of the next head or
-// tile: heads lie between tokens, so the processor does not guess by itself what comes.
+// tile: heads lie between tokens, so the processor does not guess by itself what comes. Where several queries share a
+// bfloat16 key there is more to compute than to wait for; the next tile is fetched bit by bit then, in the order in
+// which it lies.
 
 #define UNROLLED _Pragma("GCC unroll 8")  // so that sums stay in registers
 
@@ -74,16 +76,6 @@ inline void store_pair(Bf16 *at, Pair x) {
   *(Loose *)at = (Integers)((Unsigned)rounded(x.low) >> 16) | (rounded(x.high) & ~0xffff);
 }
 
-#ifdef COPIED_PARTS
-// The first `count` channels, fewer than a pair has, and zeros.
-template <class E>
-inline Pair load_pair(const E *at, std::int64_t count) {
-  E found[PAIR] = {};
-  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
-  return load_pair(found);
-}
-#endif
-
 // Scores of M queries and GROUP keys; PART: the last pair has only some channels.
 template <int M, bool PART, class E>
 void score_group(const float *q, std::int64_t q_step, const E *const *keys, std::int64_t offset, std::int64_t channels,
@@ -134,21 +126,34 @@ void mix_block(const float *shares, const float *keep, const E *const *values, i
 }
 
 // The keys' channels, [step, TILE], in the order in which a pair's low and high vectors lie: keys `s` to `s` + WIDTH.
-template <class E>
-void turn(const E *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
+inline void turn(const float *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
   for (std::int64_t c = 0; c < channels; c += PAIR, to += PAIR * TILE) {
     Vector low[WIDTH], high[WIDTH];
     for (int i = 0; i < WIDTH; i++) {
-      const E *at = keys[i] + offset + c;
+      const float *at = keys[i] + offset + c;
       const Pair key = c + PAIR > channels ? load_pair(at, channels - c) : load_pair(at);
       low[i] = key.low;
       high[i] = key.high;
     }
     transpose(low);
+    for (int i = 0; i < WIDTH; i++) store(to + i * TILE, low[i]);
     transpose(high);
+    for (int i = 0; i < WIDTH; i++) store(to + (WIDTH + i) * TILE, high[i]);
+  }
+}
+
+inline void turn(const Bf16 *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
+  for (std::int64_t c = 0; c < channels; c += PAIR, to += PAIR * TILE) {
+    Vector both[WIDTH];  // two channels in a lane
     for (int i = 0; i < WIDTH; i++) {
-      store(to + i * TILE, low[i]);
-      store(to + (WIDTH + i) * TILE, high[i]);
+      const Bf16 *at = keys[i] + offset + c;
+      both[i] = c + PAIR > channels ? load_bits(at, channels - c) : load_bits(at);
+    }
+    transpose(both);
+    for (int i = 0; i < WIDTH; i++) {
+      const Pair key = split(both[i]);
+      store(to + i * TILE, key.low);
+      store(to + (WIDTH + i) * TILE, key.high);
     }
   }
 }
@@ -206,7 +211,7 @@ class Work {
   Work(const Attending &a, const Piece &p, float *scratch)
       : a(a), p(p), R(a.heads / a.kv_heads), q_step(padded(a.channels)), mixed_step(padded(a.values)),
         scores(scratch), turned(scores + BLOCK * TILE), wide(turned + TILE * q_step), q(wide + TILE * mixed_step),
-        mixed(q + MOST_QUERIES * q_step) {}
+        mixed(q + MOST_QUERIES * q_step), early(sizeof(E) == 2 && p.count > 1 && p.count < MANY) {}
 
   void run() {
     begin();
@@ -215,9 +220,11 @@ class Work {
     for (int now = 0; tiles[now].base < end; now = !now) {
       const Tile<E> &tile = tiles[now], &next = tiles[!now];
       find(tiles[!now], tile.base + TILE, end);
+      fetched = next.from;
+      fetched_head = p.kv_begin;
       for (std::int64_t head = p.kv_begin; head < p.kv_end; head++) {
         const std::int64_t n = (head - p.kv_begin) * p.count;
-        score_head(tile, head, n);
+        score_head(tile, head, n, next);
         soften(tile, n);
         const bool last = head + 1 == p.kv_end;
         mix_head(tile, head, n, last ? next : tile, last ? p.kv_begin : head + 1);
@@ -241,6 +248,8 @@ class Work {
   float totals[MOST_QUERIES];             // of exp(score - largest)
   float keep[BLOCK];                      // of a head: what a tile leaves of the mixture before
   Tile<E> tiles[2];                       // this one, and the next
+  const bool early;                       // whether the next tile is fetched bit by bit:
+  std::int64_t fetched, fetched_head;     // the token and key head from which on it is not yet
 
   static std::int64_t padded(std::int64_t channels) { return (channels + PAIR - 1) / PAIR * PAIR; }
 
@@ -296,11 +305,36 @@ class Work {
     for (int s = tile.to; s % WIDTH; s++) tile.keys[s] = tile.keys[tile.from];
   }
 
-  void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n) {
+  void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next) {
     const std::int64_t bytes = a.values * sizeof(E), offset = head * a.v_head_step;
-    for (int s = tile.from; s < tile.to; s++) fetch(tile.values[s] + offset, bytes);
+    if (!early)
+      for (int s = tile.from; s < tile.to; s++) fetch(tile.values[s] + offset, bytes);
     if (p.count >= MANY) return score_many(tile, head * a.k_head_step, n);
-    for (int m = 0; m < p.count;) m += score<QUERIES>(tile, head * a.k_head_step, n, m);
+    for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP) {
+      if (early) fetch_some(next);
+      for (int m = 0; m < p.count;) m += score<QUERIES>(tile, head * a.k_head_step, n, m, s);
+    }
+  }
+
+  // Of as many queries as there are, up to M, and GROUP keys.
+  template <int M>
+  int score(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m, int s) {
+    if constexpr (M > 1)
+      if (p.count - m < M) return score<M - 1>(tile, offset, n, m, s);
+    const auto group = a.channels % PAIR ? score_group<M, true, E> : score_group<M, false, E>;
+    group(q + (n + m) * q_step, q_step, tile.keys + s, offset, a.channels, scores + m * TILE + s);
+    return M;
+  }
+
+  void fetch_some(const Tile<E> &next) {
+    for (int i = 0; i < GROUP && fetched < next.to; i++) {
+      fetch(next.keys[fetched] + fetched_head * a.k_head_step, a.channels * sizeof(E));
+      fetch(next.values[fetched] + fetched_head * a.v_head_step, a.values * sizeof(E));
+      if (++fetched_head == p.kv_end) {
+        fetched_head = p.kv_begin;
+        fetched++;
+      }
+    }
   }
 
   void score_many(const Tile<E> &tile, std::int64_t offset, std::int64_t n) {
@@ -316,17 +350,6 @@ class Work {
     int m = 0;
     for (; m + 2 <= p.count; m += 2) score_turned<2, V>(from + m * q_step, q_step, keys, scores + m * TILE + s);
     if (m < p.count) score_turned<1, V>(from + m * q_step, q_step, keys, scores + m * TILE + s);
-  }
-
-  // Of as many queries as there are, up to M.
-  template <int M>
-  int score(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m) {
-    if constexpr (M > 1)
-      if (p.count - m < M) return score<M - 1>(tile, offset, n, m);
-    const auto group = a.channels % PAIR ? score_group<M, true, E> : score_group<M, false, E>;
-    for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP)
-      group(q + (n + m) * q_step, q_step, tile.keys + s, offset, a.channels, scores + m * TILE + s);
-    return M;
   }
 
   // Scores of a head's queries to shares of the tile, relative to the largest score so far. In passes over the queries:
@@ -399,7 +422,8 @@ class Work {
 
   void mix_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next, std::int64_t next_head) {
     const std::int64_t bytes = a.channels * sizeof(E), offset = next_head * a.k_head_step;
-    for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
+    if (!early)
+      for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
     if (p.count >= MANY) return mix_many(tile, head * a.v_head_step, n);
     for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, tile.values, head * a.v_head_step, a.values, n, m);
   }
