@@ -22,6 +22,7 @@ COMMANDS = {
     "families": "List the model types that load, and how exact they are.",
     "diff": "Find the first value where two models part.",
     "plan": "Say what a model takes, and how fast it can be here.",
+    "bench": "Measure prompt and decode speed, memory, share of the bandwidth.",
 }
 
 

@@ -64,7 +64,8 @@ class Plan:
         longest: tokens a row that fit; None where every length does.
         made_for: positions that the model has or was trained for; None for no limit.
         prompt, decode: expected, None where the machine's rate for a device is not known, or the model does not decode.
-        read: bytes that a step of decoding reads.
+        read: bytes that a step of decoding reads: weights, and what the cache has of all rows.
+        read_of_cache: the latter alone.
         placement: canonical module -> device; the loader executes it (`from_pretrained(…, plan=…)`).
     """
 
@@ -86,6 +87,7 @@ class Plan:
     prompt: float | None
     decode: float | None
     read: int
+    read_of_cache: int
     machine: Machine | None
     placement: Mapping[str, str]
     devices: tuple[Share, ...]
@@ -213,12 +215,13 @@ class _Known:
         total = sum(weights.values())
         places, shares = self.places(room, batch, context, acting)
         free = sum(n for n in room.values() if n is not None)
-        read = round(self.reading("nbytes", batch)) + batch * self.reads(held, context)
+        cached = batch * self.reads(held, context)
+        read = round(self.reading("nbytes", batch)) + cached
         found = Plan(
             name, self.spec.family, self.task, _torch_name(self.dtype), batch, context,
             sum(part.numbers for part in self.parts), weights, sum(held.token.values()) + held.memory, held.state,
             cache, acting, total + cache + acting <= free, self.longest(held, total, free, batch), self.limit,
-            None, None, read, here, places, shares,
+            None, None, read, cached, here, places, shares,
         )  # fmt: skip
         speeds = here is not None and set(places.values()) == {"cpu"}
         if here is not None and speeds:
