@@ -198,6 +198,69 @@ def test_any_change_is_an_error_or_another_file(
         assert tensor.kind not in gguf.TENSOR_TYPES or tensor.start + tensor.nbytes <= size
 
 
+# ------------------------------------------------------------------------------------------------ pieces
+
+
+def pieces(folder: Path, count: int = 3, **changes: Any) -> list[Path]:
+    """A model of six tensors in several files; `changes` of their metadata, by key and number: `split__no_1`."""
+    names, made = "abcdef", []
+    for at in range(count):
+        said: dict[str, Any] = {"split.no": As(2, at), "split.count": As(2, count), "split.tensors.count": As(5, 6)}
+        said = ({"general.name": "x"} if at == 0 else {}) | said
+        for key, value in changes.items():
+            name, _, number = key.replace("__", ".").rpartition("_")
+            if int(number) == at:
+                said[name] = value
+        share = names[at * 6 // count : (at + 1) * 6 // count]
+        tensors = {name: ((2,), 0, struct.pack("<2f", ord(name), at)) for name in share}
+        made.append(write(folder / f"m-{at + 1:05d}-of-{count:05d}.gguf", said, tensors=tensors))
+    return made
+
+
+def test_pieces_are_one_model(tmp_path: Path) -> None:
+    files = pieces(tmp_path)
+    found = gguf.read_whole(files[0])
+    assert found.metadata == {"general.name": "x"} and "".join(found.tensors) == "abcdef"
+    for name, tensor in found.tensors.items():
+        data = tensor.file.read_bytes()[tensor.start : tensor.start + 8]
+        assert struct.unpack("<2f", data) == (ord(name), "abcdef".index(name) // 2)
+    assert gguf.standing_for(files[1:]) == files[0]
+    assert gguf.standing_for([*files, write(tmp_path / "other.gguf", {})]) is None
+    assert gguf.read_whole(files[0]).metadata_end == gguf.read(files[0]).metadata_end
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda files: files[1].unlink(), "piece 2 of 3 is missing: m-00002-of-00003.gguf"),
+        (lambda files: files[1].write_bytes(files[2].read_bytes()), "it is piece 2 of 3, counted from 0, not 1 of 3"),
+        (lambda files: pieces(files[0].parent, split__count_2=As(2, 4)), "piece 2 of 4, counted from 0, not 2 of 3"),
+        (
+            lambda files: pieces(files[0].parent, split__tensors__count_0=As(5, 7)),
+            "6 tensors in 3 pieces, .* says 7",
+        ),
+        (lambda files: pieces(files[0].parent, split__count_0=As(2, 60000)), "piece 1 of 60000, and called m-00001"),
+        (lambda files: pieces(files[0].parent, split__no_0=As(2, 1)), "this is piece 2 of 3"),
+    ],
+)
+def test_broken_pieces(change: Any, says: str, tmp_path: Path) -> None:
+    files = pieces(tmp_path)
+    change(files)
+    with pytest.raises(WeightsError, match=says):
+        gguf.read_whole(files[0])
+
+
+def test_a_later_piece_or_a_tensor_twice(tmp_path: Path) -> None:
+    files = pieces(tmp_path)
+    with pytest.raises(WeightsError, match="this is piece 2 of 3, and called m-00002") as caught:
+        gguf.read_whole(files[1])
+    assert "-00001-of-00003.gguf" in caught.value.next
+    said = {"split.no": As(2, 1), "split.count": As(2, 3)}
+    write(files[1], said, tensors={"a": ((2,), 0, bytes(8))})
+    with pytest.raises(WeightsError, match="tensor 'a' is in an earlier piece too"):
+        gguf.read_whole(files[0])
+
+
 def test_a_tensor_type_of_the_future(tmp_path: Path) -> None:
     """The vocabulary of such a file can still be read; only the tensor itself cannot."""
     tensors = {"new": ((7,), 999, b"\0" * 64), "old": ((1,), 0, b"\0" * 4)}

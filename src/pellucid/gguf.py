@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import re
 import stat
 import struct
 import sys
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -101,12 +102,14 @@ class Tensor:
     shape: as in numpy and torch, the fastest dimension last (the file has it first).
     kind: a key of TENSOR_TYPES, or the number of a type that is not known here.
     start: byte offset from the beginning of the file.
+    file: the piece that it is in, where `read_whole` read several.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: int
     start: int
+    file: Path | None = None
 
     @property
     def type(self) -> TensorType:
@@ -136,6 +139,7 @@ class Gguf:
     alignment: int
     data_offset: int
     metadata_end: int = 24  # byte behind the last entry: what is before it can be copied to another file
+    entries: dict[str, slice] = field(default_factory=dict)  # the bytes of each entry of the metadata
 
 
 def is_gguf(path: str | Path) -> bool:
@@ -165,6 +169,59 @@ def read(path: str | Path) -> Gguf:
         raise WeightsError(f"not a readable GGUF file: {e}", where=path, next=AGAIN) from None
 
 
+# ------------------------------------------------------------------------------------------------ pieces
+
+PIECE = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
+SPLIT = ("split.no", "split.count", "split.tensors.count")
+
+
+def standing_for(files: list[Path]) -> Path | None:
+    """The file to open for some: the one, or the first of the pieces of one; None where they are several models."""
+    pieces = [PIECE.search(file.name) for file in files]
+    wholes = {file.with_name(PIECE.sub("", file.name)) for file in files}
+    if len(wholes) != 1 or not all(pieces):
+        return files[0] if len(files) == 1 else None
+    first = min(files)
+    return first.with_name(PIECE.sub(lambda found: f"-00001-of-{found[2]}", first.name))
+
+
+def read_whole(path: str | Path) -> Gguf:
+    """As `read`; of a model in several files, by the first of them, whose metadata counts: the tensors of all.
+
+    Raises:
+        WeightsError: see `read`; a piece is missing, or of another model.
+    """
+    path = Path(path)
+    first = read(path)
+    count, number = (first.metadata.get(key, usual) for key, usual in (("split.count", 1), ("split.no", 0)))
+    if type(count) is not int or type(number) is not int or count <= 1:
+        return first
+    named = PIECE.search(path.name)
+    if number or not named or int(named[1]) != 1 or int(named[2]) != count:
+        what = f"this is piece {number + 1} of {count}, and called {path.name}"
+        raise WeightsError(what, where=path, next=f"give the first, …-00001-of-{count:05d}.gguf, beside the others")
+    tensors = {name: replace(tensor, file=path) for name, tensor in first.tensors.items()}
+    for at in range(1, count):
+        piece = path.with_name(PIECE.sub(f"-{at + 1:05d}-of-{count:05d}", path.name))
+        if not piece.is_file():
+            raise WeightsError(f"piece {at + 1} of {count} is missing: {piece.name}", where=path, next=AGAIN)
+        other = read(piece)
+        said = [other.metadata.get(key) for key in SPLIT]
+        if said[:2] != [at, count] or other.byte_order != first.byte_order:
+            what = f"it says that it is piece {said[0]} of {said[1]}, counted from 0, not {at} of {count}"
+            raise WeightsError(what, where=piece, next="download all pieces again: they are of two models")
+        if twice := tensors.keys() & other.tensors.keys():
+            raise WeightsError(f"tensor {min(twice)!r:.100} is in an earlier piece too", where=piece, next=AGAIN)
+        tensors |= {name: replace(tensor, file=piece) for name, tensor in other.tensors.items()}
+    if (total := first.metadata.get("split.tensors.count", len(tensors))) != len(tensors):
+        raise WeightsError(f"{len(tensors)} tensors in {count} pieces, and it says {total}", where=path, next=AGAIN)
+    metadata = {key: value for key, value in first.metadata.items() if key not in SPLIT}
+    return replace(first, metadata=metadata, tensors=tensors)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
 class _Reader:
     """Walks over the header. Its methods raise ValueError, which `read` turns into a WeightsError."""
 
@@ -187,11 +244,14 @@ class _Reader:
     def gguf(self) -> Gguf:
         tensors, entries = self.number(self.length), self.number(self.length)
         metadata: dict[str, Value] = {}
+        where: dict[str, slice] = {}
         for _ in range(self.fits(entries, self.length.size + 5, "metadata entries")):
+            begin = self.at
             key = self.string()
             if key in metadata:
                 raise ValueError(f"the key {key!r:.100} appears twice")
             metadata[key] = self.value(self.number(self.u32), 0)
+            where[key] = slice(begin, self.at)
         end = self.at
         infos = [self.info() for _ in range(self.fits(tensors, self.length.size + 16, "tensors"))]
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -202,7 +262,7 @@ class _Reader:
         if len(found) < len(infos):
             raise ValueError("two tensors have one name")
         _check_layout(found.values(), alignment, start, self.size)
-        return Gguf(self.version, self.order, metadata, found, alignment, start, end)
+        return Gguf(self.version, self.order, metadata, found, alignment, start, end, where)
 
     def take(self, count: int) -> bytes:
         at = self.at
@@ -290,8 +350,8 @@ def _check_layout(tensors: Iterable[Tensor], alignment: int, start: int, size: i
             raise ValueError(f"tensor {tensor.name!r:.100} is not aligned to {alignment} bytes")
         if tensor.kind not in TENSOR_TYPES:
             continue  # a newer type; its size is not known
-        if (tensor.shape[-1] if tensor.shape else 1) % tensor.type.block:
-            raise ValueError(f"tensor {tensor.name!r:.100}: rows of {tensor.shape[-1]} are no blocks of {tensor.type}")
+        if (row := tensor.shape[-1] if tensor.shape else 1) % tensor.type.block:
+            raise ValueError(f"tensor {tensor.name!r:.100}: rows of {row} are no blocks of {tensor.type}")
         if tensor.start < end:
             raise ValueError(f"tensor {tensor.name!r:.100} begins at byte {tensor.start}, where {before} goes to {end}")
         end, before = tensor.start + tensor.nbytes, f"tensor {tensor.name!r:.100}"

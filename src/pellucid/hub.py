@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
+from pellucid import gguf
 from pellucid.errors import NotAModel
 
 Want = Literal["config", "tokenizer", "model"]
@@ -127,7 +128,8 @@ def _whole(folder: Path, gguf_file: str | None) -> Path:
     """A folder, or the GGUF file in it that is meant."""
     if gguf_file is None:
         found = [] if (folder / "config.json").exists() else sorted(folder.glob("*.gguf"))
-        return found[0] if len(found) == 1 and not has_tokenizer(folder) else folder
+        one = gguf.standing_for(found) if found and not has_tokenizer(folder) else None
+        return one or folder
     if not isinstance(gguf_file, str) or not gguf_file.endswith(".gguf"):
         raise NotAModel(f"gguf_file={gguf_file!r} is no name of a .gguf file", next="give its name within the folder")
     path = folder / gguf_file

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gguf_files
 from pellucid import AutoModelForCausalLM, families, gguf
+from pellucid.cli import main
 from pellucid.errors import ConfigError, NotAModel, PellucidError, Unsupported, WeightsError
 
 WIDTH, VOCAB = 8, 5
@@ -131,6 +137,97 @@ def test_which_file_of_a_folder(tmp_path):
     for name in (None, "o.gguf", "../m.gguf", "config.json"):
         with pytest.raises((NotAModel, ConfigError)):
             AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=name)
+
+
+# ------------------------------------------------------------------------------------------------ any bytes
+
+TOKENIZER = {
+    "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a", "b"],
+    "tokenizer.ggml.scores": [0.0] * VOCAB, "tokenizer.ggml.token_type": gguf_files.As(5, [2, 3, 3, 1, 1]),
+    "tokenizer.chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}", "general.alignment": 32,
+}  # fmt: skip
+EXTREMES = [0, 1, 8, 9, 31, 33, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**60, 2**63 - 1, 2**63, 2**64 - 1]
+MEMORY = 600 << 20  # bytes that an attempt may take; the file has 3 kB
+SECONDS = 20
+
+
+@pytest.fixture
+def bounded():
+    """Memory and time are limited while a test runs."""
+    resource = pytest.importorskip("resource")
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        pytest.skip("no /proc: how much memory there is in use is not known")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(pages.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def attempts(path: Path, ids: torch.Tensor) -> None:
+    """Load and run it, or an error of ours that says what to do; `show` and `check` end, and nothing else."""
+    begin = time.monotonic()
+    try:
+        load(path)(ids)
+    except PellucidError as error:
+        assert error.next and error.what
+    for command in ("show", "check"):
+        ran = CliRunner().invoke(main, [command, str(path)])
+        assert ran.exception is None or isinstance(ran.exception, (SystemExit, PellucidError)), ran.exception
+    assert time.monotonic() - begin < SECONDS
+
+
+def damaged(data: bytes, header: int, chance: random.Random) -> bytes:
+    """A byte, a length, a type or an offset changed; bytes put in or taken out; the end cut off."""
+    changed = bytearray(data)
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        at, kind = chance.randrange(4, max(min(header, len(changed) - 8), 5)), chance.randrange(6)
+        if kind == 0:
+            changed[at] = chance.randrange(256)
+        elif kind == 1:
+            changed[at : at + 8] = struct.pack("<Q", chance.choice(EXTREMES))
+        elif kind == 2:
+            changed[at : at + 4] = struct.pack("<I", chance.choice(EXTREMES) & 0xFFFFFFFF)
+        elif kind == 3:
+            changed[at:at] = chance.randbytes(chance.randrange(1, 9))
+        elif kind == 4:
+            del changed[at : at + chance.randrange(1, 9)]
+        else:
+            del changed[chance.randrange(len(changed)) :]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files(seed, tmp_path, bounded):
+    data = file(tmp_path, TOKENIZER).read_bytes()
+    header, chance = gguf.read(tmp_path / "m.gguf").data_offset, random.Random(seed)
+    path, ids = tmp_path / "damaged.gguf", torch.tensor([[1, 3]])
+    for _ in range(40):
+        path.write_bytes(damaged(data, header, chance))
+        attempts(path, ids)
+
+
+def test_cut_files(tmp_path, bounded):
+    data, path = file(tmp_path, TOKENIZER).read_bytes(), tmp_path / "cut.gguf"
+    for end in range(0, len(data), 61):
+        path.write_bytes(data[:end])
+        with pytest.raises(PellucidError):
+            load(path)
+
+
+def test_names_that_are_no_text_are_shown(tmp_path):
+    """A byte of a tensor's name that is no UTF-8: escaped, by `check` and as JSON."""
+    path = file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"blk.0.ffn_up", b"blk.0.ffn\xff\xfeup"[:12]))
+    for options in ([], ["--json"]):
+        ran = CliRunner().invoke(main, ["check", str(path), *options], catch_exceptions=False)
+        assert ran.exit_code == 1 and "\\udcff" in ran.output
+
+
+def test_a_scalar_of_blocks(tmp_path):
+    with pytest.raises(WeightsError, match="rows of 1 are no blocks"):
+        load(file(tmp_path, output__weight=((), 8, bytes(34))))
 
 
 VALUES = st.one_of(

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from gguf import GGUFReader, GGUFWriter
 
 import gguf_models
 import reference as ref
 from pellucid import AutoModel, AutoModelForCausalLM
+from pellucid.cli import main
+from pellucid.errors import WeightsError
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -98,6 +102,53 @@ def pair(name: str, root: Path) -> tuple[Any, Path]:
     case = replace(case, variant=f"gguf {name}", config={**case.config, **changes})
     folder = ref.checkpoint(case, root)
     return ref.ours(case, folder), gguf_models.write(folder, root / f"{name}.gguf")
+
+
+def split(path: Path, folder: Path, count: int) -> Path:
+    """A file in pieces, as gguf-split makes them; the first of them."""
+    reader, names = GGUFReader(path), []
+    share = -(-len(reader.tensors) // count)
+    for at in range(count):
+        names.append(folder / f"{path.stem}-{at + 1:05d}-of-{count:05d}.gguf")
+        writer = GGUFWriter(names[-1], "llama")
+        if at == 0:
+            for key, value in reader.fields.items():
+                if not key.startswith(("GGUF.", "general.architecture")):
+                    sub_type = value.types[-1] if len(value.types) > 1 else None
+                    writer.add_key_value(key, value.contents(), value.types[0], sub_type)
+        writer.add_uint16("split.no", at)
+        writer.add_uint16("split.count", count)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        for tensor in reader.tensors[at * share : (at + 1) * share]:
+            writer.add_tensor(tensor.name, tensor.data)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return names[0]
+
+
+def test_a_model_in_pieces(tmp_path):
+    theirs, path = pair("llama 3", tmp_path)
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    first = split(path, folder, 3)
+    ids = torch.randint(3, 100, (2, 13), generator=torch.Generator().manual_seed(1))
+    for place in (first, folder):
+        ours = AutoModelForCausalLM.from_pretrained(place)
+        with torch.inference_mode():
+            assert torch.equal(ours(ids).logits, theirs(ids).logits)
+    ours.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / path.name).is_file()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again" / path.name)
+    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), ours.parameters()))
+    for command, says in {"show": "llama", "check": "every tensor has a place"}.items():
+        ran = CliRunner().invoke(main, [command, str(first)], catch_exceptions=False)
+        print(ran.output)
+        assert says in ran.output
+    first.with_name(first.name.replace("00001", "00002")).unlink()
+    with pytest.raises(WeightsError, match="piece 2 of 3 is missing"):
+        AutoModelForCausalLM.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", MODELS)

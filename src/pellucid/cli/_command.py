@@ -63,7 +63,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 def print_json(value: Any) -> None:
     """One JSON object; what JSON has no form for is written as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    click.echo(printable(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
+
+
+def printable(text: str) -> str:
+    """Text that every terminal takes: names in a file may hold bytes that are no UTF-8. Escaped as in JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_text(given: str | None, name: str, *, most: int | None = None) -> str:

@@ -11,7 +11,7 @@ import click
 
 from pellucid import hub, quant
 from pellucid.cli import _text
-from pellucid.cli._command import Command, json_option, print_json
+from pellucid.cli._command import Command, json_option, print_json, printable
 from pellucid.cli._folder import Known, packing, size_text, understand
 from pellucid.errors import PellucidError
 from pellucid.weights.source import Weights, open_weights
@@ -42,7 +42,7 @@ def command(ctx: click.Context, dir: str | None, as_json: bool) -> None:
         print_json({**where, "ok": not found.failed, "findings": lines, **found.facts})
     else:
         for one in found.lines:
-            click.echo(one.text())
+            click.echo(printable(one.text()))
         warned = sum(one.level == "warn" for one in found.lines)
         fine = "holds together" if folder else "nothing is missing"
         click.echo(f"\n{found.failed} failed, {warned} to look at" if found.failed or warned else f"\n{fine}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pellucid import hub
-from pellucid.cli._command import Command, json_option, print_json
+from pellucid.cli._command import Command, json_option, print_json, printable
 from pellucid.cli._describe import plain, rows
 from pellucid.cli._folder import Known, Stored, size_text, stored, table_text, understand
 from pellucid.spec import Spec
@@ -34,7 +34,7 @@ def command(dir: str, code: bool, as_json: bool) -> None:
         print_json([vars(one) for one in found]) if as_json else click.echo(page(known, found))
         return
     files = stored(folder, known)
-    print_json(facts(folder, known, files)) if as_json else click.echo(text(folder, known, files))
+    print_json(facts(folder, known, files)) if as_json else click.echo(printable(text(folder, known, files)))
 
 
 def text(folder: Path, known: Known, files: Stored | None) -> str:

@@ -88,7 +88,7 @@ class Said:
         count = math.prod(found.shape)
         if found.kind != 0 or count > 2**16 or self.header.byte_order != "little":
             raise ConfigError(f"{tensor} is not a short vector of float32", where=self.path, next="convert it again")
-        with open(self.path, "rb") as file:
+        with open(found.file or self.path, "rb") as file:
             file.seek(found.start)
             return [shortest(number) for number in struct.unpack(f"<{count}f", file.read(4 * count))]
 
@@ -108,7 +108,7 @@ def described(path: Path) -> tuple[str, Said]:
         WeightsError: not a readable GGUF file.
         ConfigError: it names no architecture.
     """
-    said = Said(path, gguf.read(path))
+    said = Said(path, gguf.read_whole(path))
     name = said.header.metadata.get("general.architecture")
     if not isinstance(name, str) or not name:
         raise ConfigError("general.architecture is missing", where=path, next="this file holds no language model")

@@ -113,7 +113,7 @@ def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | 
     """
     target = Path(folder)
     if model.container is not None:
-        path = target if target.suffix == SUFFIX else target / model.container.path.name
+        path = target if target.suffix == SUFFIX else target / model.container.whole_name
         path.parent.mkdir(parents=True, exist_ok=True)
         alignment = model.container.header.alignment
         write_gguf(path, model.container, GgufTensors(model, model.container), alignment=alignment)

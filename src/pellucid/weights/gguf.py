@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,15 +67,26 @@ class GgufFile(SafetensorsFile):
     def _is_copied(self, entry: Entry) -> bool:
         return entry.dtype in DTYPES and super()._is_copied(entry)
 
-    def metadata_bytes(self) -> bytes:
-        """The entries as they are in the file, for another one of version 3."""
+    @property
+    def whole_name(self) -> str:
+        """What a file of all its tensors is called."""
+        return self.path.name
+
+    def metadata_bytes(self, without: Collection[str] = ()) -> bytes:
+        """The entries as they are in the file, for another one of version 3; but for some keys."""
         if self.header.version == 1:
             next = "convert the model again"
             raise Unsupported("the metadata of version 1 is not written", where=self.path, next=next)
         with open_regular(self.path) as file:
-            if _identity(file) == self._seen:
-                return file.read(self.header.metadata_end)[24:]
-        return bytes(memoryview(self._map())[24 : self.header.metadata_end])
+            same = _identity(file) == self._seen
+            data = (
+                file.read(self.header.metadata_end)
+                if same
+                else bytes(memoryview(self._map())[: self.header.metadata_end])
+            )
+        if not without:
+            return data[24:]
+        return b"".join(data[where] for key, where in self.header.entries.items() if key not in without)
 
     def __deepcopy__(self, memo: object) -> GgufFile:
         return self  # nothing in it changes

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from pellucid import gguf
 from pellucid.errors import WeightsError, nearest
-from pellucid.weights.gguf import GgufFile
+from pellucid.weights.pieces import opened
 from pellucid.weights.safetensors import AGAIN, MAX_HEADER, Entry, SafetensorsFile, open_regular, parse_json
 from pellucid.weights.torch_bin import TorchFile
 
@@ -167,8 +168,8 @@ def open_weights(folder: str | Path, *, prefer: Literal["safetensors", "bin"] | 
         if _is(index, "file"):
             return _open_index(index)
     if found := [child for child in path.glob("*.gguf") if _is(child, "file")] if _is(path, "dir") else []:
-        if len(found) == 1:
-            return _one(_open_file(found[0]))
+        if (one := gguf.standing_for(sorted(found))) is not None:
+            return _one(_open_file(one))
         names = ", ".join(sorted(child.name for child in found))
         raise WeightsError(f"several GGUF files: {names}", where=path, next="say which: gguf_file='…'")
     raise _nothing(path)
@@ -184,7 +185,7 @@ def _open_file(path: Path) -> WeightFile:
     if path.suffix in (".bin", ".pt", ".pth"):
         return TorchFile(path)
     if path.suffix == ".gguf":
-        return GgufFile(path)
+        return opened(path)
     kind = FOREIGN.get(path.suffix, f"of an unknown kind ({path.suffix or 'no suffix'})")
     raise WeightsError(f"this file is {kind}", where=path, next="give a .safetensors, .gguf, .bin, .pt or .pth file")
 
