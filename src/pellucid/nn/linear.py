@@ -178,7 +178,7 @@ def packed_product(x: Tensor, weight_OI: PackedTensor, bias_O: Tensor | None) ->
     """x W^T + b for a matrix that stays packed, in the memory of one tile; inference only."""
     flat = x if x.dim() == 2 else x.flatten(0, -2)
     way = weight_OI.chosen()
-    if way is not None and x.numel():
+    if way is not None and x.numel() and way.takes(flat, bias_O):
         y_NO = way.product(weight_OI, flat, bias_O)
     else:
         y_NO = torch.cat([

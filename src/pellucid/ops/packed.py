@@ -39,11 +39,13 @@ class Way:
     """How a layer multiplies by a packed matrix: x [N, I], bias [O] or None -> [N, O], without gradients.
 
     `rounds`: it rounds x first, so that the result is not that of the unpacked numbers.
+    `takes` says of x and bias whether it does; where not, tiles do.
     """
 
     name: str
     product: Callable[[Any, Tensor, Tensor | None], Tensor]
     rounds: bool = False
+    takes: Callable[[Tensor, Tensor | None], bool] = lambda x_NI, bias_O: True
 
 
 _exact: ContextVar[bool] = ContextVar("exact", default=False)
@@ -358,6 +360,7 @@ def _copy(func: Any, to: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented
     for name, part in to.parts.items():
         setattr(to, f"part_{name}", source.parts[name].to(part.device, copy=True))
+    to._way = "not chosen"  # it may have read the bytes already
     return to
 
 

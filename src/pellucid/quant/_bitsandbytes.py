@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pellucid.errors import Unsupported
 from pellucid.ops.cpu.lookup4 import looks_up, lookup4
+from pellucid.ops.cpu.packed import HIGH_FIRST, Lying, multiplies
 from pellucid.ops.packed import PackedTensor, Way
 
 SUFFIXES = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")  # after the weight's name and a dot
@@ -132,6 +133,22 @@ class FourBit(PackedTensor):
         scales = self._scales(torch.arange(first * each, last * each))
         numbers = lookup4(codes, scales, self.parts["quant_map"], self.meta.size, self.dtype)
         return numbers.view(self.shape if whole else (-1, self.shape[-1]))
+
+    def way(self) -> Way | None:
+        if not self._whole_rows or not multiplies(self):
+            return None
+        parts, blocks = self.parts, self.meta
+        values = parts["quant_map"].nan_to_num(nan=torch.nan)  # always the same one
+        scales: dict[str, Any] = {"scales": parts["absmax"]}
+        if "row" in parts:
+            scales = {"scales": self._scales(torch.arange(self.numel() // blocks.size))}
+        elif blocks.nested:
+            scales = {
+                "packed": parts["absmax"], "map": parts["nested_quant_map"], "nested": parts["nested_absmax"],
+                "nest": blocks.nested, "offset": blocks.offset,
+            }  # fmt: skip
+        numbers = self._bytes.view(self.rows, -1)
+        return Lying(numbers, HIGH_FIRST, self.shape[-1], blocks.size, values=values, **scales).way(self.dtype)
 
     def _scales(self, block: Tensor) -> Tensor:
         """The magnitude of each of these blocks."""

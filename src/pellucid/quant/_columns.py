@@ -8,8 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pellucid.ops.packed import PackedTensor
+from pellucid.ops.cpu.packed import LOW_FIRST, SIGNED, STEP, Lying, multiplies, nibbles
+from pellucid.ops.packed import PackedTensor, Way
 from pellucid.quant import _words
+from pellucid.weights.safetensors import release_pages
 
 EACH, BITS = 8, 4  # of AWQ: numbers a word
 
@@ -29,6 +31,25 @@ def scaled(q_IN: Tensor, zeros_GN: Tensor, scales_GN: Tensor, group_I: Tensor | 
     return numbers_IN.t().contiguous()
 
 
+def upright(matrix: PackedTensor, codes_RN: Tensor, bits: int, zeros_GN: Tensor, order: Tensor | None) -> Way | None:
+    """A product with rows that were turned once, when it is first asked for; the pages of the file are given back.
+
+    Args:
+        codes_RN: whole rows: two codes to a byte, the first in the low half; or with `bits` 8 one.
+        order: where each input was, if groups were gathered.
+    """
+    inputs, scales_RG = matrix.shape[-1], matrix.parts["scales"].t().float().contiguous()
+    zeros_RG, group = zeros_GN.t().float().contiguous(), inputs // scales_RG.shape[1]
+    for part in matrix.parts.values():
+        release_pages(part.data_ptr(), part.numel() * part.element_size())
+    if bits == 8:
+        lying = Lying(codes_RN ^ 0x80, SIGNED, inputs, group, scales=scales_RG, order=order)
+    else:
+        values = torch.arange(16.0)
+        lying = Lying(codes_RN, LOW_FIRST, inputs, group, 1, values, scales_RG, zeros_RG, order=order)
+    return lying.way(matrix.dtype)
+
+
 class Gptq(PackedTensor):
     """See `gptq.py`. `meta`: bits, and what a zero point is more than what is stored."""
 
@@ -46,6 +67,27 @@ class Gptq(PackedTensor):
         group_I = self._group()
         in_turn = inputs % len(self.parts["scales"]) == 0 and torch.equal(group_I, self._neighbours())
         return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], None if in_turn else group_I)
+
+    def way(self) -> Way | None:
+        if not multiplies(self):
+            return None
+        (bits, more), inputs, count = self.meta, self.shape[-1], len(self.parts["scales"])
+        group_I = self._group()
+        zeros_GN = self._zeros() + more & (1 << bits) - 1
+        alike = inputs % count == 0 and bool((group_I.bincount(minlength=count) == inputs // count).all())
+        if not alike or (count > 1 and inputs // count % STEP):
+            return None
+        if bits == 8 and bool((zeros_GN != 128).any()):
+            return None  # a bfloat16 holds no difference of two bytes
+        order = None if torch.equal(group_I, self._neighbours()) else group_I.argsort(stable=True)
+        if order is None and bits in (4, 8):
+            return upright(self, self.parts["qweight"].t().contiguous().view(torch.uint8), bits, zeros_GN, order)
+        codes = []
+        for first, last in self.tiles():
+            q_IN = _words.unpack(self.parts["qweight"][:, first:last], bits, inputs, dim=0).to(torch.uint8)
+            q_NI = q_IN.t() if order is None else q_IN.index_select(0, order).t()
+            codes.append(q_NI if bits == 8 else nibbles(q_NI))
+        return upright(self, torch.cat(codes), bits, zeros_GN, order)
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         parts = self.parts
@@ -93,6 +135,13 @@ class Awq(PackedTensor):
     def unpack(self, rows: slice) -> Tensor:
         q_IN, zeros_GN = self._columns("qweight", rows), self._columns("qzeros", rows)
         return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], None)
+
+    def way(self) -> Way | None:
+        inputs, count = self.shape[-1], len(self.parts["scales"])
+        if not multiplies(self) or (count > 1 and inputs // count % STEP):
+            return None
+        codes = [nibbles(self._columns("qweight", slice(*tile)).t()) for tile in self.tiles()]
+        return upright(self, torch.cat(codes), BITS, self._columns("qzeros", slice(0, self.rows)), None)
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         scales = self.parts["scales"][:, rows]

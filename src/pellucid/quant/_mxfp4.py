@@ -9,7 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pellucid.ops.packed import RowsPacked
+from pellucid.ops.cpu.packed import ALL, LOW_FIRST, Lying, multiplies
+from pellucid.ops.packed import RowsPacked, Way
 from pellucid.quant.mxfp4 import NAN
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -22,6 +23,15 @@ class Mxfp4(RowsPacked):
 
     def unpack(self, rows: slice) -> Tensor:
         return unpacked(self.parts["blocks"][rows], self.parts["scales"][rows])
+
+    def way(self) -> Way | None:
+        if not multiplies(self):
+            return None
+        numbers, scales = self.parts["blocks"].flatten(1), self.parts["scales"].contiguous()
+        return Lying(
+            numbers, LOW_FIRST, self.shape[-1], 32, values=torch.tensor(E2M1), packed=scales, map=_tables()[1].float(),
+            nested=torch.ones(1), nest=ALL,
+        ).way(self.dtype)  # fmt: skip
 
     def file_names(self, name: str) -> Mapping[str, str]:
         return {part: f"{name}_{part}" for part in self.parts}

@@ -9,8 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pellucid.ops.packed import PackedTensor
+from pellucid.ops.cpu.packed import FLOAT8, LOW_FIRST, SIGNED, STEP, Lying, multiplies
+from pellucid.ops.packed import PackedTensor, Way
 from pellucid.quant import _words
+from pellucid.weights.safetensors import release_pages
 
 EVERY = 1 << 40  # rows that share a scale, if all do
 
@@ -74,6 +76,32 @@ class Scaled(PackedTensor):
             cells.sub_(over(self._zeros()[rows].float()))
         cells.mul_(over(scales_NC))
         return numbers_NI
+
+    def way(self) -> Way | None:
+        """Numbers are read where they lie; in groups that are no neighbours, and with zero points, by tiles."""
+        weight = self.parts["weight"]
+        lie = {torch.int8: SIGNED, torch.float8_e4m3fn: FLOAT8}.get(weight.dtype)
+        if lie is None or not self._regular() or "weight_zero_point" in self.parts:
+            return None
+        scales, height = self._scales()
+        numbers = weight.view(torch.uint8)
+        return Lying(numbers, lie, self.shape[-1], self.meta.width, height, scales=scales).way(self.dtype)
+
+    def _regular(self) -> bool:
+        """Whether the kernel multiplies by numbers in such groups."""
+        width, inputs = self.meta.width, self.shape[-1]
+        columns = self._spread(self.parts[self.meta.scale]).shape[1]
+        alike = columns == -(-inputs // width) and (columns == 1 or width % STEP == 0)
+        return multiplies(self) and len(self.shape) == 2 and alike and self._order() is None
+
+    def _scales(self) -> tuple[Tensor, int]:
+        """The scales in float32, and of how many rows each is."""
+        own = self.parts[self.meta.scale]
+        own = own.reshape(-1, 1) if own.dim() < 2 else own
+        height = min(self.meta.height, self.rows)
+        if len(own) == -(-self.rows // height):
+            return own.float().contiguous(), height
+        return self._spread(own).float().contiguous(), 1
 
     def pick(self, rows: slice | Tensor) -> Mapping[str, Tensor]:
         parts = self.parts
@@ -171,6 +199,24 @@ class Words(Scaled):
                 else cls._together("weight_zero_point", pieces)
             )
         return first._sized(parts)
+
+    def way(self) -> Way | None:
+        packed, inputs = self.parts["weight_packed"], self.shape[-1]
+        if self.meta.bits not in (4, 8) or not self._regular():
+            return None
+        (scales, height), middle = self._scales(), 1 << self.meta.bits - 1
+        if self.meta.bits == 8:
+            if "weight_zero_point" in self.parts:
+                return None
+            numbers = packed.contiguous().view(torch.uint8) ^ 0x80
+            release_pages(packed.data_ptr(), packed.numel() * packed.element_size())
+            return Lying(numbers, SIGNED, inputs, self.meta.width, height, scales=scales).way(self.dtype)
+        zeros = torch.zeros_like(scales) + middle
+        if "weight_zero_point" in self.parts:
+            scales, height = self._spread(scales).contiguous(), 1
+            zeros = self._zeros().float().add_(middle).contiguous()
+        numbers, values = packed.contiguous().view(torch.uint8), torch.arange(16.0)
+        return Lying(numbers, LOW_FIRST, inputs, self.meta.width, height, values, scales, zeros).way(self.dtype)
 
     def _numbers(self, rows: slice) -> Tensor:
         q_NI = _words.unpack(self.parts["weight_packed"][rows], self.meta.bits, self.shape[-1])

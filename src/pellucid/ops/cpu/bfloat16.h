@@ -1,29 +1,26 @@
-// y = x W^T + b in bfloat16 with float32 sums, for any number of rows of x and for one instruction level. W is read
-// where it lies, row by row, as in the file: nothing is packed. A level's file sets LEVEL, WIDTH (floats in a vector),
-// FEW, MOST, MANY (rows of a tile, see `LEVEL` below) and perhaps DOT (products in pairs), and includes this.
+// y = x W^T + b with float32 sums, for any number of rows of x and for one instruction level; x and y in bfloat16 or in
+// float32, W as sources.h reads it. A level's file sets LEVEL, WIDTH (floats in a vector), FEW, MOST, MANY (rows of a
+// tile, see `LEVEL` below) and perhaps DOT (products in pairs, of bfloat16 only), and includes this.
 //
 // A tile is a few rows of x by 4 or 2 rows of W, an accumulator each; a lane of it sums every WIDTH-th pair of products.
 // A row's bits do not depend on the tile that it is in: each output is the same chain of operations over k in all of
 // them, `BLOCK` products at a time, and its lanes are added halves to halves.
+//
+// A packed W is unpacked in registers where few rows of x are multiplied; where more are, once for all their tiles.
 
-#if DOT
-#include <immintrin.h>
-#endif
+#include <cstdlib>
 
-#include <cstring>
-
-#include "kernels.h"
+#include "sources.h"
 
 namespace {
 
-constexpr std::int64_t OUTPUTS = 128;     // their part of W in a block of k stays in the second cache ...
-constexpr std::int64_t GROUP = 48;        // ... while so many rows of x, in tiles, are multiplied with it
-constexpr std::int64_t STEP = 2 * WIDTH;  // values in a vector
+constexpr std::int64_t OUTPUTS = 128;  // their part of W in a block of k stays in the second cache ...
+constexpr std::int64_t GROUP = 48;     // ... while so many rows of x, in tiles, are multiplied with it
+constexpr std::int64_t ALONE = 4;      // rows of a tile for which W is unpacked in registers: so it is for two tiles
 
-typedef float Vector __attribute__((vector_size(WIDTH * 4)));
-typedef std::uint32_t Loose __attribute__((vector_size(WIDTH * 4), aligned(2), may_alias));
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
+inline float wide(float value) { return value; }
 inline float wide(Half half) {
   const std::uint32_t bits = (std::uint32_t)half << 16;
   float value;
@@ -31,53 +28,58 @@ inline float wide(Half half) {
   return value;
 }
 
-inline Half narrow(float value) {  // to the nearest, ties to even
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
+inline void put(float value, float *to) { *to = value; }
+inline void put(float value, Half *to) { *to = narrow(value); }
 
 #if DOT
 
-typedef Half Kept;  // x is used as it lies
+typedef Half Value;  // x is used as it lies
 constexpr std::int64_t BLOCK = 2048;  // k: a tile's rows of x stay in the first cache
 
-inline void keep(const Half *from, Kept *to) { std::memcpy(to, from, STEP * 2); }
+template <bool NATURAL>
+inline void keep(const Half *from, Value *to) {
+  std::memcpy(to, from, STEP * 2);
+}
 
-template <int M, int P>
-inline void step(Vector (&sum)[M][P], const Half *const (&w)[P], std::int64_t k, const Kept *x) {
+template <int M, int P, class S>
+inline void step(Vector (&sum)[M][P], const S *w, std::int64_t k, const Value *x) {
   __m512bh part[P];
-  for (int p = 0; p < P; p++) part[p] = (__m512bh)_mm512_loadu_si512(w[p] + k);
+  for (int p = 0; p < P; p++) part[p] = (__m512bh)w[p].words(k);
   for (int m = 0; m < M; m++) {
-    const __m512bh row = (__m512bh)_mm512_load_si512(x + m * BLOCK + k);
+    const __m512bh row = (__m512bh)_mm512_load_si512(x + m * BLOCK);
     for (int p = 0; p < P; p++) sum[m][p] = (Vector)_mm512_dpbf16_ps((__m512)sum[m][p], part[p], row);
   }
 }
 
 #else
 
-typedef float Kept;  // x in float32, the even places of a vector before the odd ones
+typedef float Value;  // x in float32, in the order of the source: the even places of STEP values before the odd ones
 constexpr std::int64_t BLOCK = 1024;  // k: a tile's rows of x stay in the first cache
 
-inline Vector even(const Half *at) { return (Vector)(*(const Loose *)at << 16); }
-inline Vector odd(const Half *at) { return (Vector)(*(const Loose *)at & 0xffff0000u); }
-
-inline void keep(const Half *from, Kept *to) {
-  *(Vector *)to = even(from);
-  *(Vector *)(to + WIDTH) = odd(from);
+template <bool NATURAL>
+inline void keep(const Half *from, Value *to) {
+  const Words pairs = *(const Loose *)from;
+  *(Vector *)to = (Vector)(pairs << 16);
+  *(Vector *)(to + WIDTH) = (Vector)(pairs & 0xffff0000u);
 }
 
-template <int M, int P>
-inline void step(Vector (&sum)[M][P], const Half *const (&w)[P], std::int64_t k, const Kept *x) {
+template <bool NATURAL>
+inline void keep(const float *from, Value *to) {
+  if (NATURAL) std::memcpy(to, from, STEP * 4);
+  for (int i = 0; i < WIDTH && !NATURAL; i++) to[i] = from[2 * i], to[WIDTH + i] = from[2 * i + 1];
+}
+
+template <int M, int P, class S>
+inline void step(Vector (&sum)[M][P], const S *w, std::int64_t k, const Value *x) {
   Vector part[P];
-  for (int p = 0; p < P; p++) part[p] = even(w[p] + k);
+  for (int p = 0; p < P; p++) part[p] = w[p].even(k);
   for (int m = 0; m < M; m++) {
-    const Vector row = *(const Vector *)(x + m * BLOCK + k);
+    const Vector row = *(const Vector *)(x + m * BLOCK);
     for (int p = 0; p < P; p++) sum[m][p] += part[p] * row;  // rounded once: -ffp-contract=fast
   }
-  for (int p = 0; p < P; p++) part[p] = odd(w[p] + k);
+  for (int p = 0; p < P; p++) part[p] = w[p].odd(k);
   for (int m = 0; m < M; m++) {
-    const Vector row = *(const Vector *)(x + m * BLOCK + k + WIDTH);
+    const Vector row = *(const Vector *)(x + m * BLOCK + WIDTH);
     for (int p = 0; p < P; p++) sum[m][p] += part[p] * row;
   }
 }
@@ -114,38 +116,60 @@ inline Four across(const Vector &a, const Vector &b, const Vector &c, const Vect
 
 // What tiles work on: these outputs, in this block of k.
 struct Part {
-  const HalfProduct &product;
+  const RowProduct &product;
   std::int64_t begin, end;  // outputs
   std::int64_t from, to;    // k
+  const std::uint8_t *at;   // their numbers: where they lie, or where they have been unpacked,
+  std::int64_t stride;      // and bytes from row to row
+  std::int64_t edge = product.w.group - from % product.w.group;  // where the second scale begins, seen from the first k
+  std::int64_t group = from / product.w.group;
+
+  Open row(std::int64_t o) const {
+    const Matrix &w = product.w;
+    return {&w, at + (o - begin) * stride, (w.height == 1 ? o : o / w.height) * w.groups + group};
+  }
 };
 
 // M rows of x by all outputs of a part, P at a time; what lies `ahead` of a value read is fetched into the second cache.
-template <int M, int P>
-void tile(const Part &part, const Kept *x, float *total, std::int64_t ahead) {
-  const HalfProduct &p = part.product;
-  const std::int64_t count = part.to - part.from, whole = count - count % STEP;
+template <int M, int P, class S>
+void tile(const Part &part, const Value *x, float *total, std::int64_t ahead) {
+  const RowProduct &p = part.product;
+  const std::int64_t count = part.to - part.from;
   for (std::int64_t o = part.begin; o < part.end; o += P) {
-    const Half *w[P];
-    for (int i = 0; i < P; i++) w[i] = p.w + (o + i < p.out ? o + i : p.out - 1) * p.w_stride + part.from;
-    Vector sum[M][P] = {};
-    for (std::int64_t k = 0; k < whole; k += STEP) {
-      for (int i = 0; i < P; i++) __builtin_prefetch(w[i] + k + ahead, 0, 2);
-      step<M, P>(sum, w, k, x);
-    }
-    if (whole < count) {
-      alignas(64) Half rest[P][STEP] = {};
-      const Half *last[P];
-      for (int i = 0; i < P; i++) {
-        std::memcpy(rest[i], w[i] + whole, (count - whole) * 2);
-        last[i] = rest[i];
+    const auto row = [&](int i) { return part.row(o + i < p.out ? o + i : p.out - 1); };
+    S w[4] = {S(row(0)), S(row(1)), S(row(P > 2 ? 2 : 0)), S(row(P > 2 ? 3 : 0))};
+    Vector sum[M][P] = {}, scaled[M][P] = {};
+    for (std::int64_t k = 0, edge = part.edge; k < count; edge += p.w.group) {
+      const std::int64_t stop = edge < count ? edge : count;
+      for (int i = 0; i < P; i++) w[i].turn();
+      for (; k + STEP <= stop; k += STEP) {
+        for (int i = 0; i < P; i++) __builtin_prefetch(w[i].at + S::bytes(k) + ahead, 0, 2);
+        step<M, P>(sum, w, k, x + k);
       }
-      step<M, P>(sum, last, 0, x + whole);
+      if (k < stop) {
+        if constexpr (S::FILLED) {
+          step<M, P>(sum, w, k, x + k);
+        } else {
+          alignas(64) std::uint8_t rest[P][STEP * 2] = {};
+          S last[4] = {w[0], w[1], w[2], w[3]};
+          for (int i = 0; i < P; i++) {
+            std::memcpy(rest[i], w[i].at + S::bytes(k), S::bytes(stop - k));
+            last[i].at = rest[i];
+          }
+          step<M, P>(sum, last, 0, x + k);
+        }
+        k = stop;
+      }
+      if constexpr (S::SCALED)
+        for (int m = 0; m < M; m++)
+          for (int i = 0; i < P; i++) scaled[m][i] += sum[m][i] * w[i].factor, sum[m][i] = Vector{};
     }
+    const auto &sums_of = S::SCALED ? scaled : sum;
     float *at = total + (o - part.begin);
     for (int m = 0; m < M; m += 4 / P) {
       const int next = P == 2 && m + 1 < M ? m + 1 : m;
       float *below = at + next * OUTPUTS, *here = at + m * OUTPUTS;
-      Four sums = across(sum[m][0], sum[m][1], sum[next][P == 2 ? 0 : 2], sum[next][P == 2 ? 1 : 3]);
+      Four sums = across(sums_of[m][0], sums_of[m][1], sums_of[next][P == 2 ? 0 : 2], sums_of[next][P == 2 ? 1 : 3]);
       float *where[4] = {here, here + 1, P == 2 ? below : here + 2, P == 2 ? below + 1 : here + 3};
       if (part.from) sums = Four{*where[0], *where[1], *where[2], *where[3]} + sums;
       for (int i = 0; i < 4; i++) *where[i] = sums[i];
@@ -153,50 +177,121 @@ void tile(const Part &part, const Kept *x, float *total, std::int64_t ahead) {
   }
 }
 
-template <int M>
-void tile_of(int rows, const Part &part, const Kept *x, float *total, std::int64_t ahead) {
-  if (rows == M) return tile<M, M <= FEW ? 4 : 2>(part, x, total, ahead);
-  if constexpr (M > 1) tile_of<M - 1>(rows, part, x, total, ahead);
+template <int M, class S>
+void tile_of(int rows, const Part &part, const Value *x, float *total, std::int64_t ahead) {
+  if (rows == M) return tile<M, M <= FEW ? 4 : 2, S>(part, x, total, ahead);
+  if constexpr (M > 1) tile_of<M - 1, S>(rows, part, x, total, ahead);
 }
 
-// `count` values of a row of x, and zeros up to a whole vector.
-void keep_row(const Half *x, std::int64_t count, Kept *to) {
+// `count` values of a row of x, and zeros up to a whole step.
+template <bool NATURAL, class T>
+void keep_row(const T *x, std::int64_t count, Value *to) {
   std::int64_t k = 0;
-  for (; k + STEP <= count; k += STEP) keep(x + k, to + k);
+  for (; k + STEP <= count; k += STEP) keep<NATURAL>(x + k, to + k);
   if (k == count) return;
-  alignas(64) Half rest[STEP] = {};
-  std::memcpy(rest, x + k, (count - k) * 2);
-  keep(rest, to + k);
+  alignas(64) T rest[STEP] = {};
+  std::memcpy(rest, x + k, (count - k) * sizeof(T));
+  keep<NATURAL>(rest, to + k);
 }
 
-}  // namespace
+// The numbers of a part of W, for tiles to come.
+template <class S, class T>
+void unpack(const Part &part, T *to) {
+  const auto put_step = [](const S &w, std::int64_t k, T *to) {
+    if constexpr (sizeof(T) == 2) {
+      *(Words *)to = w.words(k);
+    } else {
+      *(Vector *)to = w.even(k);
+      *(Vector *)(to + WIDTH) = w.odd(k);
+    }
+  };
+  const std::int64_t count = part.to - part.from;
+  for (std::int64_t o = part.begin; o < part.end; o++, to += BLOCK) {
+    S w(part.row(o));
+    for (std::int64_t k = 0, edge = part.edge; k < count; edge += part.product.w.group) {
+      const std::int64_t stop = edge < count ? edge : count;
+      w.turn();
+      for (; k + STEP <= stop; k += STEP) put_step(w, k, to + k);
+      if (k == stop) continue;
+      alignas(64) std::uint8_t rest[STEP * 2] = {};
+      S last = w;
+      std::memcpy(rest, w.at + S::bytes(k), S::bytes(stop - k));
+      last.at = rest;
+      put_step(last, 0, to + k);
+      k = stop;
+    }
+  }
+}
 
-// Outputs `begin` to `end`, a multiple of 4 but for the last. Up to MOST rows are one tile; more are tiles of at most
-// MANY. Tiles of more than FEW rows take 2 rows of W, not 4: accumulators must not be more than registers.
-void LEVEL(const HalfProduct &p, std::int64_t begin, std::int64_t end) {
+// Outputs `begin` to `end`. Up to `most` rows are one tile; more are tiles of at most MANY. Tiles of more than FEW rows
+// take 2 rows of W, not 4: accumulators must not be more than registers.
+//
+// S reads W where it lies, and K reads what S has unpacked to U.
+template <class T, class S, class K = S, class U = Half>
+bool multiply(const RowProduct &p, std::int64_t begin, std::int64_t end) {
+  constexpr int alone = S::PACKED ? ALONE : MOST;
+  constexpr int most = S::SCALED ? MANY : MOST;
   alignas(64) float total[GROUP][OUTPUTS];
-  alignas(64) Kept x[MOST][BLOCK];
+  alignas(64) Value x[most][BLOCK];
+  U *kept = nullptr;
+  if (S::PACKED && p.rows > 2 * ALONE) {
+    kept = (U *)std::aligned_alloc(64, OUTPUTS * BLOCK * sizeof(U));
+    if (!kept) return false;
+  }
   for (std::int64_t o = begin; o < end; o += OUTPUTS) {
     const std::int64_t until = o + OUTPUTS < end ? o + OUTPUTS : end;
     for (std::int64_t row = 0; row < p.rows; row += GROUP) {
       const std::int64_t rows = p.rows - row < GROUP ? p.rows - row : GROUP;
-      const std::int64_t tiles = rows <= MOST ? 1 : (rows + MANY - 1) / MANY;
+      const std::int64_t one = S::PACKED && !kept ? alone : most, each = S::PACKED && !kept ? alone : MANY;
+      const std::int64_t tiles = rows <= one ? 1 : (rows + each - 1) / each;
       for (std::int64_t k = 0; k < p.in; k += BLOCK) {
-        const Part part{p, o, until, k, k + BLOCK < p.in ? k + BLOCK : p.in};
+        const std::uint8_t *at = (const std::uint8_t *)p.w.numbers + o * p.w.stride + S::bytes(k);
+        Part part{p, o, until, k, k + BLOCK < p.in ? k + BLOCK : p.in, at, p.w.stride};
+        if (kept) {
+          unpack<S>(part, kept);
+          part.at = (const std::uint8_t *)kept, part.stride = BLOCK * sizeof(U);
+        }
         // The first tile waits for memory: the next rows of W are fetched. The others do not: the next part is.
-        const std::int64_t next = part.to < p.in ? BLOCK : OUTPUTS * p.w_stride - k;
+        const std::int64_t next = part.to < p.in ? S::bytes(BLOCK) : OUTPUTS * p.w.stride - S::bytes(k);
         for (std::int64_t t = 0; t < tiles; t++) {
           const std::int64_t first = rows * t / tiles, last = rows * (t + 1) / tiles;
           for (std::int64_t m = first; m < last; m++)
-            keep_row(p.x + (row + m) * p.x_stride + k, part.to - k, x[m - first]);
-          tile_of<MOST>(last - first, part, x[0], total[first], t ? next : 4 * p.w_stride);
+            keep_row<S::NATURAL>((const T *)p.x + (row + m) * p.x_stride + k, part.to - k, x[m - first]);
+          if (kept)
+            tile_of<most, K>(last - first, part, x[0], total[first], 0);
+          else
+            tile_of<alone, S>(last - first, part, x[0], total[first], t ? next : 4 * p.w.stride);
         }
       }
+      const T *bias = (const T *)p.bias;
       for (std::int64_t m = 0; m < rows; m++) {
-        Half *y = p.y + (row + m) * p.out + o;
-        for (std::int64_t i = 0; p.bias && i < until - o; i++) total[m][i] += wide(p.bias[o + i]);
-        for (std::int64_t i = 0; i < until - o; i++) y[i] = narrow(total[m][i]);
+        T *y = (T *)p.y + (row + m) * p.out + o;
+        for (std::int64_t i = 0; bias && i < until - o; i++) total[m][i] += wide(bias[o + i]);
+        for (std::int64_t i = 0; i < until - o; i++) put(total[m][i], y + i);
       }
     }
   }
+  std::free(kept);
+  return true;
+}
+
+}  // namespace
+
+// Outputs `begin` to `end`, a multiple of 4 but for the last.
+bool LEVEL(const RowProduct &p, std::int64_t begin, std::int64_t end) {
+  switch (p.w.lie + (p.half ? 0 : 100)) {
+    case BFLOAT16: return multiply<Half, Plain>(p, begin, end);
+    case HIGH_FIRST: return multiply<Half, Nibbles<true, true>, Plain>(p, begin, end);
+    case LOW_FIRST: return multiply<Half, Nibbles<false, true>, Plain>(p, begin, end);
+    case SIGNED: return multiply<Half, Signed, Scaled>(p, begin, end);
+    case FLOAT8: return multiply<Half, Float8, Scaled>(p, begin, end);
+#if !DOT
+    case FLOAT16 + 100: return multiply<float, Natural>(p, begin, end);
+    case HIGH_FIRST + 100: return multiply<float, Nibbles<true, false>, Kept, float>(p, begin, end);
+    case LOW_FIRST + 100: return multiply<float, Nibbles<false, false>, Kept, float>(p, begin, end);
+    case SIGNED + 100: return multiply<float, Signed, Scaled>(p, begin, end);
+    case FLOAT8 + 100: return multiply<float, Float8, Scaled>(p, begin, end);
+#endif
+  }
+  return false;
 }

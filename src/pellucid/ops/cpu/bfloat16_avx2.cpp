@@ -1,5 +1,5 @@
 #if defined(__x86_64__)
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #define LEVEL bfloat16_avx2
 #define WIDTH 8
 #define FEW 2

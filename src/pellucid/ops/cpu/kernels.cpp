@@ -80,23 +80,40 @@ extern "C" int pellucid_bfloat16_best() {
 #endif
 }
 
+namespace {
+
+// y = x W^T + b on so many threads; 1 where the processor has not that way, or there is no memory.
+int multiplied(const RowProduct &p, int way, int threads) {
+#if defined(__x86_64__)
+  const RowLevel levels[] = {nullptr, bfloat16_avx2, bfloat16_avx512, bfloat16_dot};
+  if (way < 1 || way > 3 || !level || (way > 1 && level != few_rows_avx512) || (way == 3 && !pairs)) return 1;
+  const RowLevel run = levels[way];
+  const std::int64_t fours = (p.out + 3) / 4;
+  bool done = true;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
+  for (int thread = 0; thread < threads; thread++) {
+    const std::int64_t end = fours * (thread + 1) / threads * 4;
+    done = run(p, fours * thread / threads * 4, end < p.out ? end : p.out) && done;
+  }
+  return !done;
+#else
+  return 1;
+#endif
+}
+
+}  // namespace
+
 // y = x W^T + b in bfloat16 on so many threads; 1, and y untouched, where the processor has not that way.
 extern "C" int pellucid_bfloat16(const Half *w, const Half *x, const Half *bias, Half *y, std::int64_t rows,
                                  std::int64_t out, std::int64_t in, std::int64_t w_stride, std::int64_t x_stride, int way,
                                  int threads) {
-#if defined(__x86_64__)
-  const HalfLevel levels[] = {nullptr, bfloat16_avx2, bfloat16_avx512, bfloat16_dot};
-  if (way < 1 || way > 3 || !level || (way > 1 && level != few_rows_avx512) || (way == 3 && !pairs)) return 1;
-  const HalfLevel run = levels[way];
-  const HalfProduct p{w, x, bias, y, rows, out, in, w_stride, x_stride};
-  const std::int64_t fours = (out + 3) / 4;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int thread = 0; thread < threads; thread++) {
-    const std::int64_t end = fours * (thread + 1) / threads * 4;
-    run(p, fours * thread / threads * 4, end < out ? end : out);
-  }
-  return 0;
-#else
-  return 1;
-#endif
+  RowProduct p{{w, w_stride * 2, BFLOAT16}, x, bias, y, rows, out, in, x_stride, true};
+  p.w.group = std::int64_t(1) << 60, p.w.height = 1;
+  return multiplied(p, way, threads);
+}
+
+// The same for a packed matrix, or one of float16; x, bias and y in bfloat16 or float32.
+extern "C" int pellucid_packed(const Matrix *w, const void *x, const void *bias, void *y, std::int64_t rows,
+                               std::int64_t out, std::int64_t in, std::int64_t x_stride, int half, int way, int threads) {
+  return multiplied(RowProduct{*w, x, bias, y, rows, out, in, x_stride, half != 0}, way, threads);
 }

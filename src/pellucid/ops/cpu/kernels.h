@@ -24,17 +24,36 @@ bool few_rows_neon(const Product &, std::int64_t begin, std::int64_t end);
 
 typedef std::uint16_t Half;  // the bits of a bfloat16
 
-struct HalfProduct {
-  const Half *w;     // [out, in], rows w_stride values apart
-  const Half *x;     // [rows, in], rows x_stride values apart
-  const Half *bias;  // [out], or null
-  Half *y;           // [rows, out]
-  std::int64_t rows, out, in, w_stride, x_stride;
+// How the numbers of a matrix lie: those of 4 bits with the first of two in the high or in the low half of a byte.
+enum Lie { BFLOAT16, FLOAT16, HIGH_FIRST, LOW_FIRST, SIGNED, FLOAT8 };
+
+// Scales, and what is added to zero before them, are [out / height, groups]. Scales may be packed in turn: then they are
+// map[packed] · nested + offset, with one `nested` for 2^nest of them.
+struct Matrix {
+  const void *numbers;  // [out, in], rows `stride` bytes apart
+  std::int64_t stride;
+  std::int64_t lie;
+  std::int64_t group, height, groups;  // numbers side by side, and rows, that share a scale; groups of a row
+  const float *values;                 // [16], of 4 bits: what they stand for
+  const float *scales, *zeros;         // or null
+  const std::uint8_t *packed;
+  const float *map, *nested;
+  std::int64_t nest;
+  float offset;
 };
 
-// Outputs `begin` to `end` of a product; `begin` is a multiple of 4.
-typedef void (*HalfLevel)(const HalfProduct &, std::int64_t begin, std::int64_t end);
+struct RowProduct {
+  Matrix w;
+  const void *x;     // [rows, in], rows x_stride values apart
+  const void *bias;  // [out], or null
+  void *y;           // [rows, out]
+  std::int64_t rows, out, in, x_stride;
+  bool half;  // x, bias and y are bfloat16, not float32
+};
 
-void bfloat16_avx2(const HalfProduct &, std::int64_t begin, std::int64_t end);
-void bfloat16_avx512(const HalfProduct &, std::int64_t begin, std::int64_t end);
-void bfloat16_dot(const HalfProduct &, std::int64_t begin, std::int64_t end);
+// Outputs `begin` to `end` of a product; `begin` is a multiple of 4. False where the level has no such product.
+typedef bool (*RowLevel)(const RowProduct &, std::int64_t begin, std::int64_t end);
+
+bool bfloat16_avx2(const RowProduct &, std::int64_t begin, std::int64_t end);
+bool bfloat16_avx512(const RowProduct &, std::int64_t begin, std::int64_t end);
+bool bfloat16_dot(const RowProduct &, std::int64_t begin, std::int64_t end);

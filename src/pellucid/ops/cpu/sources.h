@@ -1,0 +1,211 @@
+// Where the numbers of a matrix come from, for one instruction level: bfloat16.h reads them through one of these. A
+// source has one row of W open, from some k on, and gives vectors of its numbers in float32: those at the even places of
+// STEP numbers and those at the odd ones, or of both as bfloat16 (`words`).
+//
+//     Plain       bfloat16, as it lies
+//     Natural     float16, as it lies: the first half of STEP numbers and the second, not the even and the odd ones
+//     Nibbles     4 bits that stand for 16 values; (value - zero) · scale is made for all 16 at once, and looked up.
+//                 Only where the first of two numbers is in the low half there are zeros
+//     Signed      bytes, and
+//     Float8      E4M3: a bfloat16 holds each of them exactly, so it is their sums that are scaled, group by group
+//     Kept        numbers that another source has unpacked, for several tiles: float32, in the order of vectors
+//     Scaled      the same in bfloat16, for sums that are scaled
+//
+// For a product in bfloat16 `Nibbles` gives numbers that are rounded to it: those of the unpacked matrix.
+
+#pragma once
+
+#pragma GCC diagnostic ignored "-Wuninitialized"  // of GCC 12's own header
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels.h"
+
+namespace {
+
+constexpr std::int64_t STEP = 2 * WIDTH;  // numbers given at a time
+
+typedef float Vector __attribute__((vector_size(WIDTH * 4)));
+typedef std::uint32_t Words __attribute__((vector_size(WIDTH * 4)));
+typedef std::int32_t Whole __attribute__((vector_size(WIDTH * 4)));
+typedef std::uint32_t Loose __attribute__((vector_size(WIDTH * 4), aligned(1), may_alias));
+
+inline Half narrow(float value) {  // to the nearest, ties to even
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// Rounded to bfloat16, still in float32. What is not a number stays so, unless an addition carries into its sign: see
+// `Open::scale`.
+inline Vector rounded(Vector value) {
+#if WIDTH == 16
+  const __m512i bits = (__m512i)value;
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(1 << 16));
+  const __m512i half = _mm512_mask_blend_epi32(odd, _mm512_set1_epi32(0x7fff), _mm512_set1_epi32(0x8000));
+  return (Vector)_mm512_and_si512(_mm512_add_epi32(bits, half), _mm512_set1_epi32(-0x10000));
+#else
+  const Words bits = (Words)value;
+  return (Vector)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u);
+#endif
+}
+
+inline Words both(Vector even, Vector odd) { return (Words)even >> 16 | ((Words)odd & 0xffff0000u); }
+
+#if WIDTH == 16
+
+inline Words of_bytes(const std::uint8_t *at) { return (Words)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at)); }
+inline Whole of_pairs(const std::uint8_t *at) {  // of bytes: the second with its sign
+  return (Whole)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)at));
+}
+inline Vector of_halves(const std::uint8_t *at) { return (Vector)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at)); }
+
+struct Table {
+  Vector all;
+  Table less(float zero) const { return {all - zero}; }
+  Table times(float scale) const { return {all * scale}; }
+  Table round() const { return {rounded(all)}; }
+  Vector at(Words place) const { return (Vector)_mm512_permutexvar_ps((__m512i)place, (__m512)all); }  // its low 4 bits
+};
+
+inline Table table(const float *values) { return {(Vector)_mm512_loadu_ps(values)}; }
+
+// E4M3 is a bfloat16 with fewer bits of each kind; but its smallest numbers have no leading one.
+inline Words of_float8(const std::uint8_t *at) {
+  const __m512i small = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60));
+  const __m512i code = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)at));
+  const __m512i size = _mm512_and_si512(code, _mm512_set1_epi16(0x7f));
+  __m512i word = _mm512_add_epi16(_mm512_slli_epi16(size, 4), _mm512_set1_epi16(120 << 7));
+  word = _mm512_mask_permutexvar_epi16(word, _mm512_testn_epi16_mask(code, _mm512_set1_epi16(0x78)), code, small);
+  word = _mm512_mask_mov_epi16(word, _mm512_cmpeq_epi16_mask(size, _mm512_set1_epi16(0x7f)), _mm512_set1_epi16(0x7fc0));
+  const __m512i sign = _mm512_and_si512(_mm512_slli_epi16(code, 8), _mm512_set1_epi16(-0x8000));
+  return (Words)_mm512_or_si512(word, sign);
+}
+
+#else
+
+inline Words of_bytes(const std::uint8_t *at) { return (Words)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at)); }
+inline Whole of_pairs(const std::uint8_t *at) {
+  return (Whole)_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)at));
+}
+inline Vector of_halves(const std::uint8_t *at) { return (Vector)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)); }
+
+struct Table {
+  Vector low, high;
+  Table less(float zero) const { return {low - zero, high - zero}; }
+  Table times(float scale) const { return {low * scale, high * scale}; }
+  Table round() const { return {rounded(low), rounded(high)}; }
+  Vector at(Words place) const {
+    const __m256 below = _mm256_permutevar8x32_ps((__m256)low, (__m256i)place);
+    const __m256 above = _mm256_permutevar8x32_ps((__m256)high, (__m256i)place);
+    return (Vector)_mm256_blendv_ps(below, above, (__m256)(place << 28));
+  }
+};
+
+inline Table table(const float *values) { return {(Vector)_mm256_loadu_ps(values), (Vector)_mm256_loadu_ps(values + 8)}; }
+
+inline Words of_float8(const std::uint8_t *at) {
+  const __m256i small = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, -128, -64, 0, 32, 64, 96, 0, 0x3b, 0x3b, 0x3b, 0x3c, 0x3c, 0x3c, 0x3c));
+  const __m256i code = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)at));
+  const __m256i size = _mm256_and_si256(code, _mm256_set1_epi16(0x7f));
+  const __m256i large = _mm256_add_epi16(_mm256_slli_epi16(size, 4), _mm256_set1_epi16(120 << 7));
+  // Of a word's two bytes the low one is found at its place, and the high one eight further on.
+  const __m256i place = _mm256_add_epi16(_mm256_or_si256(size, _mm256_slli_epi16(size, 8)), _mm256_set1_epi16(0x800));
+  const __m256i tiny = _mm256_cmpgt_epi16(_mm256_set1_epi16(8), size);
+  __m256i word = _mm256_blendv_epi8(large, _mm256_shuffle_epi8(small, place), tiny);
+  word = _mm256_blendv_epi8(word, _mm256_set1_epi16(0x7fc0), _mm256_cmpeq_epi16(size, _mm256_set1_epi16(0x7f)));
+  return (Words)_mm256_or_si256(word, _mm256_and_si256(_mm256_slli_epi16(code, 8), _mm256_set1_epi16(-0x8000)));
+}
+
+#endif
+
+// A row of a matrix, from some k on.
+struct Open {
+  const Matrix *w;
+  const std::uint8_t *at;
+  std::int64_t place;  // of the next scale; they are taken in turn
+
+  float zero() const { return w->zeros ? w->zeros[place] : 0; }
+
+  // What is not a number is always the same one.
+  float scale() const {
+    float scale = w->scales ? w->scales[place] : w->map[w->packed[place]] * w->nested[place >> w->nest];
+    if (!w->scales) {
+      asm("" : "+x"(scale));  // rounded before the addition, as in torch
+      scale += w->offset;
+    }
+    return scale == scale ? scale : __builtin_nanf("");
+  }
+};
+
+struct Plain : Open {
+  static constexpr bool SCALED = false, NATURAL = false, PACKED = false, FILLED = false;
+  static std::int64_t bytes(std::int64_t count) { return count * 2; }
+  explicit Plain(const Open &open) : Open(open) {}
+  void turn() {}
+  Words words(std::int64_t k) const { return *(const Loose *)(at + k * 2); }
+  Vector even(std::int64_t k) const { return (Vector)(words(k) << 16); }
+  Vector odd(std::int64_t k) const { return (Vector)(words(k) & 0xffff0000u); }
+};
+
+struct Natural : Plain {
+  static constexpr bool NATURAL = true;
+  using Plain::Plain;
+  Vector even(std::int64_t k) const { return of_halves(at + k * 2); }
+  Vector odd(std::int64_t k) const { return of_halves(at + k * 2 + WIDTH * 2); }
+};
+
+template <bool HIGH, bool ROUND>
+struct Nibbles : Open {
+  static constexpr bool SCALED = false, NATURAL = false, PACKED = true, FILLED = false;
+  static std::int64_t bytes(std::int64_t count) { return (count + 1) / 2; }
+  Table values, here;
+  explicit Nibbles(const Open &open) : Open(open), values(table(w->values)), here(values) {}
+  void turn() {
+    here = (HIGH ? values : values.less(zero())).times(scale());
+    if (ROUND) here = here.round();
+    place++;
+  }
+  Words code(std::int64_t k) const { return of_bytes(at + k / 2); }
+  Vector even(std::int64_t k) const { return here.at(HIGH ? code(k) >> 4 : code(k)); }
+  Vector odd(std::int64_t k) const { return here.at(HIGH ? code(k) : code(k) >> 4); }
+  Words words(std::int64_t k) const { return both(even(k), odd(k)); }
+};
+
+struct Signed : Open {
+  static constexpr bool SCALED = true, NATURAL = false, PACKED = true, FILLED = false;
+  static std::int64_t bytes(std::int64_t count) { return count; }
+  float factor = 1;
+  explicit Signed(const Open &open) : Open(open) {}
+  void turn() { factor = scale(), place++; }
+  Vector even(std::int64_t k) const { return __builtin_convertvector(of_pairs(at + k) << 24 >> 24, Vector); }
+  Vector odd(std::int64_t k) const { return __builtin_convertvector(of_pairs(at + k) >> 8, Vector); }
+  Words words(std::int64_t k) const { return both(even(k), odd(k)); }
+};
+
+struct Float8 : Signed {
+  using Signed::Signed;
+  Words words(std::int64_t k) const { return of_float8(at + k); }
+  Vector even(std::int64_t k) const { return (Vector)(words(k) << 16); }
+  Vector odd(std::int64_t k) const { return (Vector)(words(k) & 0xffff0000u); }
+};
+
+struct Kept : Open {
+  static constexpr bool SCALED = false, NATURAL = false, FILLED = true;  // up to a whole step
+  static std::int64_t bytes(std::int64_t count) { return count * 4; }
+  explicit Kept(const Open &open) : Open(open) {}
+  void turn() {}
+  Vector even(std::int64_t k) const { return *(const Vector *)(at + k * 4); }
+  Vector odd(std::int64_t k) const { return *(const Vector *)(at + (k + WIDTH) * 4); }
+};
+
+struct Scaled : Plain {
+  static constexpr bool SCALED = true;
+  float factor = 1;
+  using Plain::Plain;
+  void turn() { factor = scale(), place++; }
+};
+
+}  // namespace
