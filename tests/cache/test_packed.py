@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from pellucid.cache.cache import Cache
 from pellucid.cache.group import PAGE
-from pellucid.cache.packed import BITS, RESIDUAL, pack, unpack
+from pellucid.cache.packed import BITS, RESIDUAL
 from pellucid.cache.pages import Pages
 from pellucid.errors import ArgumentError
+from pellucid.ops.codes import pack, unpack
 
 
 @settings(max_examples=60, deadline=None)

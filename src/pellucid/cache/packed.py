@@ -1,59 +1,23 @@
-"""Packed pages: keys and values of older tokens in 8 or 4 bits a number.
+"""Packed pages: keys and values of older tokens in 8 or 4 bits a number (`ops/codes.py`).
 
 Keys have channels that are large in every token, so each channel of a page has a scale and a lowest value of its own;
 values have not, so each token has them (KIVI, arXiv 2402.02750). The latest `RESIDUAL` tokens stay as they are.
-
-    x' = low + step * q,   q = 0 .. 2^bits - 1,   |x - x'| <= step / 2
-    step <= (highest - lowest + 2^-5 max|x|) / (2^bits - 1);  low and step are bfloat16
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pellucid.cache.group import Evict, Group, Kind, made
+from pellucid.ops.codes import Codes, Packed, pack
 
 BITS = {"int8": 8, "int4": 4}
 RESIDUAL = 128  # tokens
-ROUNDING = 2.0**-8  # of a bfloat16, as a share of the number
 PARTS = ("q", "low", "step")
-
-
-@dataclass
-class Packed:
-    """Numbers [P, S, J, K] in few bits: `q`, two tokens in a byte at 4 bits; `low` and `step` of a channel or token."""
-
-    q: Tensor
-    low: Tensor
-    step: Tensor
-
-
-def pack(x_PSJK: Tensor, bits: int, over: int) -> Packed:
-    """Few bits for each number; lowest values and steps are those of the numbers along dimension `over`."""
-    x_PSJK = x_PSJK.float()
-    if not x_PSJK.shape[over]:
-        low = step = x_PSJK.sum(over, keepdim=True)
-    else:
-        low, high = x_PSJK.amin(over, keepdim=True), x_PSJK.amax(over, keepdim=True)
-        low = (low - low.abs() * ROUNDING).bfloat16()
-        step = ((high - low.float()) * (1 + ROUNDING) / (2**bits - 1)).clamp_min(1e-30).bfloat16()
-    q_PSJK = ((x_PSJK - low.float()) / step.float()).round_().clamp_(0, 2**bits - 1).to(torch.uint8)
-    if bits == 4:
-        q_PSJK = q_PSJK[:, 0::2] | (q_PSJK[:, 1::2] << 4)
-    return Packed(q_PSJK, low.bfloat16(), step.bfloat16())
-
-
-def unpack(packed: Packed, bits: int, dtype: torch.dtype) -> Tensor:
-    """The numbers again, [P, S, J, K]."""
-    q = packed.q
-    if bits == 4:
-        q = torch.stack((q & 15, q >> 4), dim=2).flatten(1, 2)
-    return (packed.low.float() + packed.step.float() * q).to(dtype)
 
 
 class PackedGroup(Group):
@@ -83,6 +47,11 @@ class PackedGroup(Group):
             getattr(old, name)[at] = getattr(new, name)
         return old
 
+    def codes(self, layer: int) -> Codes | None:
+        """A layer's pages as attention reads them in place; None where none is packed yet."""
+        found = self.layers.get(layer)
+        return None if found is None else Codes(found[0], found[1], self.bits)
+
     @property
     def page_bytes(self) -> int:
         parts = [
@@ -94,6 +63,5 @@ class PackedGroup(Group):
         """Keys and values of these pages, [S, J, K] each."""
         k, v, dtype = self.layers[layer]
         at = torch.tensor(pages, dtype=torch.long, device=k.q.device)
-        parts = (Packed(x.q[at], x.low[at], x.step[at]) for x in (k, v))
-        k_SJK, v_SJU = (unpack(x, self.bits, dtype).flatten(0, 1) for x in parts)
-        return k_SJK, v_SJU
+        k_PSJK, v_PSJU = Codes(k, v, self.bits).of(at, dtype)
+        return k_PSJK.flatten(0, 1), v_PSJU.flatten(0, 1)

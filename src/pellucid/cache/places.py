@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,9 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pellucid.cache.group import Kind, Pool
+from pellucid.cache.group import Kind, Pool, own
 from pellucid.cache.pages import Pages
 from pellucid.cache.row import Row
+from pellucid.ops.codes import Codes
 from pellucid.ops.paged import write_paged
 
 
@@ -85,6 +87,12 @@ class Places:
         """Whether all tokens are as they were written, so that attention can read the pages themselves."""
         return self.home.bits is None or self.kind == "memory"
 
+    def codes(self, layer: int) -> Codes | None:
+        """A layer's packed pages, which the tables name by complements; None where there are none."""
+        if self.in_place or not own(self.kind):
+            return None
+        return self.home.packed(self.kind).codes(layer)
+
     def of_rows(
         self, few: tuple[int, ...], lengths: Sequence[int], *, apart: bool = False
     ) -> tuple[list[int], list[int], Tensor]:
@@ -105,11 +113,18 @@ class Places:
 
     @cached_property
     def table_tensor(self) -> Tensor:
-        """The page numbers of every row, int32; zeros behind the last."""
-        tables = [row.tables[self.kind].pages.tobytes() for row in self.rows]
+        """The page numbers of every row, int32; of packed pages the complement, and zeros behind the last."""
+        tables = [self._pages(row).tobytes() for row in self.rows]
         most = max(map(len, tables))
         joined = bytearray(b"".join(table.ljust(most, b"\0") for table in tables))
         return torch.frombuffer(joined, dtype=torch.int32).unflatten(0, (len(tables), -1))
+
+    def _pages(self, row: Row) -> array[int]:
+        pages = row.tables[self.kind].pages
+        packed = None if self.in_place or not own(self.kind) else row.tables.get(("packed", self.kind))
+        if packed is None or packed.empty:
+            return pages
+        return array("i", (~page for page in packed.pages)) + pages[len(packed.pages) :]
 
 
 def _stored(new: Tensor, pool: Tensor) -> Tensor:

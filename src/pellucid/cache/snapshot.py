@@ -20,9 +20,10 @@ from torch import Tensor
 
 from pellucid.cache.cache import Cache
 from pellucid.cache.group import NOWHERE, PAGE, Group, Kind
-from pellucid.cache.packed import BITS, Packed, PackedGroup
+from pellucid.cache.packed import BITS, PackedGroup
 from pellucid.cache.prefix import first_page
 from pellucid.cache.row import Row, Table
+from pellucid.ops.codes import Packed
 
 Tensors = dict[str, Tensor]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,7 @@ class Attention(Tapped):
     """
 
     TAPS = ("q", "k", "v", "pattern", "mix", "out")
+    PACKS: ClassVar[bool] = True  # whether its queries may read packed pages in place
 
     def __init__(self, width: int, spec: Spec, layer: int, *, cross: bool = False) -> None:
         super().__init__()
@@ -252,10 +253,10 @@ class Attention(Tapped):
         """Whether our kernel takes these keys, in the cache's pages or as this forward made them."""
         if not native.leads(seen.k_MJK):
             return False
-        if in_pages(seen):
-            assert seen.pool is not None
-            return native.takes(seen.k_MJK, *seen.pool)
-        return list(seen.sizes) == list(seen.ends) and native.takes(seen.k_MJK, seen.k_MJK, seen.v_MJU)
+        if seen.places is None:
+            return native.takes(seen.k_MJK, seen.k_MJK, seen.v_MJU)
+        assert seen.pool is not None
+        return (seen.places.in_place or self.PACKS) and native.takes(seen.k_MJK, *seen.pool)
 
     def paged(self, q_NHK: Tensor, seen: Seen, few: tuple[int, ...], batch: Batch, bias: Bias | None) -> Tensor:
         """The mixture of these sequences in one call."""
@@ -271,16 +272,17 @@ class Attention(Tapped):
         if not self.cross:
             options |= {"window": spec.window, "chunk": spec.chunk}
         causal = spec.causal and not self.cross
-        if not in_pages(seen):
+        if seen.places is None:
             if bias is not None:
                 options |= self.distances(bias, few, batch.lengths, seen.sizes, batch)
             return attend_ragged(q_NHK, seen.k_MJK, seen.v_MJU, batch.lengths, seen.sizes, causal=causal, **options)
-        assert seen.places is not None and seen.pool is not None
+        assert seen.pool is not None
         apart = self.cross and not self.by_kernel(seen)  # others know causal queries only
         lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=apart)
         if bias is not None:
             options |= self.distances(bias, few, lengths, ends, batch)
-        return attend_paged(q_NHK, *seen.pool, tables_BI, lengths, ends, causal=causal or apart, **options)
+        codes = seen.places.codes(seen.layer)
+        return attend_paged(q_NHK, *seen.pool, tables_BI, lengths, ends, causal=causal or apart, codes=codes, **options)
 
     def distances(
         self, bias: Bias, few: tuple[int, ...], lengths: Sequence[int], ends: Sequence[int], batch: Batch
@@ -363,11 +365,6 @@ class Attention(Tapped):
             mixed.append(mix(share, group.v_BSJU).flatten(0, 1))
             start += B
         return torch.cat(mixed)
-
-
-def in_pages(seen: Seen) -> bool:
-    """Whether all keys are in the cache's pages as they were written."""
-    return seen.places is not None and seen.places.in_place
 
 
 class Gating(nn.Module):

@@ -51,6 +51,8 @@ class LatentAttention(Attention):
     Taps as of `Attention`; where somebody listens to `k`, `v` or `pattern`, they are grown for every call.
     """
 
+    PACKS = False  # values are the first channels of keys, which codes are not
+
     def __init__(self, width: int, spec: Spec, layer: int) -> None:
         Tapped.__init__(self)  # its own projections; masks, scores and the mixture are those of `Attention`
         self.latent, self.layer = spec, layer

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pellucid.ops import flash
 from pellucid.ops.attention import attend, visible
+from pellucid.ops.codes import Codes
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.elementwise import upcast
 
@@ -34,6 +35,7 @@ def attend_paged(
     sinks_H: Tensor | None = None,
     slopes_H: Tensor | None = None,
     bias: Sequence[Tensor] | None = None,
+    codes: Codes | None = None,
 ) -> Tensor:
     """Attention of each row's latest tokens over all of its tokens in the pool, [N, H, U].
 
@@ -52,14 +54,15 @@ def attend_paged(
         sinks_H: a score for each head that joins the softmax, and whose share nobody gets.
         slopes_H: slope times (key's position - query's) is added to the scores (ALiBi, arXiv 2108.12409).
         bias: of each row [H, T, end], float32, added to the scores.
+        codes: packed pages; a table names page p of them as -1 - p.
     """
-    plain = causal and not any(x is not None for x in (chunk, cap, sinks_H, slopes_H, bias))
+    plain = causal and not any(x is not None for x in (chunk, cap, sinks_H, slopes_H, bias, codes))
     if plain and flash.takes(q_NHK, k_PSJK, v_PSJU):
         return attend_flash(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window)
     attend_rows = native.attend_paged if native.takes(q_NHK, k_PSJK, v_PSJU) else attend_gathered
     return attend_rows(
         q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal,
-        cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias,
+        cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, codes=codes,
     )  # fmt: skip
 
 
@@ -202,6 +205,7 @@ def attend_gathered(
     sinks_H: Tensor | None = None,
     slopes_H: Tensor | None = None,
     bias: Sequence[Tensor] | None = None,
+    codes: Codes | None = None,
 ) -> Tensor:
     """The same written out, for every dtype and device: row by row, over copies of its pages."""
     size, begin, outs = k_PSJK.shape[1], 0, []
@@ -211,11 +215,12 @@ def attend_gathered(
         q_THK, begin = q_NHK[begin : begin + length], begin + length
         first = first_seen(end - length, window, chunk, causal) // size
         pages, start = tables_BI[b, first : -(-end // size)], first * size
+        k_SJK, v_SJU = gathered(k_PSJK, v_PSJU, pages, codes)
         outs.append(
             attend_row(
                 q_THK,
-                gathered(k_PSJK, pages)[: end - start],
-                gathered(v_PSJU, pages)[: end - start],
+                k_SJK[: end - start],
+                v_SJU[: end - start],
                 end,
                 scale=scale,
                 window=window,
@@ -236,12 +241,19 @@ def first_seen(position: int, window: int | None = None, chunk: int | None = Non
     return first if chunk is None else max(first, position // chunk * chunk)
 
 
-def gathered(pool_PSJK: Tensor, pages_I: Tensor) -> Tensor:
-    """The tokens of these pages in order, [I S, J, K]; a view where the pages are neighbours."""
+def gathered(k_PSJK: Tensor, v_PSJU: Tensor, pages_I: Tensor, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
+    """The tokens of these pages in order, [I S, J, K] and [I S, J, U]; views where the pages are neighbours."""
     numbers = pages_I.tolist()
-    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return pool_PSJK[numbers[0] : numbers[0] + len(numbers)].flatten(0, 1)
-    return pool_PSJK[pages_I.long()].flatten(0, 1)
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] >= 0:
+        run = slice(numbers[0], numbers[0] + len(numbers))
+        return k_PSJK[run].flatten(0, 1), v_PSJU[run].flatten(0, 1)
+    pages_I = pages_I.long()
+    packed_I = pages_I < 0
+    both = k_PSJK[pages_I.clamp_min(0)], v_PSJU[pages_I.clamp_min(0)]
+    if codes is not None and packed_I.any():
+        for pages_ISJK, numbers_ISJK in zip(both, codes.of(~pages_I[packed_I], k_PSJK.dtype)):
+            pages_ISJK[packed_I] = numbers_ISJK
+    return both[0].flatten(0, 1), both[1].flatten(0, 1)
 
 
 def attend_row(

@@ -9,7 +9,7 @@ namespace {
 
 constexpr double WORTH_SHARING = 1 << 19;  // multiply-adds, from which a second thread pays
 
-static_assert(sizeof(Attending) == 33 * 8 && sizeof(Writing) == 18 * 8, "as paged.py packs them");
+static_assert(sizeof(Attending) == 41 * 8 && sizeof(Writing) == 18 * 8, "as paged.py packs them");
 
 constexpr int PIECES_EACH = 4;  // for each thread at least, so that long rows hold nobody up
 
@@ -41,7 +41,7 @@ bool sound(const Attending &a, std::int64_t row) {
   if (end > a.entries * a.page) return false;
   for (std::int64_t i = first_seen(a, end - length) / a.page; i * a.page < end; i++) {
     const std::int32_t page = a.tables[row * a.entries + i];
-    if (page < 0 || page >= a.pages) return false;
+    if (page < 0 ? ~page >= a.codes.pages : page >= a.pages) return false;
   }
   return true;
 }

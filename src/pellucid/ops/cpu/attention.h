@@ -13,12 +13,22 @@ struct Bf16 {
   std::uint16_t bits;
 };
 
+// Pages in few bits, dense: x = low + step * code. Keys have a `low` and a `step` for each channel of a page, values for
+// each token of it; with 4 bits a byte holds two tokens, the earlier one in its lower half.
+struct Codes {
+  const std::uint8_t *k, *v;  // [pages, page, kv_heads, channels or values]; with 4 bits [pages, page / 2, ...]
+  const Bf16 *k_low, *k_step;  // [pages, kv_heads, channels]
+  const Bf16 *v_low, *v_step;  // [pages, page, kv_heads]
+  std::int64_t pages, bits;    // bits 0: there are none
+};
+
 // As Python packs it (paged.py): 8 bytes each, in this order. Steps are in elements.
 struct Attending {
   const void *q;                // [queries, heads, channels], dense
   const void *k, *v;            // [pages, page, kv_heads, channels or values]
   void *out;                    // [queries, heads, values], dense
-  const std::int32_t *tables;   // [rows, entries]: the page of each `page` tokens of a row; null for rows without pages
+  const std::int32_t *tables;   // [rows, entries]: the page of each `page` tokens of a row, or the complement (~) of that
+                                // of codes; null for rows without pages
   const std::int64_t *starts;   // [rows]: without pages, the first of a row's keys among all [pages]; `page` is 1
   const std::int64_t *lengths;  // [rows]: queries of a row, the last ones of its tokens
   const std::int64_t *ends;     // [rows]: tokens of a row
@@ -31,6 +41,7 @@ struct Attending {
   std::int64_t window, chunk;  // 0 for none
   std::int64_t causal;         // whether a query sees no later key; else a window reaches to both sides
   double scale, cap;           // 0 for no cap
+  Codes codes;
 };
 
 // New keys and values for the pools; packed like the above.
@@ -72,7 +83,7 @@ static inline std::int64_t last_seen(const Attending &a, std::int64_t position, 
 // Floats that a piece needs as scratch, in whole lines of memory.
 static inline std::int64_t scratch_of(const Attending &a) {
   const std::int64_t whole = a.channels / WIDEST_PAIR + a.values / WIDEST_PAIR + 2;
-  return BLOCK * TILE + (MOST_QUERIES + TILE) * whole * WIDEST_PAIR;
+  return BLOCK * TILE + (MOST_QUERIES + 2 * TILE) * whole * WIDEST_PAIR;
 }
 
 typedef void (*Attention)(const Attending &, const Piece &, float *scratch);

@@ -41,6 +41,14 @@ inline Pair load_pair(const float *at, std::int64_t count) {
   return {load(found), load(found + 8)};
 }
 
+// Bytes, or words of two, in lanes.
+inline __m256i load_bytes(const std::uint8_t *at) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at));
+}
+inline __m256i load_words(const std::uint8_t *at) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)at));
+}
+
 inline float sum(Vector x) {
   __m128 y = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
   y = _mm_add_ps(y, _mm_movehl_ps(y, y));

@@ -40,6 +40,14 @@ inline Pair load_pair(const float *at, std::int64_t count) {
 }
 inline Pair load_pair(const Bf16 *at, std::int64_t count) { return split(load_bits(at, count)); }
 
+// Bytes, or words of two, in lanes.
+inline __m512i load_bytes(const std::uint8_t *at) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at));
+}
+inline __m512i load_words(const std::uint8_t *at) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)at));
+}
+
 inline float sum(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
 inline float largest(Vector x) { return _mm512_reduce_max_ps((__m512)x); }
 

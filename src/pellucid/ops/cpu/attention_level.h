@@ -158,6 +158,59 @@ inline void turn(const Bf16 *const *keys, std::int64_t offset, std::int64_t chan
   }
 }
 
+// Codes of a pair of channels, in the order in which a pair of E lies: of bfloat16 the even channels first. They are
+// `shift` bits up in their bytes.
+struct Bits {
+  int mask, shift;
+};
+
+inline Pair codes_at(const std::uint8_t *at, Bits bits, Bf16) {
+  const Integers both = (Integers)load_words(at);
+  return {__builtin_convertvector((both >> bits.shift) & bits.mask, Vector),
+          __builtin_convertvector((both >> (8 + bits.shift)) & bits.mask, Vector)};
+}
+
+inline Pair codes_at(const std::uint8_t *at, Bits bits, float) {
+  const Integers low = (Integers)load_bytes(at), high = (Integers)load_bytes(at + WIDTH);
+  return {__builtin_convertvector((low >> bits.shift) & bits.mask, Vector),
+          __builtin_convertvector((high >> bits.shift) & bits.mask, Vector)};
+}
+
+// bfloat16 numbers in that order.
+inline float number(Bf16 x) {
+  const std::uint32_t bits = std::uint32_t(x.bits) << 16;
+  float found;
+  __builtin_memcpy(&found, &bits, 4);
+  return found;
+}
+
+inline Pair numbers_at(const Bf16 *at, Bf16) { return load_pair(at); }
+inline Pair numbers_at(const Bf16 *at, float) {
+  float x[PAIR];
+  for (int i = 0; i < PAIR; i++) x[i] = number(at[i]);
+  return load_pair(x);
+}
+
+// `count` of something, fewer than a pair, and zeros.
+template <class T>
+struct Part {
+  T of[PAIR] = {};
+  Part(const T *from, std::int64_t count) { __builtin_memcpy(of, from, count * sizeof(T)); }
+};
+
+template <class E>
+void decode(const std::uint8_t *codes, Bits bits, Pair low, Pair step, std::int64_t count, float *to) {
+  const Pair x = count < PAIR ? codes_at(Part<std::uint8_t>(codes, count).of, bits, E{}) : codes_at(codes, bits, E{});
+  store_pair(to, {low.low + step.low * x.low, low.high + step.high * x.high});
+}
+
+// The same of a token that is not in few bits.
+template <class E>
+void widen(const E *from, std::int64_t count, float *to) {
+  for (std::int64_t c = 0; c < count; c += PAIR)
+    store_pair(to + c, c + PAIR > count ? load_pair(from + c, count - c) : load_pair(from + c));
+}
+
 // Scores of M queries and V vectors of turned keys.
 template <int M, int V>
 struct Scores {
@@ -197,12 +250,14 @@ struct Query {
   const float *bias;  // [end], or null
 };
 
-// A tile: its place, the keys of it that some query sees, and each token's keys and values.
+// A tile: its place, the keys of it that some query sees, and each token's keys and values; or where its codes are.
 template <class E>
 struct Tile {
   std::int64_t base;
   int from, to;
+  bool coded;  // whether any is
   const E *keys[TILE], *values[TILE];
+  std::int64_t slots[TILE];  // page * tokens of a page + place in the page; -1 where there are no codes
 };
 
 template <class E>
@@ -210,8 +265,9 @@ class Work {
  public:
   Work(const Attending &a, const Piece &p, float *scratch)
       : a(a), p(p), R(a.heads / a.kv_heads), q_step(padded(a.channels)), mixed_step(padded(a.values)),
-        scores(scratch), turned(scores + BLOCK * TILE), wide(turned + TILE * q_step), q(wide + TILE * mixed_step),
-        mixed(q + MOST_QUERIES * q_step), early(sizeof(E) == 2 && p.count > 1 && p.count < MANY) {}
+        scores(scratch), turned(scores + BLOCK * TILE), wide_keys(turned + TILE * q_step),
+        wide_values(wide_keys + TILE * q_step), q(wide_values + TILE * mixed_step), mixed(q + MOST_QUERIES * q_step),
+        early(sizeof(E) == 2 && p.count > 1 && p.count < MANY) {}
 
   void run() {
     begin();
@@ -240,7 +296,8 @@ class Work {
   const std::int64_t q_step, mixed_step;  // from a query to the next
   float *const scores;                    // [count, TILE] of a head; then shares
   float *const turned;                    // [q_step, TILE] keys of a head, for many queries
-  float *const wide;                      // [TILE, mixed_step] its values in float32
+  float *const wide_keys;                 // [TILE, q_step] the same not turned, where they were codes
+  float *const wide_values;               // [TILE, mixed_step] its values in float32, for many queries or from codes
   float *const q;                         // [kv heads, count, q_step], scaled
   float *const mixed;                     // [kv heads, count, mixed_step]
   Query queries[MOST_QUERIES];            // [kv heads, count]
@@ -283,6 +340,7 @@ class Work {
     tile.from = first - tile.base;
     tile.to = end - tile.base < TILE ? end - tile.base : TILE;
     if (tile.base >= end) tile.to = tile.from;
+    tile.coded = false;
     for (int s = tile.from; s < tile.to;) {
       std::int64_t place = tile.base + s, page = a.tables ? 0 : a.starts[p.row] + place, left = tile.to - s;
       if (a.tables) {
@@ -292,37 +350,92 @@ class Work {
       } else {
         place = 0;
       }
+      const int stop = s + left;
+      if (page < 0) {
+        tile.coded = true;
+        for (; s < stop; s++) tile.slots[s] = ~page * a.page + place++;
+        continue;
+      }
       const E *key = static_cast<const E *>(a.k) + page * a.k_page_step + place * a.k_token_step;
       const E *value = static_cast<const E *>(a.v) + page * a.v_page_step + place * a.v_token_step;
-      const int stop = s + left;
       for (; s < stop; s++, key += a.k_token_step, value += a.v_token_step) {
         tile.keys[s] = key;
         tile.values[s] = value;
+        tile.slots[s] = -1;
       }
     }
-    if (tile.to == tile.from) return;
+    if (tile.to == tile.from || tile.coded) return;
     for (int s = tile.from / WIDTH * WIDTH; s < tile.from; s++) tile.keys[s] = tile.keys[tile.from];
     for (int s = tile.to; s % WIDTH; s++) tile.keys[s] = tile.keys[tile.from];
   }
 
   void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next) {
+    if (tile.coded) return score_coded(tile, head, n, next);
     const std::int64_t bytes = a.values * sizeof(E), offset = head * a.v_head_step;
     if (!early)
       for (int s = tile.from; s < tile.to; s++) fetch(tile.values[s] + offset, bytes);
-    if (p.count >= MANY) return score_many(tile, head * a.k_head_step, n);
+    score_keys(tile, tile.keys, head * a.k_head_step, a.channels, n, next);
+  }
+
+  void score_coded(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next) {
+    const float *keys[TILE];
+    for (int s = 0; s < TILE; s++) keys[s] = wide_keys + (s < tile.from || s >= tile.to ? tile.from : s) * q_step;
+    for (int s = tile.from, stop; s < tile.to; s = stop) {
+      stop = s + 1;
+      if (tile.slots[s] < 0) {
+        widen(tile.keys[s] + head * a.k_head_step, a.channels, wide_keys + s * q_step);
+        continue;
+      }
+      while (stop < tile.to && tile.slots[stop] >= 0 && tile.slots[stop] / a.page == tile.slots[s] / a.page) stop++;
+      for (std::int64_t c = 0; c < a.channels; c += PAIR) decode_keys(tile, s, stop, head, c);
+    }
+    score_keys(tile, keys, 0, q_step, n, next);
+  }
+
+  // A pair of channels, from c on, of keys of one page.
+  void decode_keys(const Tile<E> &tile, int s, int stop, std::int64_t head, std::int64_t c) {
+    const std::int64_t numbers = (tile.slots[s] / a.page * a.kv_heads + head) * a.channels + c, left = a.channels - c;
+    const Bf16 *lows = a.codes.k_low + numbers, *steps = a.codes.k_step + numbers;
+    const Pair low = left < PAIR ? numbers_at(Part<Bf16>(lows, left).of, E{}) : numbers_at(lows, E{});
+    const Pair step = left < PAIR ? numbers_at(Part<Bf16>(steps, left).of, E{}) : numbers_at(steps, E{});
+    for (; s < stop; s++) {
+      const std::int64_t slot = tile.slots[s];
+      decode<E>(a.codes.k + (bytes_of(slot) * a.kv_heads + head) * a.channels + c, bits_of(slot), low, step, left,
+                wide_keys + s * q_step + c);
+    }
+  }
+
+  void decode_value(std::int64_t slot, std::int64_t head, float *to) {
+    const std::int64_t at = slot * a.kv_heads + head;
+    const std::uint8_t *codes = a.codes.v + (bytes_of(slot) * a.kv_heads + head) * a.values;
+    const Vector low = all(number(a.codes.v_low[at])), step = all(number(a.codes.v_step[at]));
+    for (std::int64_t c = 0; c < a.values; c += PAIR)
+      decode<E>(codes + c, bits_of(slot), {low, low}, {step, step}, a.values - c, to + c);
+  }
+
+  // Where a token's bytes are, and its codes in them: with 4 bits two tokens share them, and pages have even numbers.
+  std::int64_t bytes_of(std::int64_t slot) const { return a.codes.bits == 4 ? slot / 2 : slot; }
+  Bits bits_of(std::int64_t slot) const {
+    return a.codes.bits == 4 ? Bits{15, slot & 1 ? 4 : 0} : Bits{255, 0};
+  }
+
+  template <class V>
+  void score_keys(const Tile<E> &tile, const V *const *keys, std::int64_t offset, std::int64_t channels, std::int64_t n,
+                  const Tile<E> &next) {
+    if (p.count >= MANY) return score_many(tile, keys, offset, channels, n);
     for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP) {
-      if (early) fetch_some(next);
-      for (int m = 0; m < p.count;) m += score<QUERIES>(tile, head * a.k_head_step, n, m, s);
+      if (early && !next.coded) fetch_some(next);
+      for (int m = 0; m < p.count;) m += score<QUERIES>(keys + s, offset, channels, n, m, scores + s);
     }
   }
 
   // Of as many queries as there are, up to M, and GROUP keys.
-  template <int M>
-  int score(const Tile<E> &tile, std::int64_t offset, std::int64_t n, int m, int s) {
+  template <int M, class V>
+  int score(const V *const *keys, std::int64_t offset, std::int64_t channels, std::int64_t n, int m, float *to) {
     if constexpr (M > 1)
-      if (p.count - m < M) return score<M - 1>(tile, offset, n, m, s);
-    const auto group = a.channels % PAIR ? score_group<M, true, E> : score_group<M, false, E>;
-    group(q + (n + m) * q_step, q_step, tile.keys + s, offset, a.channels, scores + m * TILE + s);
+      if (p.count - m < M) return score<M - 1>(keys, offset, channels, n, m, to);
+    const auto group = channels % PAIR ? score_group<M, true, V> : score_group<M, false, V>;
+    group(q + (n + m) * q_step, q_step, keys, offset, channels, to + m * TILE);
     return M;
   }
 
@@ -337,9 +450,11 @@ class Work {
     }
   }
 
-  void score_many(const Tile<E> &tile, std::int64_t offset, std::int64_t n) {
+  template <class V>
+  void score_many(const Tile<E> &tile, const V *const *keys, std::int64_t offset, std::int64_t channels,
+                  std::int64_t n) {
     int s = tile.from / WIDTH * WIDTH;
-    for (int i = s; i < tile.to; i += WIDTH) turn(tile.keys + i, offset, a.channels, turned + i);
+    for (int i = s; i < tile.to; i += WIDTH) turn(keys + i, offset, channels, turned + i);
     for (; s + WIDTH < tile.to; s += 2 * WIDTH) score_at<2>(s, n);
     if (s < tile.to) score_at<1>(s, n);
   }
@@ -422,20 +537,21 @@ class Work {
 
   void mix_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next, std::int64_t next_head) {
     const std::int64_t bytes = a.channels * sizeof(E), offset = next_head * a.k_head_step;
-    if (!early)
+    if (!early && !next.coded)
       for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
-    if (p.count >= MANY) return mix_many(tile, head * a.v_head_step, n);
+    if (p.count >= MANY || tile.coded) return mix_wide(tile, head, n);
     for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, tile.values, head * a.v_head_step, a.values, n, m);
   }
 
-  void mix_many(const Tile<E> &tile, std::int64_t offset, std::int64_t n) {
+  void mix_wide(const Tile<E> &tile, std::int64_t head, std::int64_t n) {
     const float *values[TILE];
     for (int s = tile.from; s < tile.to; s++) {
-      const E *from = tile.values[s] + offset;
-      float *to = wide + s * mixed_step;
+      float *to = wide_values + s * mixed_step;
       values[s] = to;
-      for (std::int64_t c = 0; c < a.values; c += PAIR)
-        store_pair(to + c, c + PAIR > a.values ? load_pair(from + c, a.values - c) : load_pair(from + c));
+      if (tile.slots[s] < 0)
+        widen(tile.values[s] + head * a.v_head_step, a.values, to);
+      else
+        decode_value(tile.slots[s], head, to);
     }
     for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, values, 0, mixed_step, n, m);
   }

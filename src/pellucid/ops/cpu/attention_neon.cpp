@@ -6,7 +6,6 @@
 #define LEVEL attention_neon
 #define WIDTH 4
 #define QUERIES 4
-#define COPIED_PARTS  // there are no masked loads
 
 namespace {
 
@@ -20,10 +19,34 @@ struct Pair {
 inline Vector load(const float *at) { return (Vector)vld1q_f32(at); }
 inline void store(float *at, Vector x) { vst1q_f32(at, (float32x4_t)x); }
 
-inline Pair load_pair(const Bf16 *at) {
-  const uint32x4_t bits = vreinterpretq_u32_u16(vld1q_u16(&at->bits));
+// Vectors of two bfloat16 in a lane; there are no masked loads.
+inline Vector load_bits(const Bf16 *at) { return (Vector)vld1q_u16(&at->bits); }
+inline Vector load_bits(const Bf16 *at, std::int64_t count) {
+  Bf16 found[8] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return load_bits(found);
+}
+inline Pair split(Vector both) {
+  const uint32x4_t bits = (uint32x4_t)both;
   return {(Vector)vshlq_n_u32(bits, 16), (Vector)vandq_u32(bits, vdupq_n_u32(0xffff0000))};
 }
+inline Pair load_pair(const Bf16 *at) { return split(load_bits(at)); }
+inline Pair load_pair(const Bf16 *at, std::int64_t count) { return split(load_bits(at, count)); }
+
+// The first `count` channels, fewer than 8, and zeros.
+inline Pair load_pair(const float *at, std::int64_t count) {
+  float found[8] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return {load(found), load(found + 4)};
+}
+
+// Bytes, or words of two, in lanes.
+inline uint32x4_t load_bytes(const std::uint8_t *at) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, at, 4);
+  return vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
+}
+inline uint32x4_t load_words(const std::uint8_t *at) { return vmovl_u16(vreinterpret_u16_u8(vld1_u8(at))); }
 
 inline float sum(Vector x) { return vaddvq_f32((float32x4_t)x); }
 inline float largest(Vector x) { return vmaxvq_f32((float32x4_t)x); }

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
+from pellucid.ops.codes import Codes
 from pellucid.ops.cpu import bfloat16_way, kernels, recorded
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
-ATTENDING, WRITING = struct.Struct("12Q19q2d"), struct.Struct("5Q13q")  # as in attention.h
+ATTENDING, WRITING = struct.Struct("12Q19q2d6Q2q"), struct.Struct("5Q13q")  # as in attention.h
 NO_QUERIES, NO_MEMORY = -1, -2
 
 
@@ -124,6 +125,7 @@ def attend_paged(
     sinks_H: Tensor | None = None,
     slopes_H: Tensor | None = None,
     bias: Sequence[Tensor] | None = None,
+    codes: Codes | None = None,
     level: str = "best",
 ) -> Tensor:
     """As `ops.paged.attend_paged`, for what `takes` says yes to.
@@ -142,7 +144,9 @@ def attend_paged(
             where="attend_paged",
             next="one int32 table for each row",
         )
-    given = Given(tables_BI.contiguous(), None, "attend_paged")
+    if codes is not None and not _fit(codes, page, J, k_PSJK.shape[3], U):
+        raise ArgumentError("packed pages do not fit the others, or are not dense", where="attend_paged")
+    given = Given(tables_BI.contiguous(), None, "attend_paged", codes)
     return _attend(
         q_NHK, k_PSJK, v_PSJU, given, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal, cap=cap,
         sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
@@ -187,6 +191,28 @@ class Given:
     tables_BI: Tensor | None
     starts: array[int] | None
     where: str
+    codes: Codes | None = None
+
+    def packed(self) -> list[int]:
+        """The addresses of packed pages, how many there are, and their bits."""
+        if self.codes is None:
+            return [0] * 8
+        k, v = self.codes.k, self.codes.v
+        parts = (k.q, v.q, k.low, k.step, v.low, v.step)
+        return [*(x.data_ptr() for x in parts), k.q.shape[0], self.codes.bits]
+
+
+def _fit(codes: Codes, page: int, J: int, K: int, U: int) -> bool:
+    """Whether packed pages are laid out as the kernel reads them."""
+    k, v, pages = codes.k, codes.v, codes.k.q.shape[0]
+    tokens, spare = (page // 2, page % 2) if codes.bits == 4 else (page, 0)
+    shapes = [(tokens, J, K), (1, J, K), (1, J, K), (tokens, J, U), (page, J, 1), (page, J, 1)]
+    parts = (k.q, k.low, k.step, v.q, v.low, v.step)
+    kinds = (torch.uint8, torch.bfloat16, torch.bfloat16) * 2
+    return not spare and all(
+        x.shape == (pages, *shape) and x.dtype is kind and x.is_contiguous() and x.device.type == "cpu"
+        for x, shape, kind in zip(parts, shapes, kinds)
+    )
 
 
 def _attend(
@@ -243,6 +269,7 @@ def _attend(
         causal,
         scale,
         cap or 0.0,
+        *given.packed(),
     )
     failed = found.pellucid_attend(call, LEVELS[level], torch.get_num_threads())
     if failed:
