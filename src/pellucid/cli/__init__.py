@@ -19,6 +19,7 @@ COMMANDS = {
     "tokenize": "Show the tokens of a text, or the text of ids.",
     "check": "Look over a model folder and its files; or else this machine.",
     "quantize": "Write a model in fewer bits: GGUF, or packed safetensors.",
+    "convert": "Write a model in another container: safetensors to GGUF, or back.",
     "families": "List the model types that load, and how exact they are.",
     "diff": "Find the first value where two models part.",
     "plan": "Say what a model takes, and how fast it can be here.",
@@ -65,6 +66,7 @@ def main() -> None:
     pellucid check DIR                       whether this folder holds together
     pellucid check                           what this machine has, and what is missing
     pellucid quantize DIR x.gguf --to q4_k_m the same model in fewer bits
+    pellucid convert x.gguf DIR              the same model in another container
     pellucid families                        which architectures there are
     pellucid diff A B                        where two models part
     """

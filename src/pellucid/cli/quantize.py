@@ -68,6 +68,15 @@ def placed(out: Path, target: Target, force: bool) -> Path:
     if (out.suffix == ".gguf") != (target.container == "gguf"):
         want = "a file whose name ends in .gguf" if target.container == "gguf" else "a folder"
         raise ArgumentError(f"{target.name} is written as {want}", where=out, next=f"give the name of {want}")
+    return free(out, force)
+
+
+def free(out: Path, force: bool) -> Path:
+    """The same path.
+
+    Raises:
+        ArgumentError: something is there, and may not be written over.
+    """
     taken = out.exists() if out.suffix == ".gguf" or not out.is_dir() else any(out.iterdir())
     if taken and not force:
         raise ArgumentError("there is something already", where=out, next="give another name, or --force")

@@ -109,7 +109,7 @@ class Target:
 
 
 def _gguf(name: str, help: str) -> Target:
-    return Target(name, help, "gguf", "pellucid.models.conversion:quantize", given={"to": name})
+    return Target(name, help, "gguf", "pellucid.models.gguf_target:quantize", given={"to": name})
 
 
 GGUF = [

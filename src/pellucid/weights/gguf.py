@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import threading
-from collections.abc import Collection, Mapping
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +98,24 @@ class GgufFile(SafetensorsFile):
         return type(self), (self.path,)
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A tensor to be written: what the header says of it, and how its numbers or the bytes of its blocks are made."""
+
+    name: str
+    kind: str  # a name of TENSOR_TYPES
+    shape: tuple[int, ...]  # of the numbers
+    make: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        block = KINDS[self.kind][1]
+        return math.prod(self.shape) // block.block * block.nbytes
+
+
+KINDS = {kind.name: (number, kind) for number, kind in gguf.TENSOR_TYPES.items()}
+
+
 def write(
     path: Path, like: GgufFile, tensors: Mapping[str, tuple[str, tuple[int, ...], Tensor]], *, alignment: int
 ) -> None:
@@ -106,24 +127,91 @@ def write(
     Raises:
         WeightsError: the disk is full, or the file cannot be written.
     """
-    kinds = {kind.name: (number, kind) for number, kind in gguf.TENSOR_TYPES.items()}
+    planned = [
+        Planned(name, kind, shape, lambda name=name: tensors[name][2])  # type: ignore[misc]  # bound here
+        for name, (kind, shape, _) in tensors.items()
+    ]
+    write_planned(path, like.metadata_bytes(), len(like.header.metadata), planned, alignment=alignment)
+
+
+def write_planned(
+    path: Path,
+    entries: bytes,
+    count: int,
+    tensors: Sequence[Planned],
+    *,
+    alignment: int = gguf.DEFAULT_ALIGNMENT,
+    wrote: Callable[[Planned], None] = lambda tensor: None,
+) -> None:
+    """A file, written beside the old one and renamed; each tensor is made when it is its turn, and forgotten.
+
+    Args:
+        entries: of the metadata (`metadata_bytes`), `count` of them.
+        wrote: told of each tensor; what it raises ends the writing, and the old file stays.
+
+    Raises:
+        WeightsError: the disk is full, or the file cannot be written.
+    """
     infos, offset = bytearray(), 0
-    for name, (kind, shape, _) in tensors.items():
-        number, block = kinds[kind]
-        text = name.encode("utf-8", gguf.ERRORS)
-        infos += struct.pack("<Q", len(text)) + text + struct.pack("<I", len(shape))
-        infos += struct.pack(f"<{len(shape)}Q", *reversed(shape)) + struct.pack("<IQ", number, offset)
-        offset += -(-(math.prod(shape) // block.block * block.nbytes) // alignment) * alignment
-    entries = like.metadata_bytes()
-    head = gguf.MAGIC + struct.pack("<IQQ", 3, len(tensors), len(like.header.metadata)) + entries + infos
+    for tensor in tensors:
+        infos += _text(tensor.name) + struct.pack("<I", len(tensor.shape))
+        infos += struct.pack(f"<{len(tensor.shape)}Q", *reversed(tensor.shape))
+        infos += struct.pack("<IQ", KINDS[tensor.kind][0], offset)
+        offset += -(-tensor.nbytes // alignment) * alignment
+    head = gguf.MAGIC + struct.pack("<IQQ", 3, len(tensors), count) + entries + infos
     try:
         with beside([Path(path)]) as (file,):
             file.write(head)
-            for _, _, tensor in tensors.values():
+            for tensor in tensors:
                 file.write(b"\0" * (-file.tell() % alignment))
-                write_values(file, tensor)
+                begin = file.tell()
+                write_values(file, tensor.make())
+                assert file.tell() - begin == tensor.nbytes, tensor.name
+                wrote(tensor)
             file.write(b"\0" * (-file.tell() % alignment))
     except OSError as error:
         raise WeightsError(
             f"the save failed: {error.strerror or error}", where=path, next="check the free space and the permissions"
         ) from error
+
+
+def metadata_bytes(metadata: Mapping[str, gguf.Value]) -> bytes:
+    """Entries of a file. An int is u32 where it can be, else i32 or 64 bits wide; a float is f32; arrays keep theirs.
+
+    Raises:
+        TypeError: a value that has no form there.
+    """
+    return b"".join(_text(key) + _value(value) for key, value in metadata.items())
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", gguf.ERRORS)
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(value: gguf.Value) -> bytes:
+    """Type and value."""
+    numbers = {letter: kind for kind, letter in gguf.LETTERS.items()}
+    match value:
+        case bool():
+            return struct.pack("<I?", numbers["?"], value)
+        case int():
+            letter = next(each for each, low, high in _INTS if low <= value < high)
+            return struct.pack(f"<I{letter}", numbers[letter], value)
+        case float():
+            return struct.pack("<If", numbers["f"], value)
+        case str():
+            return struct.pack("<I", gguf.STRING) + _text(value)
+        case array():
+            data = value if sys.byteorder == "little" else array(value.typecode, value)
+            if sys.byteorder != "little":
+                data.byteswap()
+            return struct.pack("<IIQ", gguf.ARRAY, numbers[value.typecode], len(value)) + data.tobytes()
+        case list() if all(type(each) is str for each in value):
+            return struct.pack("<IIQ", gguf.ARRAY, gguf.STRING, len(value)) + b"".join(map(_text, value))
+        case list() if all(type(each) is bool for each in value):
+            return struct.pack("<IIQ", gguf.ARRAY, numbers["?"], len(value)) + bytes(value)
+    raise TypeError(f"{value!r:.80} has no form in a GGUF file")
+
+
+_INTS = (("I", 0, 2**32), ("i", -(2**31), 0), ("Q", 0, 2**64), ("q", -(2**63), 0))

@@ -1,0 +1,97 @@
+"""pellucid convert: to GGUF as llama.cpp's converter writes it, and back to the numbers it came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import gguf_models
+import reference as ref
+from pellucid import gguf, hub
+from pellucid.cli.check import look_over
+from pellucid.errors import Unsupported
+from pellucid.models.conversion import convert, largest_difference
+from pellucid.models.gguf_target import quantize
+from pellucid.models.targets import Options
+from pellucid.weights.gguf import GgufFile
+from pellucid.weights.source import open_weights
+
+# What each adds: rows in turn and a file's own frequencies; fused and turned; norms with one added; fused by groups;
+# stacked experts beside a shared one; post-norms and token types; windows in some layers.
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+MODELS = {
+    "llama": {"rope_scaling": LLAMA3, "rope_theta": 500000.0},
+    "gpt2": {},
+    "gemma2": {"query_pre_attn_scalar": 10},
+    "falcon": {"new_decoder_architecture": True, "num_attention_heads": 6, "hidden_size": 36, "num_kv_heads": 2},
+    "qwen2_moe": {"use_sliding_window": False, "mlp_only_layers": []},
+    "bert": {},
+    "olmo3": {"rope_scaling": None, "rope_theta": 500000.0},
+}
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_there_and_back(family, tmp_path):
+    case = ref.case(family, "", None if family == "bert" else "causal-lm")
+    case = replace(case, variant="converted", config={**case.config, **MODELS[family]})
+    folder = ref.checkpoint(case, tmp_path)
+    theirs = gguf_models.write(folder, tmp_path / "theirs.gguf")
+    convert(folder, tmp_path / "ours.gguf", Options())
+    a, b = GgufFile(theirs), GgufFile(tmp_path / "ours.gguf")
+    assert a.entries.keys() == b.entries.keys()
+    assert all(torch.equal(a.tensor(name), b.tensor(name)) for name in a.entries)
+    said = {key: value for key, value in a.header.metadata.items() if not key.startswith(("tokenizer.", "general."))}
+    assert said.items() <= b.header.metadata.items()
+    assert largest_difference(folder, b.path, (1, 5, 2, 7))[0] <= (1e-5 if family == "gemma2" else 0)
+    convert(b.path, tmp_path / "back", Options())
+    before, after = open_weights(folder), open_weights(tmp_path / "back")
+    for name in after.names:
+        assert torch.equal(before.tensor(name), after.tensor(name)) or "gemma" in family  # 1 is added, and taken off
+    missing = {name for name in before.names if name not in after.names}
+    assert not missing or family in ("bert", "gpt2")  # heads that llama.cpp lacks; masks that follow from the config
+
+
+def test_the_command_says_how_far_the_outputs_part(call, tmp_path):
+    found = json.loads(call("convert", hub.default_model(), tmp_path / "m.gguf", "--json").stdout)
+    assert found["difference"]["largest"] == 0 < found["difference"]["largest_output"]
+    assert "outputs" in call("convert", tmp_path / "m.gguf", tmp_path / "back", "--dtype", "bf16").stdout
+    assert not look_over(tmp_path / "back").failed
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16" and config["architectures"] == ["LlamaForCausalLM"]
+    assert json.loads((tmp_path / "back" / "generation_config.json").read_text())["eos_token_id"] == 2
+    refused = call("convert", tmp_path / "m.gguf", tmp_path / "back")
+    assert refused.exit_code == 2 and "--force" in refused.stderr
+    quiet = call("convert", tmp_path / "m.gguf", tmp_path / "back", "--force", "--no-verify")
+    assert quiet.exit_code == 0 and "outputs" not in quiet.stdout
+
+
+def test_blocks_are_unpacked(tmp_path):
+    quantize(hub.default_model(), tmp_path / "m.gguf", Options(), to="q4_0")
+    convert(tmp_path / "m.gguf", tmp_path / "back", Options(), dtype="f32")
+    assert {open_weights(tmp_path / "back").entry(name).dtype for name in open_weights(tmp_path / "back").names} == {
+        "F32"
+    }
+    assert largest_difference(tmp_path / "m.gguf", tmp_path / "back", (1, 5, 2, 7))[0] <= 1e-4
+
+
+def test_a_model_that_a_file_could_not_describe_is_refused(tmp_path):
+    case = ref.case("mistral", "", "causal-lm")
+    case = replace(case, variant="window", config={**case.config, "sliding_window": 5})
+    folder = ref.checkpoint(case, tmp_path)
+    with pytest.raises(Unsupported, match="window is 5"):
+        convert(folder, tmp_path / "m.gguf", Options())
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_ids_without_a_tokenizer(tmp_path, tiny):
+    report = convert(tiny("llama", "AutoModelForCausalLM"), tmp_path / "m.gguf", Options())
+    assert "no tokenizer" in report.notes[0]
+    assert gguf.read(tmp_path / "m.gguf").metadata["tokenizer.ggml.model"] == "none"
+    convert(tmp_path / "m.gguf", tmp_path / "back", Options())
+    assert not (tmp_path / "back" / "tokenizer.json").exists()
