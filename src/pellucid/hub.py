@@ -230,9 +230,31 @@ def outline(
         offline = offline_by_environment()
     if local or offline or not _ID.fullmatch(os.fspath(name or "")) or not _reachable():
         return resolve(name, revision=revision, token=token, offline=offline, gguf_file=gguf_file)
-    text = os.fspath(name or "")
-    config = resolve(text, want="config", revision=revision, token=token, offline=False)
-    return _hollow(Remote(text, revision, token), config, gguf_file, complete)
+    remote = _remote(os.fspath(name or ""), revision, token)
+    config = None
+    if "config.json" in remote.sizes:
+        config = resolve(remote.name, want="config", revision=revision, token=token, offline=False)
+    return _hollow(remote, config, gguf_file, complete)
+
+
+def _remote(name: str, revision: str | None, token: str | bool | None) -> Remote:
+    """A model on the hub.
+
+    Raises:
+        NotAModel: there is none, or the hub does not answer.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        return Remote(name, revision, token)
+    except RepositoryNotFoundError:
+        what = f"there is no {name!r}, neither a folder here nor a model on the hub"
+        raise NotAModel(what, where=Path(name).absolute(), next="check the spelling; give token=… if private") from None
+    except HfHubHTTPError as error:
+        said = str(error).splitlines()[0]
+        raise NotAModel(
+            f"{name!r}: {said}", where="the hub", next="check the name and the revision, or try again"
+        ) from None
 
 
 class Remote:
@@ -258,7 +280,7 @@ class Remote:
 HEAD = 2**20  # bytes that are fetched of a file at first; most headers are shorter
 
 
-def _hollow(remote: Remote, config: Path, gguf_file: str | None, complete: Callable[[Path, int], bool]) -> Path:
+def _hollow(remote: Remote, config: Path | None, gguf_file: str | None, complete: Callable[[Path, int], bool]) -> Path:
     """A folder with the files of `config`, and of the weights what is before their numbers."""
     import atexit
     import shutil
@@ -275,8 +297,8 @@ def _hollow(remote: Remote, config: Path, gguf_file: str | None, complete: Calla
             raise NotAModel(what, where="the hub", next=f"say which GGUF file; there are {there}")
     folder = Path(tempfile.mkdtemp(prefix="pellucid-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for file in () if names == packed or gguf_file else CONFIG:
-        if (config / file).is_file():
+    for file in CONFIG:
+        if config is not None and (config / file).is_file():
             shutil.copy(config / file, folder / file)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda file: _outlined(remote, file, folder / file, complete), names))

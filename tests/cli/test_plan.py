@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ import reference as ref
 from models import tiny as models
 from models.tiny import refused
 from pellucid import hub
-from pellucid.errors import ArgumentError, NotAModel, PellucidError
+from pellucid.errors import ArgumentError, NotAModel, PellucidError, Unsupported
 from pellucid.models import machine, plan, sizes
 from pellucid.ops.packed import PackedTensor
 
@@ -86,21 +90,34 @@ def test_other_tasks(family: str, task: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind, options", [("nf4", {"load_in_4bit": True}), ("int8", {"load_in_8bit": True})])
 def test_packed_while_loading(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     models.make("llama", hidden_size=256, intermediate_size=512).save_pretrained(tmp_path)
-    config = pellucid.BitsAndBytesConfig(**options, **({"bnb_4bit_quant_type": "nf4"} if kind == "nf4" else {}))
-    model = models.auto("llama").from_pretrained(tmp_path, quantization_config=config)
     found = pellucid.plan(tmp_path, quantization=kind)
+    model = models.auto("llama").from_pretrained(tmp_path, plan=found)
+    assert models.auto("llama").from_pretrained(tmp_path, **options).config.quantization_config is not None
     assert kind in found.weights  # beside codes and scales a matrix has a few bytes that say how it is packed
     assert sum(found.weights.values()) == pytest.approx(held(model), rel=5e-3)
+    with refused(Unsupported, "pellucid quantize"):
+        models.auto("llama").from_pretrained(tmp_path, plan=pellucid.plan(tmp_path, quantization="q4_k"))
 
 
 def test_a_file_of_packed_blocks(tmp_path: Path) -> None:
     gguf_models = pytest.importorskip("gguf_models")
     sizes_ = {"hidden_size": 256, "head_dim": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     models.make("llama", **sizes_, intermediate_size=256).save_pretrained(tmp_path)
-    path = gguf_models.write(tmp_path, tmp_path / "x.gguf", gguf_models.Kind.Q4_K)
+    path = gguf_models.write(tmp_path, tmp_path / "x.gguf", gguf_models.Kind.Q8_0)
     found = pellucid.plan(path)
     assert sum(found.weights.values()) == held(models.auto("llama").from_pretrained(path))
-    assert found.weights["Q4_K"] > 0 and found.context == 64 or found.made_for
+    before = pellucid.plan(tmp_path, quantization="q8_0")
+    assert before.weights["q8_0"] == found.weights["Q8_0"] > 0 and before.weights["F32"] == found.weights["F32"]
+    assert before.read == found.read
+
+
+def test_llama_cpps_mixtures() -> None:
+    """Of 12 layers of q4_k_m: what its own quantizer has written for the benchmarks' small checkpoint."""
+    more = [sizes.in_file("q4_k_m", f"blocks.{i}.mlp.down.weight", 12, head=False) == "q6_k" for i in range(12)]
+    assert [i for i, each in enumerate(more) if each] == [0, 3, 6, 9, 10, 11]
+    assert sizes.in_file("q4_k_m", "blocks.0.attn.q.weight", 12, head=False) == "q4_k"
+    assert sizes.in_file("q4_0", "lm_head.out.weight", 12, head=True) == "q6_k"
+    assert sizes.in_file("q8_0", "lm_head.out.weight", 12, head=True) == "q8_0"
 
 
 def test_the_formulas(known_machine: machine.Machine) -> None:
@@ -168,7 +185,7 @@ class Hub:
 
     def __init__(self, folder: Path) -> None:
         self.name, self.folder, self.bytes = "org/model", folder, 0
-        self.sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        self.sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
 
     def read(self, file: str, begin: int, end: int) -> bytes:
         data = (self.folder / file).read_bytes()[begin:end]
@@ -215,6 +232,75 @@ def test_a_gguf_file_on_the_hub(remote: Callable[[Path], Hub], tmp_path: Path) -
     with refused(NotAModel, "x.gguf, y.gguf"):
         pellucid.plan("org/model", offline=False)
     assert pellucid.plan("org/model", offline=False, gguf_file="y.gguf").weights == found.weights
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """What huggingface_hub asks of the hub, for one model whose files are in a folder; counts the bytes it gives."""
+
+    folder: Path
+    given: list[int]
+
+    def do_GET(self) -> None:  # noqa: N802  the base class calls it so
+        path = self.path.partition("?")[0]
+        files = {file.name: file.stat().st_size for file in self.folder.iterdir()}
+        file = path.rpartition("/")[2]
+        if "/resolve/" in path and file in files:
+            data, asked = (
+                (self.folder / file).read_bytes(),
+                re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or ""),
+            )
+            begin, end = (int(asked[1]), int(asked[2]) + 1) if asked else (0, len(data))
+            headers = {
+                "ETag": '"x"',
+                "X-Repo-Commit": "a" * 40,
+                "Content-Range": f"bytes {begin}-{end - 1}/{len(data)}",
+            }
+            self.answer(206 if asked else 200, data[begin:end], headers)
+        elif path.startswith("/api/models/org/model"):
+            tree: Any = [{"type": "file", "path": name, "size": size, "oid": "1" * 40} for name, size in files.items()]
+            siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
+            about = {"id": "org/model", "sha": "a" * 40, "siblings": siblings}
+            self.answer(200, json.dumps(tree if "/tree/" in path else about).encode(), {})
+        else:
+            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def answer(self, code: int, data: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.given.append(len(data))
+            self.wfile.write(data)
+
+    def log_message(self, *message: Any) -> None:
+        """Nothing."""
+
+
+def test_the_hubs_own_client(tmp_path: Path) -> None:
+    """Over a socket of this machine: the config and the first megabyte are asked for, and no more."""
+    (tmp_path / "hub").mkdir()
+    models.make("llama", vocab_size=20_001, hidden_size=64).save_pretrained(tmp_path / "hub")
+    handler = type("Here", (Endpoint,), {"folder": tmp_path / "hub", "given": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": "0",
+        }
+        code = "import json, pellucid; print(json.dumps(dict(pellucid.plan('org/model', measure=False).weights)))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **there})
+        lost = "import pellucid; pellucid.plan('org/nowhere', measure=False)"
+        none = subprocess.run([sys.executable, "-c", lost], capture_output=True, text=True, env={**os.environ, **there})
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    wanted = sum(file.stat().st_size for file in (tmp_path / "hub").glob("*.safetensors"))
+    assert json.loads(done.stdout) == dict(pellucid.plan(tmp_path / "hub").weights)
+    assert wanted > 5_000_000 and sum(handler.given) < 1_200_000  # type: ignore[attr-defined]
+    assert "there is no 'org/nowhere'" in none.stderr
 
 
 def test_offline_opens_no_socket() -> None:

@@ -14,7 +14,7 @@ from pellucid import families, hub
 from pellucid.compat.arguments import sort_out
 from pellucid.compat.devices import where_to
 from pellucid.compat.generation import GenerationMixin
-from pellucid.compat.quantizing import asked_for
+from pellucid.compat.quantizing import asked_for, planned
 from pellucid.config import Config
 from pellucid.engine.options import read_options
 from pellucid.errors import ArgumentError, Unsupported, strict
@@ -94,6 +94,7 @@ class PreTrainedModel(GenerationMixin):
         if type(seed) is not int:
             raise ArgumentError(f"seed={seed!r}", where="seed", next="use a whole number")
         recorded, overrides = sort_out(config_keys, known=ARGUMENTS)
+        recorded |= {} if max_memory is None else {"max_memory": max_memory}
         folder = hub.resolve(
             pretrained_model_name_or_path,
             revision=revision,
@@ -119,7 +120,7 @@ class PreTrainedModel(GenerationMixin):
             seed=seed,
             model_class=cls,
             folder=folder,
-            quantize=asked_for(quantization_config, load_in_4bit, load_in_8bit),
+            quantize=asked_for(quantization_config or planned(plan), load_in_4bit, load_in_8bit),
         )
         cls._check_family(model)
         assert isinstance(model, cls)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pellucid.errors import ArgumentError, Unsupported, strict
+from pellucid.models.plan import Plan
 from pellucid.models.quantizing import Quantize
 
 STORAGES = ("uint8", "int8", "float16", "bfloat16", "float32", "float64")
@@ -142,6 +143,24 @@ def asked_for(config: Any, load_in_4bit: object, load_in_8bit: object) -> Quanti
     if not isinstance(config, BitsAndBytesConfig):
         config = BitsAndBytesConfig.from_dict(_values(config))
     return quantize(config) if config.is_quantizable() else None
+
+
+def planned(plan: Plan | None) -> BitsAndBytesConfig | None:
+    """How a plan packs matrices while loading; None for not at all.
+
+    Raises:
+        Unsupported: a kind that only files have.
+    """
+    match getattr(plan, "quantization", None):
+        case None:
+            return None
+        case "nf4" | "fp4" as kind:
+            return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind)
+        case "int8":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        case kind:
+            advice = f"write it first: pellucid quantize IN OUT --to {kind}"
+            raise Unsupported(f"a plan that packs to {kind} while loading", where="plan", next=advice)
 
 
 def _values(config: Any) -> Any:

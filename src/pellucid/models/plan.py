@@ -57,6 +57,7 @@ class Plan:
     """What a model takes, and where it goes. Sizes are in bytes, speeds in tokens a second.
 
     Args:
+        quantization: how matrices are packed while loading; None for as the file has them.
         weights: by the dtype or the packed kind of what is held.
         cache_of_token: bytes that one more token of a row adds, before any window is full.
         cache_of_row: bytes of a row's recurrences, however long it is.
@@ -73,6 +74,7 @@ class Plan:
     family: str
     task: s.Task | None
     dtype: str
+    quantization: str | None
     batch: int
     context: int
     parameters: int
@@ -167,9 +169,11 @@ def _understand(folder: Path, task: s.Task | None, dtype: str | None, pack: str 
     spec = whole.of(task)
     weights = quant.opened(open_weights(folder), config.given().get("quantization_config"))
     table = family.gguf_table(config, task) if sizes.is_gguf(weights) else family.table(config, task)
+    if pack is not None and pack not in sizes.LAYERS and dtype in (None, "auto"):
+        dtype = "float32"  # what a file has beside its blocks
     kind = sizes.computing_dtype(weights, dtype, cpu=cpu)
     found = sizes.parts(weights, table_for(task, table, whole), spec, task, kind, pack)
-    return _Known(spec, task, kind, weights, tuple(found), whole.context)
+    return _Known(spec, task, kind, pack, weights, tuple(found), whole.context)
 
 
 def _task(config: Config, family: Family, spec: s.Spec) -> s.Task | None:
@@ -186,6 +190,7 @@ class _Known:
     spec: s.Spec
     task: s.Task | None
     dtype: str
+    pack: str | None
     weights: Weights
     parts: tuple[Part, ...]
     limit: int | None
@@ -218,7 +223,7 @@ class _Known:
         cached = batch * self.reads(held, context)
         read = round(self.reading("nbytes", batch)) + cached
         found = Plan(
-            name, self.spec.family, self.task, _torch_name(self.dtype), batch, context,
+            name, self.spec.family, self.task, _torch_name(self.dtype), self.pack, batch, context,
             sum(part.numbers for part in self.parts), weights, sum(held.token.values()) + held.memory, held.state,
             cache, acting, total + cache + acting <= free, self.longest(held, total, free, batch), self.limit,
             None, None, read, cached, here, places, shares,

@@ -23,11 +23,11 @@ WIDTH = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}  # bytes of a number
 PAGE, SPARE = 32, 64  # tokens: of a page, and kept behind a window (cache/group.py, cache/row.py: those need torch)
 STEP = 2048  # tokens of a prompt that one step computes, at most
 
-# bits of a number where a matrix is packed while it is loaded or written: its codes, and its share of scales
-BITS = {
-    "nf4": 4 + 32 / 64, "fp4": 4 + 32 / 64, "int8": 8.0, "gptq-4": 4 + 20 / 128, "awq-4": 4 + 20 / 128,
-    **{kind.name.lower(): 8 * kind.nbytes / kind.block for kind in gguf.TENSOR_TYPES.values() if kind.block > 1},
-}  # fmt: skip
+# Bits of a number, its share of scales included. In safetensors the matrices of blocks are packed, in GGUF all.
+LAYERS = {"nf4": 4 + 32 / 64, "fp4": 4 + 32 / 64, "int8": 8.0, "gptq-4": 4 + 20 / 128, "awq-4": 4 + 20 / 128}
+BLOCKS = {kind.name.lower(): 8 * kind.nbytes / kind.block for kind in gguf.TENSOR_TYPES.values() if kind.block > 1}
+MIXED = {"q4_k_m": "q4_k", "q5_k_m": "q5_k", "q4_k_s": "q4_k", "q5_k_s": "q5_k"}  # as llama.cpp calls files of several
+PACKS = (*LAYERS, *MIXED, *BLOCKS)
 
 # ------------------------------------------------------------------------------------------------ weights
 
@@ -77,15 +77,16 @@ def parts(
 
     Args:
         spec, table: of what the task needs (`Spec.of`, `sides.table_for`).
-        pack: matrices of linear layers are packed so while they are loaded (a key of BITS).
+        pack: how matrices are packed while they are loaded or written before; one of PACKS.
 
     Raises:
         ArgumentError: a `pack` that is not known.
         Unsupported: it is packed already.
         WeightsError: a tensor that has no place.
     """
-    if pack is not None and pack not in BITS:
-        raise ArgumentError(f"quantization={pack!r}", where="quantization", next=f"one of {', '.join(BITS)}")
+    if pack is not None and pack not in PACKS:
+        hint = nearest(pack, PACKS) or f"one of {', '.join(PACKS)}"
+        raise ArgumentError(f"quantization={pack!r}", where="quantization", next=hint)
     head = spec.heads.get(task) if task else None
     ties, heads = tied(spec, head), held_heads(spec, task, head)
     found: dict[tuple[str, ...], Part] = {}
@@ -117,11 +118,30 @@ def _part(weights: Weights, name: str, place: Place, spec: s.Spec, dtype: str, p
     if stays:
         return Part(slot, entry.dtype, numbers, entry.nbytes, matrix)
     linear = matrix and ".blocks." in f".{slot}" and len(entry.shape) == 2 and not _precise(slot, spec)
-    if pack is not None and linear and not tied:
+    if pack in LAYERS and linear and not tied:
         scales = 4 * entry.shape[0] if pack == "int8" else 0  # one for each row
-        return Part(slot, pack, numbers, math.ceil(numbers * BITS[pack] / 8) + scales, True)
+        return Part(slot, pack, numbers, math.ceil(numbers * LAYERS[pack] / 8) + scales, True)
+    if pack is not None and pack not in LAYERS and matrix and ".router." not in slot:
+        kind = in_file(pack, slot, len(spec.stack.blocks), head=tied or slot.startswith("lm_head."))
+        return Part(slot, kind, numbers, math.ceil(numbers * BLOCKS[kind] / 8), True)
     kept = entry.dtype if _precise(slot, spec) and WIDTH.get(entry.dtype, 0) > WIDTH[dtype] else dtype
     return Part(slot, kept, numbers, numbers * WIDTH[kept], matrix)
+
+
+def in_file(pack: str, slot: str, blocks: int, *, head: bool) -> str:
+    """The kind of one matrix in a GGUF file that is packed so: llama.cpp keeps heads and some others in more bits.
+
+    Source: use_more_bits of llama.cpp, src/llama-quant.cpp.
+    """
+    base = MIXED.get(pack, pack)
+    if head:
+        return base if base in ("q8_0", "q6_k", "q8_k") else "q6_k"
+    steps = slot.split(".")
+    if pack.endswith("_m") and steps[0] == "blocks" and slot.endswith((".attn.v.weight", ".down.weight")):
+        i, eighth = int(steps[1]), blocks // 8
+        if i < eighth or i >= 7 * blocks // 8 or (i - eighth) % 3 == 2:
+            return "q6_k"
+    return base
 
 
 def _precise(slot: str, spec: s.Spec) -> bool:
