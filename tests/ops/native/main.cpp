@@ -5,11 +5,13 @@
 void check_products();
 void check_elementwise();
 void check_attention();
+void check_packed();
 
 int main() {
   check_products();
   check_elementwise();
   check_attention();
+  check_packed();
   std::printf("%d checks, %d failed\n", checked, failed);
   return failed != 0;
 }

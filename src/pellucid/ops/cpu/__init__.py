@@ -21,7 +21,7 @@ ROWS = 6  # most rows of x that every level takes: with more, a product is bound
 WORTH_SHARING = 2**19  # multiply-adds of a product, from which a second thread pays
 WIDTHS = (64, 48, 32, 24, 16, 8)  # outputs side by side in oneDNN's layouts
 BLOCKS = (1024, 512, 2048)  # products that oneDNN sums before they join the total
-WAYS = {0: "nothing", 1: "AVX2", 2: "AVX-512", 3: "AVX512_BF16"}  # bfloat16 products
+WAYS = {0: "nothing", 1: "AVX2", 2: "AVX-512", 3: "AVX512_BF16", 4: "NEON", 5: "NEON and BF16"}  # bfloat16 products
 
 
 @lru_cache(maxsize=1)

@@ -36,6 +36,14 @@ inline void put(float value, Half *to) { *to = narrow(value); }
 typedef Half Value;  // x is used as it lies
 constexpr std::int64_t BLOCK = 2048;  // k: a tile's rows of x stay in the first cache
 
+#if WIDTH == 16
+typedef __m512bh Pairs;
+inline Vector dot(Vector sum, Pairs w, Pairs x) { return (Vector)_mm512_dpbf16_ps((__m512)sum, w, x); }
+#else
+typedef bfloat16x8_t Pairs;
+inline Vector dot(Vector sum, Pairs w, Pairs x) { return (Vector)vbfdotq_f32((float32x4_t)sum, w, x); }
+#endif
+
 template <bool NATURAL>
 inline void keep(const Half *from, Value *to) {
   std::memcpy(to, from, STEP * 2);
@@ -43,11 +51,11 @@ inline void keep(const Half *from, Value *to) {
 
 template <int M, int P, class S>
 inline void step(Vector (&sum)[M][P], const S *w, std::int64_t k, const Value *x) {
-  __m512bh part[P];
-  for (int p = 0; p < P; p++) part[p] = (__m512bh)w[p].words(k);
+  Pairs part[P];
+  for (int p = 0; p < P; p++) part[p] = (Pairs)w[p].words(k);
   for (int m = 0; m < M; m++) {
-    const __m512bh row = (__m512bh)_mm512_load_si512(x + m * BLOCK);
-    for (int p = 0; p < P; p++) sum[m][p] = (Vector)_mm512_dpbf16_ps((__m512)sum[m][p], part[p], row);
+    const Pairs row = *(const Pairs *)(x + m * BLOCK);
+    for (int p = 0; p < P; p++) sum[m][p] = dot(sum[m][p], part[p], row);
   }
 }
 

@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace {
@@ -39,6 +41,18 @@ bool has_tiles() {
 // takes 30 microseconds to answer.
 const bool pairs = has_pairs(), tiles = has_tiles();
 
+#elif defined(__aarch64__)
+
+bool has_pairs() {  // FEAT_BF16, as Linux numbers it
+#if defined(__linux__)
+  return getauxval(AT_HWCAP2) & 1ul << 14;
+#else
+  return false;
+#endif
+}
+
+const bool pairs = has_pairs();
+
 #endif
 
 }  // namespace
@@ -68,13 +82,16 @@ extern "C" int pellucid_few_rows(const float *w, const float *x, const float *bi
   return !done;
 }
 
-// Ways to multiply in bfloat16: 1 AVX2, 2 AVX-512, 3 AVX-512 with products in pairs; 0 where another's product is faster.
+// Ways to multiply in bfloat16: 1 AVX2, 2 AVX-512, 3 AVX-512 with products in pairs, 4 NEON, 5 NEON with products in
+// pairs; 0 where another's product is faster.
 extern "C" int pellucid_bfloat16_best() {
 #if defined(__x86_64__)
   if (!level || tiles) return 0;
   if (level != few_rows_avx512) return 1;
   // A product in pairs is one instruction for 32 products. Intel starts one in two cycles, and four multiply-adds of 16.
   return pairs && __builtin_cpu_is("amd") ? 3 : 2;
+#elif defined(__aarch64__)
+  return pairs ? 5 : 4;
 #else
   return 0;
 #endif
@@ -84,10 +101,17 @@ namespace {
 
 // y = x W^T + b on so many threads; 1 where the processor has not that way, or there is no memory.
 int multiplied(const RowProduct &p, int way, int threads) {
+  RowLevel run = nullptr;
 #if defined(__x86_64__)
-  const RowLevel levels[] = {nullptr, bfloat16_avx2, bfloat16_avx512, bfloat16_dot};
-  if (way < 1 || way > 3 || !level || (way > 1 && level != few_rows_avx512) || (way == 3 && !pairs)) return 1;
-  const RowLevel run = levels[way];
+  const bool wide = level == few_rows_avx512;
+  if (way == 1 && level) run = bfloat16_avx2;
+  if (way == 2 && wide) run = bfloat16_avx512;
+  if (way == 3 && wide && pairs) run = bfloat16_dot;
+#elif defined(__aarch64__)
+  if (way == 4) run = bfloat16_neon;
+  if (way == 5 && pairs) run = bfloat16_neon_dot;
+#endif
+  if (!run) return 1;
   const std::int64_t fours = (p.out + 3) / 4;
   bool done = true;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
@@ -96,9 +120,6 @@ int multiplied(const RowProduct &p, int way, int threads) {
     done = run(p, fours * thread / threads * 4, end < p.out ? end : p.out) && done;
   }
   return !done;
-#else
-  return 1;
-#endif
 }
 
 }  // namespace

@@ -57,3 +57,5 @@ typedef bool (*RowLevel)(const RowProduct &, std::int64_t begin, std::int64_t en
 bool bfloat16_avx2(const RowProduct &, std::int64_t begin, std::int64_t end);
 bool bfloat16_avx512(const RowProduct &, std::int64_t begin, std::int64_t end);
 bool bfloat16_dot(const RowProduct &, std::int64_t begin, std::int64_t end);
+bool bfloat16_neon(const RowProduct &, std::int64_t begin, std::int64_t end);
+bool bfloat16_neon_dot(const RowProduct &, std::int64_t begin, std::int64_t end);

@@ -51,7 +51,7 @@ def best(half: bool) -> int:
     found = library()
     assert found is not None, "`multiplies` says so"
     way = bfloat16_way() or (2 if found.pellucid_vector() == 16 else 1)
-    return way if half else min(way, 2)
+    return way if half else {3: 2, 5: 4}.get(way, way)
 
 
 def multiplies(matrix: PackedTensor) -> bool:

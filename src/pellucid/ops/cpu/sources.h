@@ -17,11 +17,21 @@
 
 #pragma GCC diagnostic ignored "-Wuninitialized"  // of GCC 12's own header
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#if defined(__x86_64__)
 #include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
 
 #include <cstring>
 
 #include "kernels.h"
+
+#if defined(__x86_64__)
+#define IN_REGISTER "+x"
+#else
+#define IN_REGISTER "+w"
+#endif
 
 namespace {
 
@@ -84,7 +94,7 @@ inline Words of_float8(const std::uint8_t *at) {
   return (Words)_mm512_or_si512(word, sign);
 }
 
-#else
+#elif WIDTH == 8
 
 inline Words of_bytes(const std::uint8_t *at) { return (Words)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at)); }
 inline Whole of_pairs(const std::uint8_t *at) {
@@ -119,6 +129,41 @@ inline Words of_float8(const std::uint8_t *at) {
   return (Words)_mm256_or_si256(word, _mm256_and_si256(_mm256_slli_epi16(code, 8), _mm256_set1_epi16(-0x8000)));
 }
 
+#else
+
+inline Words of_bytes(const std::uint8_t *at) {
+  std::uint32_t four;
+  std::memcpy(&four, at, 4);
+  return (Words)vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
+}
+inline Whole of_pairs(const std::uint8_t *at) { return (Whole)vmovl_s16(vreinterpret_s16_u8(vld1_u8(at))); }
+inline Vector of_halves(const std::uint8_t *at) { return (Vector)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at))); }
+
+struct Table {
+  Vector part[4];
+  Table less(float zero) const { return {part[0] - zero, part[1] - zero, part[2] - zero, part[3] - zero}; }
+  Table times(float scale) const { return {part[0] * scale, part[1] * scale, part[2] * scale, part[3] * scale}; }
+  Table round() const { return {rounded(part[0]), rounded(part[1]), rounded(part[2]), rounded(part[3])}; }
+  Vector at(Words place) const {  // byte by byte
+    const uint8x16x4_t bytes = {(uint8x16_t)part[0], (uint8x16_t)part[1], (uint8x16_t)part[2], (uint8x16_t)part[3]};
+    return (Vector)vqtbl4q_u8(bytes, (uint8x16_t)((place & 15) * 0x04040404 + 0x03020100));
+  }
+};
+
+inline Table table(const float *values) {
+  return {(Vector)vld1q_f32(values), (Vector)vld1q_f32(values + 4), (Vector)vld1q_f32(values + 8),
+          (Vector)vld1q_f32(values + 12)};
+}
+
+inline Words of_float8(const std::uint8_t *at) {
+  const uint16x8_t small = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
+  const uint16x8_t code = vmovl_u8(vld1_u8(at)), size = code & 0x7f;
+  const uint16x8_t tiny = (uint16x8_t)vqtbl1q_u8((uint8x16_t)small, (uint8x16_t)(size * 0x0202 + 0x0100));
+  uint16x8_t word = vbslq_u16(vcltq_u16(size, vdupq_n_u16(8)), tiny, (size << 4) + (120 << 7));
+  word = vbslq_u16(vceqq_u16(size, vdupq_n_u16(0x7f)), vdupq_n_u16(0x7fc0), word);
+  return (Words)(word | (code << 8 & 0x8000));
+}
+
 #endif
 
 // A row of a matrix, from some k on.
@@ -133,7 +178,7 @@ struct Open {
   float scale() const {
     float scale = w->scales ? w->scales[place] : w->map[w->packed[place]] * w->nested[place >> w->nest];
     if (!w->scales) {
-      asm("" : "+x"(scale));  // rounded before the addition, as in torch
+      asm("" : IN_REGISTER(scale));  // rounded before the addition, as in torch
       scale += w->offset;
     }
     return scale == scale ? scale : __builtin_nanf("");
