@@ -26,7 +26,7 @@ ARCHITECTURES = {
     "mixtral": "llama", "mistral": "llama", "gpt_oss": "gpt-oss", "cohere": "command-r", "glm4_moe": "glm4moe",
     "olmo3": "olmo2", "granitemoeshared": "granitemoe", "gpt_bigcode": "starcoder",
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
-    "minimax_m2": "minimax-m2", "llama4_text": "llama4",
+    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
 }  # fmt: skip
 PERMUTED = ("llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee")
 
@@ -102,7 +102,7 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     width, family = first(c, "hidden_size", "n_embd", "d_model"), c["model_type"]
     w.add_context_length(first(c, "max_position_embeddings", "n_positions", "max_seq_len") or 2048)
     w.add_embedding_length(width)
-    w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers") + c.get("num_nextn_predict_layers", 0))
+    w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers") + further(c))
     w.add_head_count(heads)
     if c.get("num_key_value_heads"):
         w.add_head_count_kv(c["num_key_value_heads"])
@@ -140,10 +140,9 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         "n_group": w.add_expert_group_count, "topk_group": w.add_expert_group_used_count,
         "moe_intermediate_size": w.add_expert_feed_forward_length, "clip_qkv": w.add_clamp_kqv,
         "logit_scale": w.add_logit_scale, "shared_intermediate_size": w.add_expert_shared_feed_forward_length,
-        "num_nextn_predict_layers": w.add_nextn_predict_layers,
         "interleave_moe_layer_step": w.add_interleave_moe_layer_step,
     }.items():  # fmt: skip
-        if c.get(key) is not None:
+        if c.get(key) or c.get(key) == 0:
             add(c[key])
     if family in ("glm4_moe", "dots1", "minimax_m2"):
         w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
@@ -183,9 +182,16 @@ def first(c: dict[str, Any], *keys: str) -> Any:
     return next((c[key] for key in keys if c.get(key)), None)
 
 
+def further(c: dict[str, Any]) -> int:
+    """Layers that predict further tokens, which the converter counts for this family."""
+    return c.get("num_nextn_predict_layers", 0) if c["model_type"] == "glm4_moe" else 0
+
+
 def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     """What one family alone has."""
     match c["model_type"]:
+        case "glm4_moe":
+            w.add_nextn_predict_layers(further(c))
         case "mpt":
             w.add_head_count_kv(c["n_heads"])
             w.add_layer_norm_eps(1e-5)
@@ -204,6 +210,20 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_layer_norm_eps(1e-5)
         case "ernie4_5_moe":
             w.add_expert_shared_feed_forward_length(c["intermediate_size"] // c["num_key_value_heads"])
+        case "deepseek_v2" | "deepseek_v3":  # as attention of one key head over the small vector
+            w.add_head_count_kv(1)
+            w.add_kv_lora_rank(c["kv_lora_rank"])
+            if c["q_lora_rank"]:
+                w.add_q_lora_rank(c["q_lora_rank"])
+            w.add_key_length(c["kv_lora_rank"] + c["qk_rope_head_dim"])
+            w.add_value_length(c["kv_lora_rank"])
+            w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
+            w.add_value_length_mla(c["v_head_dim"])
+            w.add_rope_dimension_count(c["qk_rope_head_dim"])
+            if c["model_type"] == "deepseek_v3":
+                w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+            if every := (c.get("rope_parameters") or {}).get("mscale_all_dim"):
+                w.add_rope_scaling_yarn_log_mul(0.1 * every)
         case "olmo":
             w.add_layer_norm_eps(1e-5)
         case "gpt_bigcode":
@@ -262,7 +282,7 @@ def llama3(section: dict[str, Any], dim: int) -> list[float]:
 def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under llama.cpp's name, as its converter lays it out."""
     family = c["model_type"]
-    layers = first(c, "num_hidden_layers", "n_layer", "n_layers") + c.get("num_nextn_predict_layers", 0)
+    layers = first(c, "num_hidden_layers", "n_layer", "n_layers") + further(c)
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES.get(family, family))
     names = gguf.get_tensor_name_map(arch, layers)
     weights, stacks = open_weights(folder), {}
@@ -333,8 +353,13 @@ def changed(
     if family == "dbrx" and ".experts.mlp." in name:
         tensor = tensor.unflatten(0, (c["ffn_config"]["moe_num_experts"], -1))
         name, tensor = name + ".weight", tensor.transpose(1, 2) if name.endswith("w2") else tensor
-    if family in ("glm4_moe", "dots1", "minimax_m2", "ernie4_5_moe") and name.endswith("e_score_correction_bias"):
+    if name.endswith("e_score_correction_bias"):
         name = name.replace("e_score_correction_bias", "e_score_correction.bias")
+    if family in ("deepseek_v2", "deepseek_v3") and name.endswith("kv_b_proj.weight"):
+        keys, values = tensor.unflatten(0, (heads, -1)).split([c["qk_nope_head_dim"], c["v_head_dim"]], dim=1)
+        yield found(names, name.replace("kv_b_proj", "k_b_proj")), keys.transpose(1, 2)
+        yield found(names, name.replace("kv_b_proj", "v_b_proj")), values
+        return
     if family == "bloom":
         name = name.removeprefix("transformer.")
     yield found(names, name.removeprefix("bert.")), tensor

@@ -25,6 +25,8 @@ LLAMA3 = {
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
 LONG = {"short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [2.0, 3.0, 5.0, 7.0]}
 GPT_OSS = {"swiglu_limit": 7.0, "swiglu_alpha": 1.702}
+DEEPSEEK = {"n_group": 1, "topk_group": 1, "topk_method": "greedy", "rms_norm_eps": 1e-6}
+MSCALE = {"mscale": 1.0, "mscale_all_dim": 1.0}
 LLAMA4 = {"no_rope_layer_interval": 4, "attention_chunk_size": 8192, "floor_scale": 8192, "attn_scale": 0.1}
 
 # Name -> family and changes of its fixture's config, where llama.cpp knows no such option.
@@ -90,6 +92,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dots1": ("dots1", {"sliding_window": None, "n_group": 1, "num_key_value_heads": 6}),
     "minimax_m2": ("minimax_m2", {}),
     "jais2": ("jais2", {}),
+    "deepseek_v2": ("deepseek_v2", DEEPSEEK),
+    "deepseek_v2 lite": ("deepseek_v2", {**DEEPSEEK, "q_lora_rank": None}),
+    "deepseek_v3": ("deepseek_v3", {"rms_norm_eps": 1e-6}),
+    "deepseek_v3, yarn": ("deepseek_v3", {"rms_norm_eps": 1e-6, "rope_scaling": YARN | MSCALE}),
     "llama4_text": ("llama4_text", LLAMA4),
 }
 

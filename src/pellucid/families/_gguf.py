@@ -20,19 +20,20 @@ from pellucid import gguf
 from pellucid.config import Config
 from pellucid.errors import ConfigError, Unsupported
 from pellucid.spec import Task
-from pellucid.weights.table import Entry, Flat, Fused, Paired, Shifted, Stacked, Unused
+from pellucid.weights.table import Entry, Flat, Fused, Paired, Share, Shifted, Stacked, Unused
 
 # general.architecture -> model_type, where the two differ.
 ARCHITECTURES = {
     "gptneox": "gpt_neox", "gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe",
     "command-r": "cohere", "starcoder": "gpt_bigcode", "phi2": "phi", "gpt-oss": "gpt_oss", "glm4moe": "glm4_moe",
     "hunyuan-dense": "hunyuan_v1_dense", "hunyuan-moe": "hunyuan_v1_moe", "ernie4_5-moe": "ernie4_5_moe",
-    "minimax-m2": "minimax_m2", "llama4": "llama4_text",
+    "minimax-m2": "minimax_m2", "llama4": "llama4_text", "deepseek2": "deepseek_v2",
 }  # fmt: skip
 
 # general.architecture -> a key, and the model_type of files that have it: one name stands for two families.
 VARIANTS = {
     "llama": ("expert_count", "mixtral"), "olmo2": ("attention.sliding_window", "olmo3"),
+    "deepseek2": ("expert_weights_norm", "deepseek_v3"),
     "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
 }  # fmt: skip
 
@@ -343,6 +344,41 @@ def experts(count: int) -> dict[str, Entry]:
         table[f"blk.{{i}}.ffn_{matrix}_exps.{{p}}"] = Stacked(f"{AT}mlp.experts.{{e}}.{matrix}.{{p}}", count)
         table[f"blk.{{i}}.ffn_{matrix}_shexp.{{p}}"] = f"{AT}mlp.shared.{matrix}.{{p}}"
     return table
+
+
+LATENT: dict[str, Entry] = {
+    "blk.{i}.attn_q_a.{p}": AT + "attn.q_a.{p}",
+    "blk.{i}.attn_q_a_norm.{p}": AT + "attn.q_norm.{p}",
+    "blk.{i}.attn_q_b.{p}": AT + "attn.q_b.{p}",
+    "blk.{i}.attn_kv_a_mqa.{p}": AT + "attn.kv_a.{p}",
+    "blk.{i}.attn_kv_a_norm.{p}": AT + "attn.kv_norm.{p}",
+    "blk.{i}.attn_kv_b.{p}": AT + "attn.kv_b.{p}",
+}
+
+
+def latent(c: Config) -> dict[str, Entry]:
+    """Latent attention; newer files keep apart what keys and what values grow from."""
+    heads, nope, value = c.size("num_attention_heads"), c.size("qk_nope_head_dim"), c.size("v_head_dim")
+    return DECODER | LATENT | {
+        "blk.{i}.attn_k_b.weight": Share(AT + "attn.kv_b.weight", heads, 0, nope, turned=True),
+        "blk.{i}.attn_v_b.weight": Share(AT + "attn.kv_b.weight", heads, nope, nope + value),
+    }  # fmt: skip
+
+
+def latent_sizes(said: Said) -> dict[str, Any]:
+    """Sizes of latent attention's heads, and YaRN with the factor on scores that DeepSeek has."""
+    turned = said.get("rope.dimension_count")
+    key = said.get("attention.key_length_mla") or said.get("attention.key_length")
+    value = said.get("attention.value_length_mla") or said.get("attention.value_length")
+    found, times = rope(said), said.get("rope.scaling.yarn_log_multiplier")
+    if times and "rope_scaling" in found:
+        factor = shortest(times * 10)
+        found = {"rope_scaling": found["rope_scaling"] | {"mscale": factor, "mscale_all_dim": factor}}
+    return found | {
+        "q_lora_rank": said.get("attention.q_lora_rank"), "kv_lora_rank": said.get("attention.kv_lora_rank"),
+        "qk_rope_head_dim": turned, "qk_nope_head_dim": key - turned, "v_head_dim": value,
+        "num_key_value_heads": said.get("attention.head_count"),
+    }  # fmt: skip
 
 
 def further_layers(c: Config, table: Mapping[str, Entry]) -> dict[str, Entry]:

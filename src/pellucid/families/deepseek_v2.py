@@ -2,7 +2,9 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, rms
+from pellucid.families._gguf import KEYS, RMS, ROUTED_EXPERTS, Gguf
 from pellucid.families._latent import DERIVED, MLA, latent
 from pellucid.families._moe import experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, PreNorm, Router, Spec
@@ -28,6 +30,15 @@ IGNORED = DERIVED | {
 
 BASE = "model."
 WEIGHTS = MLA | moe_weights()
+GGUF = Gguf(
+    KEYS | RMS | {
+        key: name for key, name in ROUTED_EXPERTS.items() if key != "norm_topk_prob"
+    },
+    lambda c: _gguf.latent(c) | _gguf.experts(c.n_routed_experts), set={"q_lora_rank": None},
+    more=lambda said: _gguf.latent_sizes(said) | {
+        "topk_method": "greedy" if said.get("expert_group_count", 1) == 1 else "group_limited_greedy",
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

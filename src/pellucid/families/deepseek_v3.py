@@ -1,7 +1,9 @@
 """DeepSeek V3, V3.1 and R1. Papers: arXiv 2412.19437, 2501.12948."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, rms
+from pellucid.families._gguf import KEYS, RMS, ROUTED_EXPERTS, Gguf
 from pellucid.families._latent import DERIVED, MLA, further_layers, latent
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, PreNorm, Spec
@@ -30,6 +32,13 @@ BASE = "model."
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     return further_layers(c, MLA | moe_weights())
+
+
+GGUF = Gguf(
+    KEYS | RMS | ROUTED_EXPERTS,
+    lambda c: _gguf.latent(c) | _gguf.experts(c.n_routed_experts),
+    set={"q_lora_rank": None, "num_nextn_predict_layers": 0}, more=_gguf.latent_sizes,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -22,7 +22,7 @@ from pellucid.models.sides import table_for
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
-from pellucid.ops.packed import PackedTensor
+from pellucid.ops.packed import PackedTensor, unpacked
 from pellucid.ops.positions import sinusoids
 from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
@@ -398,6 +398,7 @@ def _assign(
     ties = model.ties()
     places = {name: place for found in sources.values() for name, place in found}
     rows: dict[str, list[tuple[int, Tensor]]] = {}
+    shares: dict[str, list[tuple[int, Tensor]]] = {}
     filled: set[str] = set()
     for name in weights.names:
         if name not in places:
@@ -416,6 +417,9 @@ def _assign(
             if place.row is not None:
                 rows.setdefault(slot, []).append((place.row, part))
                 continue
+            if place.share is not None:
+                shares.setdefault(slot, []).append((place.share.first, unpacked(part)))
+                continue
             precise = getattr(slots[slot], "precise", False)  # a router's choice is not rounded (nn/moe.py)
             if isinstance(part, PackedTensor):
                 _set(model, piece, _placed(part, slots[slot], dtype), None)
@@ -432,6 +436,11 @@ def _assign(
     for slot, found in rows.items():
         if len(found) == len(slots[slot]):
             _set(model, slot, torch.stack([part for _, part in sorted(found, key=lambda row: row[0])]).to(dtype), None)
+            filled.add(slot)
+    for slot, found in shares.items():
+        whole = torch.cat([part for _, part in sorted(found, key=lambda share: share[0])], dim=1).flatten(0, 1)
+        if whole.shape == slots[slot].shape:
+            _set(model, slot, whole.to(dtype), None)
             filled.add(slot)
     model.tie_weights()
     return filled

@@ -58,6 +58,7 @@ class QuantizedWeights(Behind):
                 place is None
                 or not place.slots
                 or place.row is not None
+                or place.share is not None
                 or not isinstance(upright(place).layout, str | Fused | Paired)
             ):
                 continue

@@ -105,6 +105,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Several tensors for one slot: this has rows `first` to `last` of every head's, [heads, rows, in].
+
+    So llama.cpp keeps what keys and values of latent attention grow from; that of keys is `turned`, [heads, in, rows].
+    """
+
+    of: str
+    heads: int
+    first: int
+    last: int
+    turned: bool = False
+
+
+@dataclass(frozen=True)
 class Recomputed:
     """What follows from the config: compared, then dropped, or kept to be written back as it was."""
 
@@ -121,7 +135,7 @@ class Unused:
 
 
 Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Stacked
-Entry = Layout | Row | Recomputed | Unused
+Entry = Layout | Row | Share | Recomputed | Unused
 
 OTHER_HEAD = "part of another head"
 
@@ -134,6 +148,7 @@ class Place:
     slots: tuple[str, ...] = ()
     layout: Layout = ""
     row: int | None = None  # of the one slot, where the tensor is not the whole of it
+    share: Share | None = None  # of the one slot, likewise
     recomputed: str = ""  # the kind of buffer, where it is one
     unused: str = ""  # the reason, where nothing reads it
     keep: bool = False  # written back as it was, though no slot holds it
@@ -142,22 +157,32 @@ class Place:
     @property
     def pieces(self) -> tuple[str, ...]:
         """What this tensor alone fills: its slots, or the row of one."""
+        if self.share is not None:
+            return (f"{self.slots[0]}[{self.share.first}:{self.share.last}]",)
         return self.slots if self.row is None else (f"{self.slots[0]}[{self.row}]",)
 
     def shape(self, slots: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
         """The file tensor's shape, from the shapes of the slots."""
         if self.row is not None:
             return tuple(slots[self.slots[0]][1:])
+        if (share := self.share) is not None:
+            rows, inputs = share.last - share.first, slots[self.slots[0]][-1]
+            return (share.heads, inputs, rows) if share.turned else (share.heads, rows, inputs)
         return _shape(self.layout, [tuple(slots[slot]) for slot in self.slots])
 
     def split(self, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
         """File layout -> one tensor for each slot, views where the layout allows; `rows` are the slots' first sizes."""
+        if self.share is not None:
+            return [tensor.transpose(1, 2) if self.share.turned else tensor]
         return [tensor] if self.row is not None else _split(self.layout, tensor, rows)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `split`; for a row, of the whole slot."""
         if self.kept is not None:
             return self.kept
+        if (share := self.share) is not None:
+            rows = parts[0].unflatten(0, (share.heads, -1))[:, share.first : share.last]
+            return rows.transpose(1, 2) if share.turned else rows
         return parts[0][self.row] if self.row is not None else _join(self.layout, parts)
 
 
@@ -255,7 +280,10 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
             return (entry,)
         case Fused(pattern, parts):
             return tuple(pattern.replace("{}", part) for part in parts)
-        case Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of):
+        case (
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of)
+            | Share(of)
+        ):  # fmt: skip
             return _patterns(of)
         case Recomputed() | Unused():
             return ()
@@ -268,7 +296,10 @@ def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
             return change(entry)
         case Fused(pattern):
             return replace(entry, pattern=change(pattern))
-        case Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of):
+        case (
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of)
+            | Share(of)
+        ):  # fmt: skip
             return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
             return entry
@@ -394,7 +425,7 @@ class Table:
             found = self._slots.find(slot)
             if found is not None:
                 _, (name, entry), indices = found
-                if not isinstance(entry, (Row, Stacked)) and len(_patterns(entry)) == 1:
+                if not isinstance(entry, (Row, Share, Stacked)) and len(_patterns(entry)) == 1:
                     paths[_filled(name, indices).rpartition(".")[0]] = slot.rpartition(".")[0]
         return paths
 
@@ -490,6 +521,8 @@ def _place(name: str, entry: Entry, indices: Mapping[str, str]) -> Place:
             return Place(name, unused=reason, keep=kept)
         case Row(of):
             return Place(name, (_filled(of, indices),), row=int(indices["{e}"]))
+        case Share(of):
+            return Place(name, (_filled(of, indices),), share=entry)
         case Stacked(of, count):
             return Place(name, tuple(
                 _filled(slot, {**indices, "{e}": str(e)}) for e in range(count) for slot in _patterns(of)
