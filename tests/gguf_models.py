@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,14 @@ ARCHITECTURES = {
     "mixtral": "llama", "mistral": "llama", "gpt_oss": "gpt-oss", "cohere": "command-r", "glm4_moe": "glm4moe",
     "olmo3": "olmo2", "granitemoeshared": "granitemoe", "gpt_bigcode": "starcoder",
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
-    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
+    "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
+    "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
+    "roberta": "bert", "umt5": "t5", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
 }  # fmt: skip
-PERMUTED = ("llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee")
+PERMUTED = (
+    "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee",
+    "ministral3",
+)  # fmt: skip
 
 
 def write(
@@ -46,7 +52,7 @@ def write(
     for key, value in metadata.items():
         writer.add_string(key, value)
     for name, tensor in sorted(renamed(folder, config)):
-        values = np.ascontiguousarray(tensor.squeeze().float().numpy())
+        values = np.ascontiguousarray(tensor.float().numpy())
         wanted = kind(name, values.shape) if callable(kind) else kind
         if values.ndim < 2 or name.endswith("ffn_gate_inp.weight"):
             wanted = Kind.F32
@@ -98,15 +104,18 @@ QUANTIZERS: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {Kind.Q4_K: q4_k}
 
 def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     """The keys that the converter writes for a config."""
-    heads = first(c, "num_attention_heads", "n_head", "n_heads")
+    heads = first(c, "num_attention_heads", "n_head", "n_heads", "num_heads")
     width, family = first(c, "hidden_size", "n_embd", "d_model"), c["model_type"]
-    w.add_context_length(first(c, "max_position_embeddings", "n_positions", "max_seq_len") or 2048)
+    offset = c["pad_token_id"] + 1 if family == "roberta" else 0
+    w.add_context_length((first(c, "max_position_embeddings", "n_positions", "max_seq_len") or 2048) - offset)
     w.add_embedding_length(width)
-    w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers") + further(c))
-    w.add_head_count(heads)
-    if c.get("num_key_value_heads"):
+    w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers") + further(c))
+    w.add_head_count(heads or 0)
+    if family in ("lfm2", "lfm2_moe"):
+        w.add_head_count_kv([c["num_key_value_heads"] if kind != "conv" else 0 for kind in c["layer_types"]])
+    elif c.get("num_key_value_heads"):
         w.add_head_count_kv(c["num_key_value_heads"])
-    hidden = first(c, "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
+    hidden = first(c, "d_ff", "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
     w.add_feed_forward_length(hidden or c.get("expansion_ratio", 4) * width)
     section = c.get("rope_parameters") or {}
     theta = section.get("full_attention", section).get("rope_theta") or c.get("rope_theta")
@@ -114,10 +123,12 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_rope_freq_base(theta)
     if c.get("rms_norm_eps"):
         w.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    if family in ("lfm2", "lfm2_moe", "mamba", "mamba2"):
+        w.add_layer_norm_rms_eps(first(c, "norm_eps", "layer_norm_epsilon"))
     for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"):
         if c.get(key):
             w.add_layer_norm_eps(c[key])
-    if c.get("head_dim"):
+    if c.get("head_dim") and heads:
         w.add_key_length(c["head_dim"])
         w.add_value_length(c["head_dim"])
     if family in ("gemma2", "gemma3_text"):
@@ -190,6 +201,43 @@ def further(c: dict[str, Any]) -> int:
 def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     """What one family alone has."""
     match c["model_type"]:
+        case "lfm2" | "lfm2_moe":
+            if c.get("block_auto_adjust_ff_dim"):
+                multiple = c["block_multiple_of"]
+                w.add_feed_forward_length(-(-(2 * c["intermediate_size"] // 3) // multiple) * multiple)
+            w.add_shortconv_l_cache(c["conv_L_cache"])
+            if c.get("num_dense_layers"):
+                w.add_leading_dense_block_count(c["num_dense_layers"])
+                w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        case "mamba" | "mamba2" as family:
+            inner = c["expand"] * c["hidden_size"]
+            w.add_ssm_conv_kernel(c["conv_kernel"])
+            w.add_ssm_inner_size(inner)
+            w.add_ssm_state_size(c["state_size"])
+            w.add_ssm_time_step_rank(c["time_step_rank"] if family == "mamba" else inner // c["head_dim"])
+            if family == "mamba2":
+                w.add_ssm_group_count(c["n_groups"])
+            else:
+                w.add_ssm_dt_b_c_rms(False)
+        case "modernbert":
+            w.add_sliding_window(c["local_attention"])
+            w.add_sliding_window_pattern(2)
+            w.add_rope_freq_base(c["rope_parameters"]["full_attention"]["rope_theta"])
+            local = c["rope_parameters"]["sliding_attention"]["rope_theta"]
+            w.add_key_value("modern-bert.rope.freq_base_swa", local, F32)
+            w.add_causal_attention(False)
+        case "t5":
+            w.add_decoder_block_count(c["num_decoder_layers"])
+            w.add_key_length(c["d_kv"])
+            w.add_value_length(c["d_kv"])
+            w.add_relative_attn_buckets_count(c["relative_attention_num_buckets"])
+            w.add_layer_norm_rms_eps(c["layer_norm_epsilon"])
+            w.add_decoder_start_token_id(c["decoder_start_token_id"])
+        case "eurobert":
+            w.add_causal_attention(False)
+        case "ministral3":
+            w.add_rope_scaling_yarn_log_mul(c["rope_parameters"]["mscale_all_dim"])
+            w.add_attn_temperature_scale(c["rope_parameters"]["llama_4_scaling_beta"])
         case "glm4_moe":
             w.add_nextn_predict_layers(further(c))
         case "mpt":
@@ -230,7 +278,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_head_count_kv(1)
         case "minimax_m2":
             w.add_rope_dimension_count(c["rotary_dim"])
-        case "bert":
+        case "bert" | "roberta" | "nomic_bert":
             w.add_token_type_count(c["type_vocab_size"])
             w.add_causal_attention(False)
 
@@ -282,7 +330,7 @@ def llama3(section: dict[str, Any], dim: int) -> list[float]:
 def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under llama.cpp's name, as its converter lays it out."""
     family = c["model_type"]
-    layers = first(c, "num_hidden_layers", "n_layer", "n_layers") + further(c)
+    layers = first(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers") + further(c)
     arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES.get(family, family))
     names = gguf.get_tensor_name_map(arch, layers)
     weights, stacks = open_weights(folder), {}
@@ -295,6 +343,8 @@ def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
             continue
         yield from changed(family, c, name, tensor, names)
     for name, experts in stacks.items():
+        if family == "lfm2_moe":
+            name = name.removeprefix("model.")
         whole = torch.stack([experts[e] for e in range(len(experts))])
         yield (found(names, name), whole)
 
@@ -323,8 +373,27 @@ def changed(
         parts = tensor.view(kv, heads // kv + 2, -1, *tensor.shape[1:])
         pieces = (parts[:, :-2], parts[:, [-2]], parts[:, [-1]])
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
-    if name.startswith(("bert.pooler", "pooler.", "cls.")) or (family == "bert" and "position_ids" in name):
+    name = re.sub("^(bert|roberta|nomic_bert)[.]", "", name)
+    if name.startswith(("pooler.", "cls.")) or "position_ids" in name:
         return
+    if family == "roberta" and name == "embeddings.position_embeddings.weight":
+        tensor = tensor[c["pad_token_id"] + 1 :]
+    if name.endswith("A_log"):
+        tensor = -torch.exp(tensor)
+    if name.endswith(("conv1d.weight", "conv.conv.weight")):
+        tensor = tensor.squeeze(1)
+    if family == "mamba2":
+        name = name.replace("dt_bias", "dt_proj.bias")
+        if name.endswith(("A_log", ".D")):
+            tensor = tensor[:, None]
+        if name.endswith("mixer.norm.weight"):
+            tensor = tensor.unflatten(0, (c["n_groups"], -1))
+    if name.endswith(("shared_expert_gate.weight", "e_score_correction_bias")):
+        tensor = tensor.squeeze()
+    if name.endswith("expert_bias"):
+        name += ".bias"
+    if family in ("modernbert", "eurobert"):
+        name = name.removeprefix("model.")
     if family == "gpt_oss":
         name = name + ".weight" if name.endswith("sinks") else name.replace("_proj_bias", "_proj.bias")
         if name.endswith("experts.gate_up_proj.bias"):
@@ -362,4 +431,4 @@ def changed(
         return
     if family == "bloom":
         name = name.removeprefix("transformer.")
-    yield found(names, name.removeprefix("bert.")), tensor
+    yield found(names, name), tensor

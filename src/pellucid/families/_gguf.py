@@ -28,6 +28,8 @@ ARCHITECTURES = {
     "command-r": "cohere", "starcoder": "gpt_bigcode", "phi2": "phi", "gpt-oss": "gpt_oss", "glm4moe": "glm4_moe",
     "hunyuan-dense": "hunyuan_v1_dense", "hunyuan-moe": "hunyuan_v1_moe", "ernie4_5-moe": "ernie4_5_moe",
     "minimax-m2": "minimax_m2", "llama4": "llama4_text", "deepseek2": "deepseek_v2",
+    "lfm2moe": "lfm2_moe", "nomic-bert": "nomic_bert", "modern-bert": "modernbert", "t5encoder": "t5",
+    "mistral3": "ministral3",
 }  # fmt: skip
 
 # general.architecture -> a key, and the model_type of files that have it: one name stands for two families.
@@ -255,6 +257,22 @@ def window_types(said: Said) -> dict[str, Any]:
     return {"layer_types": found and ["sliding_attention" if local else "full_attention" for local in found]}
 
 
+def mixed(said: Said, other: str) -> dict[str, Any]:
+    """Of layers that attend and others: those have no key heads."""
+    heads = said.by_layer("attention.head_count_kv") or []
+    types = ["full_attention" if count else other for count in heads]
+    return {"num_key_value_heads": max(heads, default=None), "layer_types": types or None}
+
+
+def state(said: Said) -> dict[str, Any]:
+    """What Mamba's files say by their tensors and sizes."""
+    return {
+        "expand": said.get("ssm.inner_size") // said.get("embedding_length"),
+        "use_conv_bias": said.has("blk.0.ssm_conv1d.bias"),
+        "use_bias": said.has("blk.0.ssm_in.bias"),
+    }
+
+
 def extra_layers(said: Said) -> dict[str, Any]:
     """`num_hidden_layers` without those that predict further tokens."""
     count = said.get("nextn_predict_layers", 0)
@@ -302,6 +320,30 @@ DECODER: dict[str, Entry] = {
     "rope_factors_short.weight": Unused("said as rope_scaling", kept=True),
 }
 QKV: dict[str, Entry] = {"blk.{i}.attn_qkv.{p}": Fused(AT + "attn.{}.{p}", "qkv")}
+SHORTCONV: dict[str, Entry] = {
+    "blk.{i}.shortconv.in_proj.{p}": Fused(AT + "attn.{}.{p}", "bcx"),
+    "blk.{i}.shortconv.conv.weight": Flat(AT + "attn.conv.weight", dim=1),
+    "blk.{i}.shortconv.conv.bias": AT + "attn.conv.bias",
+    "blk.{i}.shortconv.out_proj.{p}": AT + "attn.out.{p}",
+}
+STATE: dict[str, Entry] = {  # of both Mambas
+    "blk.{i}.ssm_conv1d.weight": Flat(AT + "attn.conv.weight", dim=1),
+    "blk.{i}.ssm_conv1d.bias": AT + "attn.conv.bias",
+    "blk.{i}.ssm_dt.bias": AT + "attn.dt_bias",
+    "blk.{i}.ssm_out.{p}": AT + "attn.out.{p}",
+}
+STATE_KEYS = {
+    "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "conv_kernel": "ssm.conv_kernel",
+    "state_size": "ssm.state_size", "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",
+}  # fmt: skip
+AROUND: dict[str, Entry] = {  # of encoders whose norms come after their parts
+    "token_embd.weight": "embed.tokens.weight",
+    "token_types.weight": "embed.types.weight",
+    "token_embd_norm.{p}": "embed.norm.{p}",
+    **{name: slot for name, slot in DECODER.items() if name.startswith(("blk.{i}.attn_", "blk.{i}.ffn_"))},
+    "blk.{i}.attn_output_norm.{p}": AT + "attn_norm.{p}",
+    "blk.{i}.layer_output_norm.{p}": AT + "mlp_norm.{p}",
+}
 POST_NORM: dict[str, Entry] = {"blk.{i}.post_attention_norm.{p}": AT + "mlp_norm.{p}"}  # another name of ffn_norm
 GATE_UP: dict[str, Entry] = {"blk.{i}.ffn_up.{p}": Fused(AT + "mlp.{}.{p}", ("gate", "up"))}
 SANDWICH: dict[str, Entry] = {

@@ -3,7 +3,7 @@
 from pellucid.config import Config
 from pellucid.families import _encoder as shared
 from pellucid.families._encoder import BERT, CLS, USUAL, classes, encoder, heads, lm_head
-from pellucid.families._gguf import DECODER, KEYS, Gguf
+from pellucid.families._gguf import AROUND, KEYS, LAYER, Gguf
 from pellucid.spec import Spec
 
 CLASSES = classes("Bert", *USUAL, "next-sentence", "pretraining", encoding=True) | {"causal-lm": "BertLMHeadModel"}
@@ -17,14 +17,8 @@ IGNORED = shared.IGNORED | {
 BASE = "bert."
 WEIGHTS = BERT | CLS
 GGUF = Gguf(
-    KEYS | {"layer_norm_eps": "attention.layer_norm_epsilon"},
-    {
-        "token_embd.weight": "embed.tokens.weight", "position_embd.weight": "embed.positions.weight",
-        "token_types.weight": "embed.types.weight", "token_embd_norm.{p}": "embed.norm.{p}",
-        **{name: slot for name, slot in DECODER.items() if name.startswith(("blk.{i}.attn_", "blk.{i}.ffn_"))},
-        "blk.{i}.attn_output_norm.{p}": "blocks.{i}.attn_norm.{p}",
-        "blk.{i}.layer_output_norm.{p}": "blocks.{i}.mlp_norm.{p}",
-    },
+    KEYS | LAYER,
+    AROUND | {"position_embd.weight": "embed.positions.weight"},
     more=lambda said: {"type_vocab_size": said.rows("token_types.weight")},
 )  # fmt: skip
 

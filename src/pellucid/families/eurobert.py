@@ -7,6 +7,7 @@ from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import LLAMA, attention, gated, rms
 from pellucid.families._encoder import classes, encoder
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, rope
 from pellucid.spec import Block, Dense, Embed, LmHead, Pool, PreNorm, SequenceHead, Spec, TokenHead
 
 CLASSES = classes("EuroBert", "masked-lm", "sequence-classification", "token-classification")
@@ -23,6 +24,7 @@ POOLS = {"bos": "first", "mean": "mean", "late": "late"}
 
 BASE = "model."
 WEIGHTS = {"dense.{p}": "classifier.dense.{p}", "classifier.{p}": "classifier.out.{p}"} | LLAMA
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, DECODER, more=rope)
 
 
 def spec(c: Config) -> Spec:

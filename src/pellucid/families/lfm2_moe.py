@@ -1,9 +1,13 @@
 """LFM2 with experts in all but the first layers. Paper: arXiv 2511.23404."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import attention, classes, decoder, layer_types
+from pellucid.families._gguf import EXPERTS, Gguf, mixed, rope
 from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.families.lfm2 import ALIASES as ALIASES
+from pellucid.families.lfm2 import GGUF as LFM2_GGUF
+from pellucid.families.lfm2 import LFM2_KEYS
 from pellucid.families.lfm2 import WEIGHTS as LFM2
 from pellucid.spec import Block, Mixer, Mlp, PreNorm, QkNorm, RmsNorm, Router, ShortConv, Spec
 from pellucid.weights.table import Entry
@@ -21,6 +25,13 @@ IGNORED = {"output_router_logits": None}
 
 BASE = "model."
 WEIGHTS: dict[str, Entry] = LFM2 | moe_weights("feed_forward", matrices=NUMBERED, bias="expert_bias")
+GGUF = Gguf(
+    LFM2_KEYS | EXPERTS | {
+        "moe_intermediate_size": "expert_feed_forward_length", "num_dense_layers": "leading_dense_block_count",
+    },
+    lambda c: LFM2_GGUF.entries(c) | _gguf.experts(c.num_experts),
+    more=lambda said: rope(said) | mixed(said, "conv") | {"conv_bias": said.has("blk.0.shortconv.conv.bias")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,10 @@
 """Ministral 3: YaRN, and queries that grow with the logarithm of the position. Paper: arXiv 2601.08584."""
 
+from typing import Any
+
 from pellucid.config import Config
 from pellucid.families._decoder import GENERIC, LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, Gguf, Said, paired, rope
 from pellucid.families._read import grouped_heads, read_rope, rotary_section
 from pellucid.spec import Block, PreNorm, Spec, Temperature
 
@@ -19,6 +22,17 @@ DEFAULTS = {
 
 BASE = "model."
 WEIGHTS = LLAMA
+
+
+def growing(said: Said) -> dict[str, Any]:
+    """YaRN, and queries that grow with the logarithm of the position."""
+    section, beta = rope(said).get("rope_scaling", {}), said.get("attention.temperature_scale")
+    every = said.get("rope.scaling.yarn_log_multiplier")
+    section |= {"mscale": every, "mscale_all_dim": every} if every else {}
+    return {"rope_parameters": section | {"rope_theta": said.get("rope.freq_base"), "llama_4_scaling_beta": beta}}
+
+
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), set={"rope_theta": None}, more=growing)
 
 
 def spec(c: Config) -> Spec:

@@ -6,6 +6,7 @@ from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import layer_types
 from pellucid.families._encoder import USUAL, classes, encoder, head_size
+from pellucid.families._gguf import DECODER, GATE_UP, KEYS, QKV, Gguf
 from pellucid.families._read import activation, read_rope, rotary_section
 from pellucid.spec import (
     Attention,
@@ -70,6 +71,14 @@ HEADS: dict[Task | None, dict[str, Entry]] = {
     "sequence-classification": LABELS, "token-classification": LABELS, "multiple-choice": LABELS,
     "question-answering": hidden("span") | {"classifier.{p}": "span.out.{p}"},
 }  # fmt: skip
+GGUF = Gguf(
+    {key: name for key, name in KEYS.items() if key not in ("rope_theta", "num_key_value_heads")} | {
+        "norm_eps": "attention.layer_norm_epsilon", "local_attention": "attention.sliding_window",
+        "global_attn_every_n_layers": "attention.sliding_window_pattern", "global_rope_theta": "rope.freq_base",
+        "local_rope_theta": "rope.freq_base_swa", "hidden_activation": "hidden_act",
+    },
+    DECODER | QKV | GATE_UP | {"token_embd_norm.weight": "embed.norm.weight"},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

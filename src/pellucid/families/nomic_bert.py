@@ -4,6 +4,7 @@ from pellucid.config import Config
 from pellucid.families import _encoder as shared
 from pellucid.families._decoder import gated, under
 from pellucid.families._encoder import BERT, CLS, classes, lm_head, rotary_encoder
+from pellucid.families._gguf import AROUND, KEYS, LAYER, QKV, Gguf
 from pellucid.spec import Pooling, Spec
 from pellucid.weights.table import Fused
 
@@ -31,6 +32,9 @@ WEIGHTS = (
     | under(BASE, BERT, "bert.")
     | CLS
 )
+GGUF = Gguf(
+    KEYS | LAYER, AROUND | QKV, more=lambda said: {"type_vocab_size": said.rows("token_types.weight")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

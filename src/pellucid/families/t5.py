@@ -3,6 +3,7 @@
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import classes
+from pellucid.families._gguf import Gguf
 from pellucid.families._read import activation
 from pellucid.spec import (
     Attention,
@@ -96,6 +97,38 @@ def HEADS(c: Config) -> dict[Task, dict[str, Entry]]:  # noqa: N802
     inner = {name: slot for name, slot in WEIGHTS(c).items() if name.startswith("transformer.")}
     labels: dict[str, Entry] = {"classifier.{p}": "classifier.out.{p}"}
     return {"sequence-classification": inner, "token-classification": inner | labels}
+
+
+def gguf_side(side: str, at: str) -> dict[str, Entry]:
+    """One side's layers in a GGUF file."""
+    layer, slot = f"{side}.blk.{{i}}.", f"{at}blocks.{{i}}."
+    return {
+        **{f"{layer}attn_{x}.weight": f"{slot}attn.{x}.weight" for x in "qkvo"},
+        **{f"{layer}cross_attn_{x}.weight": f"{slot}cross.{x}.weight" for x in "qkvo" if not at},
+        **{f"{layer}ffn_{x}.weight": f"{slot}mlp.{x}.weight" for x in ("gate", "up", "down")},
+        layer + "attn_norm.weight": slot + "attn_norm.weight", layer + "ffn_norm.weight": slot + "mlp_norm.weight",
+        **({} if at else {layer + "cross_attn_norm.weight": slot + "cross_norm.weight"}),
+        f"{side}.blk.0.attn_rel_b.weight": f"{at}relative_bias.weight",
+        f"{side}.output_norm.weight": f"{at}norm.weight",
+    }  # fmt: skip
+
+
+GGUF = Gguf(
+    {
+        "d_model": "embedding_length", "d_kv": "attention.key_length", "d_ff": "feed_forward_length",
+        "num_layers": "block_count", "num_decoder_layers": "decoder_block_count", "num_heads": "attention.head_count",
+        "relative_attention_num_buckets": "attention.relative_buckets_count",
+        "layer_norm_epsilon": "attention.layer_norm_rms_epsilon", "decoder_start_token_id": "decoder_start_token_id",
+    },
+    {
+        "token_embd.weight": "encoder.embed.tokens.weight", "output.weight": "lm_head.out.weight",
+        **gguf_side("enc", "encoder."), **gguf_side("dec", ""),
+        "dec.blk.{i}.cross_attn_rel_b.weight": Unused("never read in T5's own code"),
+    },
+    more=lambda said: {
+        "feed_forward_proj": "gated-gelu" if said.has("enc.blk.0.ffn_gate.weight") else "relu",
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -50,7 +50,7 @@ class Transposed:
 class Squeezed:
     """A tensor that the file keeps with dimensions of one more, at these places of its shape."""
 
-    of: str | Fused
+    of: str | Fused | MinusExp
     dims: tuple[int, ...]
 
 
@@ -83,7 +83,23 @@ class Shifted:
 
 @dataclass(frozen=True)
 class Flat:
-    """A matrix of one row, that the file keeps as a vector."""
+    """A tensor with a dimension of one more than the file has, at this place of its shape."""
+
+    of: str
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A vector that the file has in so many rows, [parts, n / parts]."""
+
+    of: str
+    parts: int
+
+
+@dataclass(frozen=True)
+class MinusExp:
+    """What the file has as -exp(x): the decays of state spaces, rounded twice."""
 
     of: str
 
@@ -134,7 +150,7 @@ class Unused:
     kept: bool = False
 
 
-Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Stacked
+Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Cut | MinusExp | Stacked
 Entry = Layout | Row | Share | Recomputed | Unused
 
 OTHER_HEAD = "part of another head"
@@ -202,10 +218,15 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
             for d in sorted(dims):
                 shape.insert(d, 1)
             return tuple(shape)
-        case Paired(of) | Shifted(of):
+        case Paired(of) | Shifted(of) | MinusExp(of):
             return _shape(of, shapes)
-        case Flat(of):
-            return _shape(of, shapes)[1:]
+        case Flat(of, dim):
+            shape = list(_shape(of, shapes))
+            del shape[dim]
+            return tuple(shape)
+        case Cut(of, parts):
+            (n,) = _shape(of, shapes)
+            return (parts, n // parts)
         case Folded(of, heads):
             rows, columns = _shape(of, shapes)
             return (rows, heads, columns // heads)
@@ -233,8 +254,12 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return _split(of, tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2), rows)
         case Shifted(of, by):
             return _split(of, tensor - by, rows)
-        case Flat(of):
-            return _split(of, tensor.unsqueeze(0), rows)
+        case MinusExp(of):
+            return _split(of, (-tensor).log(), rows)
+        case Flat(of, dim):
+            return _split(of, tensor.unsqueeze(dim), rows)
+        case Cut(of):
+            return _split(of, tensor.flatten(), rows)
         case Stacked(of, count, flat):
             slices = tensor.unflatten(0, (count, -1)) if flat else tensor
             each = len(rows) // count
@@ -265,8 +290,12 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
         case Shifted(of, by):
             whole = _join(of, parts)
             return whole.to(torch.promote_types(whole.dtype, torch.float32)) + by
-        case Flat(of):
-            return _join(of, parts).squeeze(0)
+        case MinusExp(of):
+            return -_join(of, parts).float().exp()
+        case Flat(of, dim):
+            return _join(of, parts).squeeze(dim)
+        case Cut(of, count):
+            return _join(of, parts).unflatten(0, (count, -1))
         case Stacked(of, count, flat):
             each = len(parts) // count
             slices = [_join(of, parts[e * each : (e + 1) * each]) for e in range(count)]
@@ -281,8 +310,8 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
         case Fused(pattern, parts):
             return tuple(pattern.replace("{}", part) for part in parts)
         case (
-            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of)
-            | Share(of)
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Cut(of) | MinusExp(of)
+            | Stacked(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return _patterns(of)
         case Recomputed() | Unused():
@@ -297,8 +326,8 @@ def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
         case Fused(pattern):
             return replace(entry, pattern=change(pattern))
         case (
-            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Stacked(of) | Row(of)
-            | Share(of)
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Cut(of) | MinusExp(of)
+            | Stacked(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
