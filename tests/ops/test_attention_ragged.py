@@ -190,6 +190,8 @@ def test_keys_out_of_a_wider_tensor() -> None:
     c = ragged([20, 31], [20, 31], causal=False, widths=(24, 24))
     both = torch.cat((c.k, c.v), dim=-1)
     assert torch.equal(replace(c, k=both[..., :24], v=both[..., 24:])(), c())
+    both = torch.cat((c.q, c.k, c.v), dim=1)[:51]
+    assert torch.equal(replace(c, k=both[:, 4:6], v=both[:, 6:])(), c())
 
 
 @needs_kernels

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pellucid.ops.cpu import paged as native
 from pellucid.ops.elementwise import upcast
 from pellucid.spec import Temperature
 
@@ -141,8 +142,10 @@ def attend(
 ) -> Tensor:
     """`mix(pattern(q, k), v)` through the fastest kernel that computes it; arguments as in `pattern`.
 
-    Torch's fused kernels know no soft cap, so a capped layer takes the written-out form.
+    Ours takes all but `allow_TS` and dropout. Torch's know no soft cap, so a capped layer takes the written-out form.
     """
+    if allow_TS is None and not dropout and native.leads(q_BTHK) and native.takes(q_BTHK, k_BSJK, v_BSJU):
+        return _attend_by_kernel(q_BTHK, k_BSJK, v_BSJU, scale, causal, bias_HTS, cap, sinks_H)
     if not torch.is_grad_enabled() and q_BTHK.device.type == "cpu":
         q_BTHK, k_BSJK, v_BSJU = _aligned(q_BTHK), _aligned(k_BSJK), _aligned(v_BSJU)
     if sinks_H is not None and cap is None and _normaliser_known(q_BTHK, v_BSJU):
@@ -174,6 +177,30 @@ def attend(
         enable_gqa=H != J,
     )
     return out[..., :channels].transpose(1, 2)
+
+
+def _attend_by_kernel(
+    q_BTHK: Tensor,
+    k_BSJK: Tensor,
+    v_BSJU: Tensor,
+    scale: float,
+    causal: bool,
+    bias_HTS: Tensor | None,
+    cap: float | None,
+    sinks_H: Tensor | None,
+) -> Tensor:
+    B, T, S = *q_BTHK.shape[:2], k_BSJK.shape[1]
+    bias = None if bias_HTS is None else [bias_HTS.float().expand(q_BTHK.shape[2], T, S)] * B
+    out_NHU = native.attend_ragged(
+        q_BTHK.flatten(0, 1), _dense(k_BSJK).flatten(0, 1), _dense(v_BSJU).flatten(0, 1), [T] * B, [S] * B, scale=scale,
+        causal=causal, bias=bias, cap=cap, sinks_H=sinks_H,
+    )  # fmt: skip
+    return out_NHU.unflatten(0, (B, T))
+
+
+def _dense(x: Tensor) -> Tensor:
+    """With channels side by side, as our kernel reads them."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _aligned(x: Tensor) -> Tensor:

@@ -178,8 +178,10 @@ def attend_ragged(
     if k_MJK.shape[:2] != v_MJU.shape[:2] or sum(ends) != len(k_MJK):
         raise _misfit(q_NHK, k_MJK, v_MJU, "attend_ragged")
     starts = array("q", [0, *accumulate(ends)][:-1])
+    # a page for each token, and from one to the next as far as from page to page
+    k_M1JK, v_M1JU = (x.as_strided((len(x), 1, *x.shape[1:]), (x.stride(0), *x.stride())) for x in (k_MJK, v_MJU))
     return _attend(
-        q_NHK, k_MJK[:, None], v_MJU[:, None], Given(None, starts, "attend_ragged"), lengths, ends, scale=scale,
+        q_NHK, k_M1JK, v_M1JU, Given(None, starts, "attend_ragged"), lengths, ends, scale=scale,
         window=window, chunk=chunk, causal=causal, cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
     )  # fmt: skip
 
