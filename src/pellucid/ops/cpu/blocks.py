@@ -1,7 +1,7 @@
 """Products with matrices in GGUF's blocks, which stay as they are, through the native kernel (blocks.h).
 
-x is rounded to 8 bits, as llama.cpp does: 32 neighbours share a scale, or 256 where W's blocks have 256. The result is off
-by about half a percent of its size (root mean square, normal numbers); `ops.packed.exactly` is for when that is too much.
+x is rounded to 8 bits, as llama.cpp does: 32 neighbours share a scale, or 256 where W's blocks have 256. The result is
+off by half a percent of its size (root mean square, normal numbers); `ops.packed.exactly` is for when that is too much.
 """
 
 from __future__ import annotations
