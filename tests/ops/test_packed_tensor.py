@@ -75,6 +75,21 @@ def test_a_format_that_takes_no_rows_out_is_unpacked(name):
         assert torch.equal(packed.unpacked(mine), theirs)
 
 
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "alias"])
+def test_rows_are_moved_by_a_function_without_asking_torch(name):
+    x, move = matrix(), LAYOUTS[name]
+    several = (lambda y: list(found)) if isinstance(found := move(x), (list, tuple)) else (lambda y: [found])
+    parts = x.moved(lambda rows: list(made) if isinstance(made := move(rows), (list, tuple)) else [made])
+    assert parts is not None and all(part.same(wanted) for part, wanted in zip(parts, several(found), strict=True))
+
+
+def test_what_does_more_than_moving_rows_is_not_taken_for_it():
+    x = matrix(lead=(16,), width=16)
+    for other in (lambda y: y.t(), lambda y: y - 1, lambda y: y * 2, lambda y: y.flatten(), lambda y: y.flip(-1)):
+        assert x.moved(lambda rows, other=other: [other(rows)]) is None
+    assert matrix(Whole).moved(lambda rows: [rows[2:5]]) is None
+
+
 def test_a_slice_is_a_view_of_the_same_bytes():
     x = matrix()
     assert x[4:].parts["q"].data_ptr() == x.parts["q"][4:].data_ptr()

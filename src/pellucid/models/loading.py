@@ -448,17 +448,20 @@ def _assign(
 
 def _placed(part: PackedTensor, empty: Tensor, dtype: torch.dtype) -> Tensor:
     """A packed matrix that computes in `dtype`. What is no matrix, such as a norm's weight, is unpacked."""
-    return part.to(dtype) if empty.dim() == 2 and part.shape == empty.shape else part.dense().to(dtype)
+    fits = empty.dim() == 2 and part.shape == empty.shape
+    return part.like(part.parts, part.shape, dtype) if fits else part.dense().to(dtype)
 
 
 def _set(model: nn.Module, slot: str, tensor: Tensor, source: Source | None) -> None:
     path, _, last = slot.rpartition(".")
     owner = model.get_submodule(path)
     empty = dict.get(owner._parameters, last)
-    trained = not isinstance(tensor, PackedTensor) and (empty is None or empty.requires_grad)
-    parameter = nn.Parameter(tensor, requires_grad=trained)
+    if isinstance(tensor, PackedTensor):
+        parameter: Any = tensor.parameter()
+    else:
+        parameter = nn.Parameter(tensor, requires_grad=empty is None or empty.requires_grad)
     if source is not None:
-        parameter.source = source  # type: ignore[attr-defined]  # read by nn/linear.py
+        parameter.source = source  # read by nn/linear.py
     owner._parameters[last] = parameter
 
 

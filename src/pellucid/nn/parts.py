@@ -13,7 +13,9 @@ from pellucid.nn.custom import custom
 from pellucid.nn.linear import Linear
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored, watch
+from pellucid.ops import cpu
 from pellucid.ops.elementwise import rms_norm
+from pellucid.ops.packed import PackedTensor
 from pellucid.ops.positions import behind_first, count_but, sinusoids
 from pellucid.spec import Custom, Embed, LayerNorm, LearnedPositions, Norm, Positions, RmsNorm, Sinusoidal
 
@@ -71,7 +73,10 @@ class Table(nn.Module):
         watch(self)  # a tied head may have packed it
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, stored(self))
+        weight_VD = stored(self)
+        if isinstance(weight_VD, PackedTensor) and not (torch.compiler.is_compiling() or cpu.recorded()):
+            return weight_VD.lookup(ids)
+        return F.embedding(ids, weight_VD)
 
 
 # ---------------------------------------------------------------------------------------------- absolute positions

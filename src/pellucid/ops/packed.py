@@ -192,6 +192,31 @@ class PackedTensor(Tensor):
         made: Self = type(self)(parts, self.meta, shape, dtype or self.dtype)
         return made
 
+    def parameter(self) -> Self:
+        """The same as a parameter, which is not trained.
+
+        `nn.Parameter(self)` is one too, but it detaches first, and the first op that torch dispatches to a subclass
+        imports torch.distributed.tensor with it: 0.6 seconds.
+        """
+        made = self.like(self.parts, self.shape)
+        made._is_param = True  # what isinstance(…, nn.Parameter) asks for
+        return made
+
+    def moved(self, func: Callable[[Tensor], list[Tensor]]) -> list[Self] | None:
+        """What a function that only moves whole rows makes of this tensor; None if it does anything else.
+
+        Without asking torch for each of its ops: see `parameter`.
+        """
+        rows = torch.arange(self.rows).view(self.shape[:-1])
+        pieces = func(
+            torch.stack([rows, -rows, rows * 0 + 1], -1)
+        )  # whatever is done to numbers, or across them, shows
+        for piece in pieces:
+            if piece.shape[-1:] != (3,) or piece[..., :2].sum(-1).any() or (piece[..., 2] != 1).any():
+                return None
+        taken = [each for piece in pieces if (each := _taken(self, piece[..., 0])) is not None]
+        return taken if len(taken) == len(pieces) else None
+
     def same(self, other: object) -> bool:
         """Whether another tensor holds the same bytes in the same format."""
         if type(other) is not type(self) or other.meta != self.meta or other.shape != self.shape:
@@ -224,7 +249,7 @@ class PackedTensor(Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied: Self = self.like({name: part.clone() for name, part in self.parts.items()}, self.shape)
         if isinstance(self, torch.nn.Parameter):
-            copied = torch.nn.Parameter(copied, requires_grad=False)  # of this class still
+            copied = copied.parameter()
         memo[id(self)] = copied
         return copied
 
@@ -261,7 +286,7 @@ def _again(
     parameter: bool,
 ) -> Any:
     made = cls(parts, meta, shape, dtype)
-    return torch.nn.Parameter(made, requires_grad=False) if parameter else made
+    return made.parameter() if parameter else made
 
 
 def unpacked(x: Any) -> Any:
@@ -322,11 +347,16 @@ def _rows_of(x: PackedTensor, numbers: Tensor) -> PackedTensor | None:
     """The packed rows that a tensor of row numbers, alike along its last dimension, stands for."""
     if numbers.dim() == 0 or numbers.shape[-1] != x.shape[-1] or numbers.stride(-1) != 0:
         return None
-    flat = numbers[..., 0].reshape(-1)
+    return _taken(x, numbers[..., 0])
+
+
+def _taken(x: P, numbers: Tensor) -> P | None:
+    """The rows of these numbers, in their shape."""
+    flat = numbers.reshape(-1)
     first = int(flat[0]) if flat.numel() else 0
     run = bool((flat == torch.arange(first, first + flat.numel())).all())
     parts = x.pick(slice(first, first + flat.numel()) if run else flat.to(x.device))
-    return None if parts is None else x.like(parts, numbers.shape)
+    return None if parts is None else x.like(parts, (*numbers.shape, x.shape[-1]))
 
 
 def _embedding(func: Any, x: Any, ids: Any, *args: Any, **kwargs: Any) -> Any:

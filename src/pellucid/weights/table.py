@@ -190,7 +190,11 @@ class Place:
         """File layout -> one tensor for each slot, views where the layout allows; `rows` are the slots' first sizes."""
         if self.share is not None:
             return [tensor.transpose(1, 2) if self.share.turned else tensor]
-        return [tensor] if self.row is not None else _split(self.layout, tensor, rows)
+        if self.row is not None or not self.layout:
+            return [tensor]
+        moved = getattr(tensor, "moved", None)  # of a packed matrix
+        parts = None if moved is None else moved(lambda numbers: _split(self.layout, numbers, rows))
+        return _split(self.layout, tensor, rows) if parts is None else parts
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `split`; for a row, of the whole slot."""
