@@ -49,26 +49,11 @@ class QuantizedWeights(Behind):
     def __init__(self, of: Weights, model: Model, dtype: torch.dtype, how: Quantize, heads: Sequence[str]) -> None:
         super().__init__(of)
         self._dtype, self._how = dtype, how
-        self._places: dict[str, Place] = {}
-        tied = {slot for pair in model.ties().items() for slot in pair}
-        layers = {f"{path}.weight": module for path, module in model.named_modules() if isinstance(module, Linear)}
-        for name in of.names:
-            place = model.file_table.find(name)
-            if (
-                place is None
-                or not place.slots
-                or place.row is not None
-                or place.share is not None
-                or not isinstance(upright(place).layout, str | Fused | Paired)
-            ):
-                continue
-            fit = all(
-                slot in layers and slot not in tied and not getattr(layers[slot].weight, "precise", False)
-                for slot in place.slots
-            )
-            head = place.slots[0].split(".")[0] in heads
-            if fit and len(of.entry(name).shape) == 2 and how.wants(name.removesuffix(".weight"), head=head):
-                self._places[name] = place
+        self._places = {
+            name: place
+            for name, place in matrices(of, model).items()
+            if how.wants(name.removesuffix(".weight"), head=place.slots[0].split(".")[0] in heads)
+        }
 
     def packed(self, name: str) -> bool:
         return name in self._places or super().packed(name)
@@ -91,6 +76,25 @@ class QuantizedWeights(Behind):
         packed = self._how.pack(tensor.t().contiguous() if isinstance(place.layout, Transposed) else tensor)
         self._of_files.release(name)  # its pages: the model needs them no more
         return packed
+
+
+def matrices(weights: Weights, model: Model) -> dict[str, Place]:
+    """File tensors that are a linear layer's matrix, or several, and their places: no tied ones, no precise ones."""
+    tied = {slot for pair in model.ties().items() for slot in pair}
+    layers = {f"{path}.weight": module for path, module in model.named_modules() if isinstance(module, Linear)}
+    found: dict[str, Place] = {}
+    for name in weights.names:
+        place = model.file_table.find(name)
+        if place is None or not place.slots or place.row is not None or place.share is not None:
+            continue
+        if not isinstance(upright(place).layout, str | Fused | Paired) or len(weights.entry(name).shape) != 2:
+            continue
+        if all(
+            slot in layers and slot not in tied and not getattr(layers[slot].weight, "precise", False)
+            for slot in place.slots
+        ):
+            found[name] = place
+    return found
 
 
 def upright(place: Place) -> Place:

@@ -135,8 +135,30 @@ GGUF = [
     _gguf("mxfp4", "4.25 bits: values of E2M1, a power of two for 32 (OCP Microscaling)"),
 ]
 
+GPTQ = ("group_size", "act_order", "symmetric", "damp")
+
+
+def _packed(name: str, help: str, *settings: str) -> Target:
+    """Of those that are fitted to a text, none is `calibrated`: there is a text in the package."""
+    runner = "pellucid.models.packing_to_disk:quantize"
+    return Target(name, help, "safetensors", runner, settings=settings, given={"to": name})
+
+
 # name, help, container, "module:function"; `calibrated`, `settings` and `given` where there are some.
-SAFETENSORS: list[Target] = []
+SAFETENSORS = [
+    _packed("nf4", "4.1 bits: bitsandbytes' NF4, its scales packed too", "double"),
+    _packed("fp4", "4.5 bits: bitsandbytes' FP4", "double"),
+    _packed("int8", "8 bits: LLM.int8(), with outliers as they are"),
+    _packed("fp8", "8 bits: float8 with a scale for 128 by 128 numbers"),
+    _packed("hqq-4", "4.5 bits: HQQ", "bits", "group_size"),
+    _packed("w8a16", "8 bits: compressed-tensors, a scale for each row"),
+    _packed("w4a16", "4.1 bits: compressed-tensors, a scale for 128 numbers", "group_size"),
+    _packed("gptq-2", "2.3 bits: GPTQ, fitted to a text", *GPTQ),
+    _packed("gptq-3", "3.3 bits: GPTQ, fitted to a text", *GPTQ),
+    _packed("gptq-4", "4.3 bits: GPTQ, fitted to a text", *GPTQ),
+    _packed("gptq-8", "8.3 bits: GPTQ, fitted to a text", *GPTQ),
+    _packed("awq-4", "4.2 bits: AWQ, fitted to a text", "group_size"),
+]
 
 TARGETS: dict[str, Target] = {target.name: target for target in [*GGUF, *SAFETENSORS]}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pellucid.ops.cpu.packed import LOW_FIRST, SIGNED, STEP, Lying, multiplies, nibbles
 from pellucid.ops.packed import PackedTensor, Way
 from pellucid.quant import _words
+from pellucid.quant._gptq_rounding import Rounded
 from pellucid.weights.safetensors import release_pages
 
 EACH, BITS = 8, 4  # of AWQ: numbers a word
@@ -170,3 +171,28 @@ class Awq(PackedTensor):
         if isinstance(rows, slice) and rows.start % EACH == 0 and (rows.stop % EACH == 0 or rows.stop == self.rows):
             return self.parts[part][:, rows.start // EACH : -(-rows.stop // EACH)]
         return _words.pack(self._columns(part, slice(0, self.rows))[:, rows], BITS, _words.AWQ)
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def gptq(of: Rounded, bits: int, dtype: torch.dtype = torch.float32) -> Gptq:
+    """Whole numbers in GPTQ's layout, of `checkpoint_format` "gptq": zero points are stored as one less."""
+    mask = (1 << bits) - 1
+    parts = {
+        "qweight": _words.pack(of.q_OI, bits).t().contiguous(),
+        "qzeros": _words.pack((of.zeros_OG.t() - 1) & mask, bits),
+        "scales": of.scales_OG.t().contiguous(),
+        "g_idx": of.group_I,
+    }
+    return Gptq(parts, (bits, 1), of.q_OI.shape, dtype)
+
+
+def awq(of: Rounded, dtype: torch.dtype = torch.float32) -> Awq:
+    """Whole numbers of 4 bits in AWQ's layout; groups are of neighbours."""
+    parts = {
+        "qweight": _words.pack(of.q_OI.t(), BITS, _words.AWQ),
+        "qzeros": _words.pack(of.zeros_OG.t(), BITS, _words.AWQ),
+        "scales": of.scales_OG.t().contiguous(),
+    }
+    return Awq(parts, None, of.q_OI.shape, dtype)

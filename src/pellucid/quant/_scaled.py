@@ -12,6 +12,7 @@ from torch import Tensor
 from pellucid.ops.cpu.packed import FLOAT8, LOW_FIRST, SIGNED, STEP, Lying, multiplies
 from pellucid.ops.packed import PackedTensor, Way
 from pellucid.quant import _words
+from pellucid.quant._gptq_rounding import Rounding, nearest
 from pellucid.weights.safetensors import release_pages
 
 EVERY = 1 << 40  # rows that share a scale, if all do
@@ -255,3 +256,42 @@ def _in_blocks(spread: Tensor, height: int) -> Tensor:
     heads = spread[::height]
     block = torch.arange(len(spread), device=spread.device) // height
     return heads if torch.equal(heads[block], spread) else spread
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+BLOCK = 128  # of fine-grained FP8: rows, and inputs, that share a scale
+LARGEST = 448.0  # in float8 (E4M3)
+
+
+def fp8_blocks(numbers: Tensor) -> Scaled:
+    """A matrix [R, I] in float8, with a scale for each block of 128 by 128: its largest magnitude over 448."""
+    rows, inputs = numbers.shape
+    bands, scales = [], []
+    for band in numbers.split(BLOCK):
+        padded = torch.nn.functional.pad(band.float(), (0, -inputs % BLOCK)).unflatten(1, (-1, BLOCK))
+        scale = padded.abs().amax((0, 2)) / LARGEST
+        scale = torch.where(scale == 0, 1.0, scale)
+        bands.append((padded / scale[:, None]).flatten(1)[:, :inputs].clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn))
+        scales.append(scale)
+    weight = torch.cat([bitwise(band) for band in bands]).view(torch.float8_e4m3fn)
+    parts = {"weight": weight, "weight_scale_inv": torch.stack(scales)}
+    return Scaled(parts, Grid("FP8", BLOCK, BLOCK, "weight_scale_inv"), (rows, inputs), numbers.dtype)
+
+
+def int8_rows(numbers: Tensor) -> Scaled:
+    """A matrix in int8 with a scale for each row, as compressed-tensors has it."""
+    found = nearest(numbers, Rounding(8, -1), shrinks=(1.0,))
+    parts = {"weight": (found.q_OI - 128).to(torch.int8), "weight_scale": found.scales_OG}
+    return Scaled(parts, Grid("int8", 1, numbers.shape[1]), numbers.shape, numbers.dtype)
+
+
+def in_words(numbers: Tensor, bits: int, group: int) -> Words:
+    """A matrix in words of whole numbers, with a scale for each group of inputs, as compressed-tensors has it."""
+    found = nearest(numbers, Rounding(bits, group))
+    parts = {
+        "weight_packed": _words.pack(found.q_OI, bits),
+        "weight_scale": found.scales_OG,
+        "weight_shape": torch.tensor(numbers.shape),
+    }
+    return Words(parts, Grid(f"int{bits} in words", 1, group, bits=bits), numbers.shape, numbers.dtype)
