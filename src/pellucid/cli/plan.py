@@ -9,7 +9,7 @@ import click
 from pellucid.cli._command import Command, json_option, print_json
 from pellucid.cli._folder import size_text, table_text
 from pellucid.models.plan import DISK, PROMPT, Plan, plan
-from pellucid.models.sizes import FLOATS, LAYERS, MIXED
+from pellucid.models.sizes import FLOATS, PACKS
 
 
 @click.command("plan", cls=Command)
@@ -17,7 +17,7 @@ from pellucid.models.sizes import FLOATS, LAYERS, MIXED
 @click.option("--context", type=int, help="Tokens of each row; the model's own if not said, at most 4096.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Rows at once.")
 @click.option("--dtype", help=f"To compute in: auto, {', '.join(FLOATS)}.")
-@click.option("--quantization", metavar="KIND", help=f"Matrices packed: {', '.join((*LAYERS, *MIXED))}, q8_0 …")
+@click.option("--quantization", metavar="KIND", help=f"Matrices packed: {', '.join(PACKS)}.")
 @click.option("--devices", metavar="LIST", help="Where it may go, in this order: cuda:0=24GB,cpu=16GB,disk.")
 @click.option("--memory", metavar="LIMIT", help="Of the processor's memory: 8GB. What is free, if not said.")
 @click.option("--measure", is_flag=True, help="Measure this machine again.")

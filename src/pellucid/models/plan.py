@@ -173,6 +173,8 @@ def _understand(folder: Path, task: s.Task | None, dtype: str | None, pack: str 
         dtype = "float32"  # what a file has beside its blocks
     kind = sizes.computing_dtype(weights, dtype, cpu=cpu)
     found = sizes.parts(weights, table_for(task, table, whole), spec, task, kind, pack)
+    if pack is not None and pack not in sizes.LAYERS:
+        found = sizes.in_gguf(found, pack, family, config, spec)
     return _Known(spec, task, kind, pack, weights, tuple(found), whole.context)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from typing import Any, TypeVar
 
 from pellucid import gguf
 from pellucid import spec as s
+from pellucid.config import Config
 from pellucid.errors import ArgumentError, Unsupported, WeightsError, nearest
+from pellucid.families import Family
+from pellucid.families._gguf_write import architecture
+from pellucid.quant._mixture import BASE, mixture
+from pellucid.quant._mixture import Model as Shape
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import Weights
-from pellucid.weights.table import OTHER_HEAD, Place, Stacked, Table
+from pellucid.weights.table import OTHER_HEAD, Place, Stacked, Table, Transposed
 
 T = TypeVar("T")
 
@@ -23,11 +28,10 @@ WIDTH = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}  # bytes of a number
 PAGE, SPARE = 32, 64  # tokens: of a page, and kept behind a window (cache/group.py, cache/row.py: those need torch)
 STEP = 2048  # tokens of a prompt that one step computes, at most
 
-# Bits of a number, its share of scales included. In safetensors the matrices of blocks are packed, in GGUF all.
+# Bits of a number, its share of scales included, where the matrices of blocks are packed in safetensors.
 LAYERS = {"nf4": 4 + 32 / 64, "fp4": 4 + 32 / 64, "int8": 8.0, "gptq-4": 4 + 20 / 128, "awq-4": 4 + 20 / 128}
-BLOCKS = {kind.name.lower(): 8 * kind.nbytes / kind.block for kind in gguf.TENSOR_TYPES.values() if kind.block > 1}
-MIXED = {"q4_k_m": "q4_k", "q5_k_m": "q5_k", "q4_k_s": "q4_k", "q5_k_s": "q5_k"}  # as llama.cpp calls files of several
-PACKS = (*LAYERS, *MIXED, *BLOCKS)
+BLOCKS = {kind.name: kind for kind in gguf.TENSOR_TYPES.values()}
+PACKS = (*LAYERS, *(target for target, (kind, _) in BASE.items() if BLOCKS[kind].block > 1))
 
 # ------------------------------------------------------------------------------------------------ weights
 
@@ -38,9 +42,13 @@ class Part:
 
     slot: str
     kind: str  # a float dtype, or how it is packed
-    numbers: int
+    shape: tuple[int, ...]  # of matrices, [out, in]
     nbytes: int
     matrix: bool  # whether a product reads it
+
+    @property
+    def numbers(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def unit(self) -> str:
@@ -85,7 +93,7 @@ def parts(
         WeightsError: a tensor that has no place.
     """
     if pack is not None and pack not in PACKS:
-        hint = nearest(pack, PACKS) or f"one of {', '.join(PACKS)}"
+        hint = nearest(str(pack), PACKS) or f"one of {', '.join(PACKS)}"
         raise ArgumentError(f"quantization={pack!r}", where="quantization", next=hint)
     head = spec.heads.get(task) if task else None
     ties, heads = tied(spec, head), held_heads(spec, task, head)
@@ -112,36 +120,45 @@ def parts(
 
 def _part(weights: Weights, name: str, place: Place, spec: s.Spec, dtype: str, pack: str | None, *, tied: bool) -> Part:
     entry, slot = weights.entry(name), place.slots[0]
-    numbers = math.prod(entry.shape)
-    matrix = len(entry.shape) > 1 and slot.endswith(".weight") or isinstance(place.layout, Stacked)
-    stays = weights.packed(name) and len(entry.shape) > 1
-    if stays:
-        return Part(slot, entry.dtype, numbers, entry.nbytes, matrix)
-    linear = matrix and ".blocks." in f".{slot}" and len(entry.shape) == 2 and not _precise(slot, spec)
+    layout = place.layout.of if isinstance(place.layout, Stacked) else place.layout
+    turned = isinstance(layout, Transposed) and not weights.packed(name)
+    shape = (*entry.shape[:-2], *entry.shape[:-3:-1]) if turned else tuple(entry.shape)
+    matrix = (len(shape) > 1 and slot.endswith(".weight")) or isinstance(place.layout, Stacked)
+    if weights.packed(name) and len(shape) > 1:
+        return Part(slot, entry.dtype, shape, entry.nbytes, matrix)
+    linear = matrix and ".blocks." in f".{slot}" and len(shape) == 2 and not _precise(slot, spec)
     if pack in LAYERS and linear and not tied:
-        scales = 4 * entry.shape[0] if pack == "int8" else 0  # one for each row
-        return Part(slot, pack, numbers, math.ceil(numbers * LAYERS[pack] / 8) + scales, True)
-    if pack is not None and pack not in LAYERS and matrix and ".router." not in slot:
-        kind = in_file(pack, slot, len(spec.stack.blocks), head=tied or slot.startswith("lm_head."))
-        return Part(slot, kind, numbers, math.ceil(numbers * BLOCKS[kind] / 8), True)
+        scales = 4 * shape[0] if pack == "int8" else 0  # one for each row
+        return Part(slot, pack, shape, math.ceil(math.prod(shape) * LAYERS[pack] / 8) + scales, True)
     kept = entry.dtype if _precise(slot, spec) and WIDTH.get(entry.dtype, 0) > WIDTH[dtype] else dtype
-    return Part(slot, kept, numbers, numbers * WIDTH[kept], matrix)
+    return Part(slot, kept, shape, math.prod(shape) * WIDTH[kept], matrix)
 
 
-def in_file(pack: str, slot: str, blocks: int, *, head: bool) -> str:
-    """The kind of one matrix in a GGUF file that is packed so: llama.cpp keeps heads and some others in more bits.
+def in_gguf(parts: Sequence[Part], target: str, family: Family, config: Config, spec: s.Spec) -> list[Part]:
+    """The same parameters in a GGUF file that `pellucid quantize` would write, read back.
 
-    Source: use_more_bits of llama.cpp, src/llama-quant.cpp.
+    Raises:
+        Unsupported: the family has no table of GGUF names.
     """
-    base = MIXED.get(pack, pack)
-    if head:
-        return base if base in ("q8_0", "q6_k", "q8_k") else "q6_k"
-    steps = slot.split(".")
-    if pack.endswith("_m") and steps[0] == "blocks" and slot.endswith((".attn.v.weight", ".down.weight")):
-        i, eighth = int(steps[1]), blocks // 8
-        if i < eighth or i >= 7 * blocks // 8 or (i - eighth) % 3 == 2:
-            return "q6_k"
-    return base
+    table = Table(family.gguf.entries(config.copy()))
+    names = {part.slot: next((p.name for p in table.default_places(part.slot, 1)), part.slot) for part in parts}
+    kinds = mixture({names[part.slot]: part.shape for part in parts}, target, shape_of(spec))
+
+    def packed(part: Part) -> Part:
+        kind = kinds[names[part.slot]]
+        if not part.matrix or BLOCKS[kind].block == 1:
+            return part
+        return replace(part, kind=kind, nbytes=part.numbers // BLOCKS[kind].block * BLOCKS[kind].nbytes)
+
+    return [packed(part) for part in parts]
+
+
+def shape_of(spec: s.Spec) -> Shape:
+    """What the rules for mixtures of kinds ask of a model."""
+    attn, moe = (next(each(spec.stack.blocks, kind), None) for kind in (s.Attention, s.Moe))
+    grouped = attn.heads // attn.kv_heads if isinstance(attn, s.Attention) else 1
+    experts = moe.experts if isinstance(moe, s.Moe) else 0
+    return Shape(architecture(spec.family), len(spec.stack.blocks), grouped, experts)
 
 
 def _precise(slot: str, spec: s.Spec) -> bool:
