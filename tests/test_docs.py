@@ -16,7 +16,7 @@ import reference as ref
 from pellucid import families
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("reading-order", "training-a-tokenizer", "chat", "chat-templates", "generation", "engine")
+NAMES = ("reading-order", "training-a-tokenizer", "chat", "chat-templates", "generation", "engine", "plan-and-bench")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 
 
