@@ -91,7 +91,7 @@ def test_what_stays_on_the_disk_is_mapped(tmp_path: Path) -> None:
     assert stay and "embed" not in stay and not planned.fits
     model = tiny.auto("llama").from_pretrained(tmp_path, plan=planned)
     assert dict(model.placement) == dict(planned.placement)
-    assert torch.equal(tiny.call(model, tiny.ids(1, 8)), tiny.call(made, tiny.ids(1, 8)))
+    torch.testing.assert_close(tiny.call(model, tiny.ids(1, 8)), tiny.call(made, tiny.ids(1, 8)))
     for unit in stay:
         for _, parameter in model.get_submodule(unit).named_parameters():
             assert parameter.source.address == parameter.data_ptr()
