@@ -16,7 +16,10 @@ import reference as ref
 from pellucid import families
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("reading-order", "training-a-tokenizer", "chat", "chat-templates", "generation", "engine", "plan-and-bench")
+NAMES = (
+    "reading-order", "training-a-tokenizer", "chat", "chat-templates", "generation", "engine", "plan-and-bench",
+    "quantize",
+)  # fmt: skip
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 
 

@@ -23,7 +23,7 @@ from pellucid.models.loading import HEADS, _outline, as_packed, load
 from pellucid.models.model import Model
 from pellucid.models.sides import table_for
 from pellucid.models.targets import Options, Progress, Report
-from pellucid.ops.packed import PackedTensor
+from pellucid.ops.packed import PackedTensor, exactly
 from pellucid.quant._encode import encode
 from pellucid.spec import Spec, Task
 from pellucid.text.tokenizer import Tokenizer
@@ -301,7 +301,8 @@ def largest_difference(one: Path, other: Path, ids: Sequence[int]) -> tuple[floa
     found = []
     for path in (one, other):
         task = Source(path).task
-        answer = load(folder=path, task=task, dtype=torch.float32)(torch.tensor([list(ids)]))
+        with exactly():
+            answer = load(folder=path, task=task, dtype=torch.float32)(torch.tensor([list(ids)]))
         found.append(answer["logits"] if task else answer["last_hidden_state"])
     a, b = found
     return float((a - b).abs().max()), float(a.abs().max())
