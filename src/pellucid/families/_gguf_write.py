@@ -7,6 +7,7 @@ read again by the family's own table before a file is made (`said_as`): a file n
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from pellucid.spec import (
 )
 
 # model_type -> general.architecture, where the two differ.
-NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"mistral": "llama"}
+NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"mistral": "llama", "t5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
 FAMILY = {"mistral": "llama"}  # whose table serves, where a family has none
 TRAINING = ("dropout", "loss", "jitter")  # fields of a spec that no file says, and that change no result
@@ -71,19 +72,24 @@ def _from_spec(spec: Spec) -> dict[str, Any]:
     """What all architectures say in the same way."""
     attns = list(_attentions(spec))
     if not attns:
-        raise Unsupported(f"{spec.family} without attention has no form here", next="keep the safetensors checkpoint")
+        what = f"GGUF files of {spec.family} are read, not written: it has no attention of the usual kind"
+        raise Unsupported(what, next="keep the safetensors checkpoint, or use llama.cpp's converter")
     wide = next((attn for attn in attns if attn.window is None), attns[0])
     near = next((attn for attn in attns if attn.window is not None), None)
     mlp = next((block.mlp for block in _blocks(spec) if isinstance(block.mlp, Mlp)), None)
     rope, turned = wide.rope, near and near.rope
+    first = spec.encoder or spec.stack
+    kv: Any = wide.kv_heads if wide.causal else None
+    if len(attns) < len(first.blocks) and spec.encoder is None:  # others mix in another way, without heads
+        kv = array("i", (getattr(block.attn, "kv_heads", 0) for block in _blocks(spec)))
     found: dict[str, Any] = {
-        "embedding_length": spec.stack.width, "block_count": len(spec.stack.blocks),
+        "embedding_length": spec.stack.width, "block_count": len(first.blocks),
+        "decoder_block_count": len(spec.stack.blocks) if spec.encoder else None,
         "feed_forward_length": mlp and mlp.hidden, "vocab_size": spec.stack.embed.vocab,
         "attention.head_count": wide.heads, "attention.clamp_kqv": wide.clip,
         "attention.key_length": wide.head_dim, "attention.value_length": wide.value_dim or wide.head_dim,
-        "attention.head_count_kv": wide.kv_heads if wide.causal else None,
+        "attention.head_count_kv": kv,
         "attention.causal": None if wide.causal else False,
-        "attention.sliding_window": near and near.window,
         "rope.freq_base_swa": turned.theta if rope and turned and turned.theta != rope.theta else None,
     }  # fmt: skip
     if turns := rope or turned:
@@ -94,11 +100,13 @@ def _from_spec(spec: Spec) -> dict[str, Any]:
 def _unless_said(spec: Spec) -> dict[str, Any]:
     """What llama.cpp asks for where a family's table does not have it."""
     found: dict[str, Any] = {"context_length": spec.context or USUAL_CONTEXT}
-    windows = [attn.window is not None for attn in _attentions(spec)]
-    if len(set(windows)) > 1:
-        found["attention.sliding_window_pattern"] = windows
+    windows = [attn.window for attn in _attentions(spec)]
+    if any(windows):
+        found["attention.sliding_window"] = next(window for window in windows if window)
+    if len({window is None for window in windows}) > 1:
+        found["attention.sliding_window_pattern"] = [window is not None for window in windows]
     if spec.family == "phi3":
-        found["attention.sliding_window"] = 0  # without it llama.cpp guesses
+        found.setdefault("attention.sliding_window", 0)  # without it llama.cpp guesses
     if spec.family == "mpt":
         found["attention.max_alibi_bias"] = 8.0
     for block in _blocks(spec):
@@ -188,6 +196,12 @@ def said_as(
     tensors = {name: gguf.Tensor(name, shape, 0, 0) for name, shape in shapes.items()}
     header = gguf.Gguf(3, "little", dict(values), tensors, gguf.DEFAULT_ALIGNMENT, 0)
     return table.values(Unwritten(where, header, vectors(spec)), spec.family, {})
+
+
+def parted(one: Spec, other: Spec) -> str:
+    """Where a model and what is read of it part; "" if nowhere."""
+    found = difference(one.stack, other.stack) or difference(one.encoder, other.encoder, "encoder")
+    return found and f"{found} in the file"
 
 
 def difference(one: Any, other: Any, path: str = "") -> str:

@@ -174,6 +174,8 @@ def dense(tensor: Tensor) -> Tensor:
 
 def _task(family: Family, spec: Spec) -> Task | None:
     """What a file of another container is made for: a language model, or the encoder."""
+    if spec.encoder is not None:
+        return "seq2seq-lm" if "seq2seq-lm" in family.classes else None
     return "causal-lm" if "causal-lm" in family.classes and _causal(spec) else None
 
 
@@ -302,7 +304,8 @@ def largest_difference(one: Path, other: Path, ids: Sequence[int]) -> tuple[floa
     for path in (one, other):
         task = Source(path).task
         with exactly():
-            answer = load(folder=path, task=task, dtype=torch.float32)(torch.tensor([list(ids)]))
+            model, row = load(folder=path, task=task, dtype=torch.float32), torch.tensor([list(ids)])
+            answer = model(row) if model.encoder is None else model(row, decoder_input_ids=row)
         found.append(answer["logits"] if task else answer["last_hidden_state"])
     a, b = found
     return float((a - b).abs().max()), float(a.abs().max())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pellucid import families, gguf, hub
-from pellucid.errors import PellucidError, Unsupported
+from pellucid.errors import ConfigError, PellucidError, Unsupported
 from pellucid.families import _gguf_write
 from pellucid.families._gguf import DECODER, Gguf
 from pellucid.models.conversion import Source, dense, stored
+from pellucid.models.loading import load
 from pellucid.models.targets import Options, Progress, Report
 from pellucid.quant._encode import ENCODE
 from pellucid.quant._mixture import BASE, mixture
@@ -39,7 +41,7 @@ def quantize(source: Path, out: Path, options: Options, *, to: str) -> Report:
         WeightsError: a number that is not finite, or larger than the kind has.
     """
     model = Source(source)
-    importance = _importance(source, options)
+    importance = _importance(model, options)
     if model.container is not None:
         return _again(model, model.container, out, options, to, importance)
     table = gguf_table(model.spec, source)
@@ -80,12 +82,16 @@ def gguf_table(spec: Spec, source: Path) -> Gguf:
 def _metadata(model: Source, table: Gguf, shapes: Mapping[str, tuple[int, ...]], source: Path) -> dict[str, Any]:
     """What the file says of the model, checked by reading it as a file."""
     values = _gguf_write.metadata(table, model.config.copy(), model.spec)
-    said = _gguf_write.said_as(table, values, shapes, model.spec, source)
     name = _gguf_write.FAMILY.get(model.spec.family, model.spec.family)
     family = families.find(name, source)
-    again, _ = family.spec(family.config({**said, "model_type": name}, source))
-    if found := _gguf_write.difference(model.spec.stack, again.stack):
-        what = f"a GGUF file cannot say what this {model.spec.family} is: {found} in the file"
+    try:
+        said = _gguf_write.said_as(table, values, shapes, model.spec, source)
+        again, _ = family.spec(family.config({**said, "model_type": name}, source))
+        found = _gguf_write.parted(model.spec, again)
+    except ConfigError as error:
+        found = error.what
+    if found:
+        what = f"a GGUF file cannot say what this {model.spec.family} is: {found}"
         raise Unsupported(what, where=source, next="keep the safetensors checkpoint")
     return {**values, "general.name": source.resolve().name, **_ends(model)}
 
@@ -190,8 +196,14 @@ def _written(
     return Report([out], sizes, before, total, notes)
 
 
-def _importance(source: Path, options: Options) -> Mapping[str, Tensor] | None:
-    return options.importance
+def _importance(model: Source, options: Options) -> Mapping[str, Tensor] | None:
+    """What is given, or what the model's matrices see while it reads the text."""
+    if options.importance is not None or not options.text:
+        return options.importance
+    calibration = import_module("pellucid.models.calibration")
+    texts = calibration.texts_of(Tokenizer.from_folder(model.path), options.text)
+    found: Mapping[str, Tensor] = calibration.importance(load(folder=model.path, task=model.task), texts)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ the tokenizer
