@@ -33,7 +33,7 @@ def test_every_target_of_the_table_is_known_to_the_mixtures_and_listed(call):
 
 @pytest.mark.parametrize("to", ["q8_0", "q4_k_m", "bf16"])
 def test_the_default_model_goes_on_with_the_same_story(call, tmp_path, to):
-    found = call("quantize", hub.default_model(), tmp_path / "m.gguf", "--to", to, "--json")
+    found = call("quantize", hub.default_model(), tmp_path / "m.gguf", "--to", to, "--json", "--no-measure")
     facts = json.loads(found.stdout)
     assert facts["bytes_after"] < facts["bytes_before"] and "47/47 tensors" in found.stderr
     assert continued(tmp_path / "m.gguf") == continued(hub.default_model())
@@ -73,6 +73,18 @@ def test_importance_reaches_the_encoder(tmp_path):
     assert changed == {"blk.0.attn_q.weight"}
 
 
+def test_a_text_says_what_matters_and_both_are_measured(call, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time, there was a little girl named Lily. She loved to play with her dog.\n" * 12)
+    args = ("quantize", hub.default_model(), tmp_path / "m.gguf", "--force", "--to", "q4_0")
+    without = json.loads(call(*args, "--json").stdout)["quality"]
+    before = GgufFile(tmp_path / "m.gguf").tensor("blk.0.attn_q.weight").clone()
+    found = call(*args, "--imatrix", text)
+    assert not torch.equal(GgufFile(tmp_path / "m.gguf").tensor("blk.0.attn_q.weight"), before)
+    assert 0 < without["kl_mean"] < 0.5 and without["perplexity_before"] < without["perplexity_after"] * 1.1
+    assert "perplexity" in found.stdout and "KL" in found.stdout
+
+
 def test_refusals(call, tmp_path, tiny, folder):
     taken = tmp_path / "taken.gguf"
     taken.write_bytes(b"mine")
@@ -88,7 +100,7 @@ def test_refusals(call, tmp_path, tiny, folder):
         found = call("quantize", *args)
         assert found.exit_code == 2 and said in found.stderr, (args, found.stderr)
     assert taken.read_bytes() == b"mine" and sorted(path.name for path in tmp_path.glob("*.gguf*")) == ["taken.gguf"]
-    assert call("quantize", default, taken, "--to", "q8_0", "--force").exit_code == 0
+    assert call("quantize", default, taken, "--to", "q8_0", "--force", "--no-measure").exit_code == 0
     assert gguf.is_gguf(taken)
 
 

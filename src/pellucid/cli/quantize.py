@@ -15,6 +15,7 @@ from pellucid.cli._folder import size_text, table_text
 from pellucid.errors import ArgumentError, InputError
 from pellucid.models.targets import TARGETS, Options, Progress, Report, Target, find
 
+SMALL = 1e9  # bytes of a model whose predictions are compared, if nobody says
 EVERY = 0.2  # seconds between two lines of progress
 
 
@@ -23,6 +24,7 @@ EVERY = 0.2  # seconds between two lines of progress
 @click.argument("out", metavar="OUT", required=False)
 @click.option("--to", "to", metavar="KIND", help="What to write: q4_k_m, q8_0, …; --list has them all.")
 @click.option("--calibrate", "--imatrix", "text", metavar="FILE", help="A text: what it needs most loses least.")
+@click.option("--measure/--no-measure", default=None, help="Compare predictions before and after; for small models.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the target.")
 @click.option("--force", is_flag=True, help="Write over OUT.")
 @click.option("--list", "listed", is_flag=True, help="The kinds that there are.")
@@ -32,6 +34,7 @@ def command(
     out: str | None,
     to: str | None,
     text: str | None,
+    measure: bool | None,
     settings: tuple[str, ...],
     force: bool,
     listed: bool,
@@ -54,8 +57,13 @@ def command(
     place = placed(Path(out), target, force)
     options = Options(text=read(text), settings=dict(map(setting, settings)), progress=Line())
     began = time.monotonic()
-    report = target.run(hub.resolve(source), place, options)
+    folder = hub.resolve(source)
+    report = target.run(folder, place, options)
     facts = told(report, time.monotonic() - began)
+    if measure or (measure is None and report.before < SMALL and hub.has_tokenizer(folder)):
+        from pellucid.models.packing_to_disk import quality
+
+        facts["quality"] = quality(folder, place, options.text).facts()
     print_json(facts) if as_json else click.echo(summary(report, facts))
 
 
@@ -150,4 +158,16 @@ def summary(report: Report, facts: dict[str, Any]) -> str:
         ("tensors", kinds),
         *(("note", note) for note in report.notes),
     ]
-    return table_text(rows)
+    return table_text(rows + [("quality", line) for line in measured(facts.get("quality", {}))])
+
+
+def measured(quality: dict[str, float]) -> list[str]:
+    """What packing cost, in a line or two."""
+    found = []
+    if "perplexity_before" in quality:
+        found.append(f"perplexity {quality['perplexity_before']:.4g} -> {quality['perplexity_after']:.4g}")
+    if "kl_mean" in quality:
+        found.append(f"KL {quality['kl_mean']:.3g} nats, the same first choice in {quality['same_top']:.1%} of places")
+    if "drift" in quality:
+        found.append(f"outputs drift by {quality['drift']:.2%}")
+    return [f"{line}  ({quality['tokens']:,.0f} tokens)" for line in found]

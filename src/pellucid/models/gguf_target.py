@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from pellucid import families, gguf, hub
 from pellucid.errors import ConfigError, PellucidError, Unsupported
 from pellucid.families import _gguf_write
 from pellucid.families._gguf import DECODER, Gguf
+from pellucid.models import calibration
 from pellucid.models.conversion import Source, dense, stored
 from pellucid.models.loading import load
+from pellucid.models.packing_to_disk import held
 from pellucid.models.targets import Options, Progress, Report
 from pellucid.quant._encode import ENCODE
 from pellucid.quant._mixture import BASE, mixture
@@ -200,10 +201,9 @@ def _importance(model: Source, options: Options) -> Mapping[str, Tensor] | None:
     """What is given, or what the model's matrices see while it reads the text."""
     if options.importance is not None or not options.text:
         return options.importance
-    calibration = import_module("pellucid.models.calibration")
-    texts = calibration.texts_of(Tokenizer.from_folder(model.path), options.text)
-    found: Mapping[str, Tensor] = calibration.importance(load(folder=model.path, task=model.task), texts)
-    return found
+    network, tokenizer = load(folder=model.path, task=model.task, pack=held), Tokenizer.from_folder(model.path)
+    text, length = calibration.parted(options.text)[0], calibration.length_of(network)
+    return calibration.importance(network, calibration.texts_of(tokenizer, text, length=length))
 
 
 # ------------------------------------------------------------------------------------------------ the tokenizer

@@ -24,6 +24,7 @@ from pellucid.quant._blocks import E2M1_TWICE, NONLINEAR
 TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
 CHUNK = 2**16  # numbers at a time: what the search needs stays in a core's cache
 LARGEST_HALF = 65504.0
+LEAST = 1e-4  # of the mean importance: what every column has
 
 Weights = Tensor | None
 
@@ -40,12 +41,14 @@ def encode(numbers: Tensor, kind: str, importance: Tensor | None = None) -> Tens
         uint8 [rows, bytes of a row].
     """
     block, made = TYPES[kind].block, ENCODE[kind]
+    if importance is not None:  # a column that no text used may yet be used
+        importance = importance.float().clamp(min=LEAST * float(importance.mean())) if importance.any() else None
     columns = numbers.shape[-1]
     step = max(1, CHUNK // max(columns, 1))
     packed = torch.empty(len(numbers), columns // block * TYPES[kind].nbytes, dtype=torch.uint8)
     for at in range(0, len(numbers), step):
         x = numbers[at : at + step].float()
-        weight = None if importance is None else importance.float().expand_as(x).reshape(-1, block)
+        weight = None if importance is None else importance.expand_as(x).reshape(-1, block)
         packed[at : at + step] = made(x.reshape(-1, block), weight).view(len(x), -1)
     return packed
 
