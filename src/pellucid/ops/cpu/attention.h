@@ -5,7 +5,7 @@
 #include <cstdint>
 
 constexpr int TILE = 64;          // keys that a softmax takes at a time; tiles begin at multiples of it
-constexpr int BLOCK = 32;         // queries that share a key head and pass over its keys together
+constexpr int BLOCK = 64;         // queries that share a key head and pass over its keys together
 constexpr int MOST_QUERIES = 64;  // of a piece
 constexpr int WIDEST_PAIR = 32;   // channels that any level loads together
 

@@ -539,7 +539,7 @@ class Work {
     const std::int64_t bytes = a.channels * sizeof(E), offset = next_head * a.k_head_step;
     if (!early && !next.coded)
       for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
-    if (p.count >= MANY || tile.coded) return mix_wide(tile, head, n);
+    if (tile.coded || (p.count >= MANY && sizeof(E) == 2)) return mix_wide(tile, head, n);
     for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, tile.values, head * a.v_head_step, a.values, n, m);
   }
 
