@@ -219,10 +219,7 @@ def vocabulary(source: Path, rows: int) -> tuple[dict[str, Any], list[str]]:
     try:
         found = gguf_write.metadata(tokenizer, rows, folder)
     except Unsupported as error:
-        whole = {gguf_write.EMBEDDED: tokenizer.rust.to_str(), "tokenizer.ggml.model": "none"}
-        return whole, [
-            f"llama.cpp cannot read this tokenizer ({error.what}); Pellucid does, from {gguf_write.EMBEDDED}"
-        ]
+        return dict(NO_WORDS), [f"the file has no tokenizer: {error.what}; give the folder's own beside it"]
     if parted := _parted(tokenizer, found):
         found[gguf_write.EMBEDDED] = tokenizer.rust.to_str()
         return found, [f"llama.cpp will cut some texts differently ({parted}); Pellucid reads the whole tokenizer"]

@@ -49,6 +49,7 @@ def metadata(tokenizer: Tokenizer, rows: int, folder: Path) -> dict[str, Any]:
     texts = {id: text for text, id in tokenizer.rust.get_vocab(with_added_tokens=True).items() if id < rows}
     added = {id: token for id, token in tokenizer.rust.get_added_tokens_decoder().items() if id < rows}
     spell, scores = found.pop("spell", str), found.pop("scores", None)
+    unknown = tokenizer.unk_token or _unknown(state["model"])
     tokens, types = [], array("i")
     for id in range(rows):
         text = texts.get(id)
@@ -57,12 +58,23 @@ def metadata(tokenizer: Tokenizer, rows: int, folder: Path) -> dict[str, Any]:
             types.append(spm.UNUSED)
         else:
             tokens.append(text if id in added else spell(text))
-            types.append(_type(text, added.get(id), tokenizer.unk_token, found[KEY + "model"]))
+            types.append(_type(text, added.get(id), unknown, found[KEY + "model"]))
     found |= {KEY + "tokens": tokens, KEY + "token_type": types}
     if scores is not None:
         least = min(scores.values(), default=0.0)
         found[KEY + "scores"] = array("f", [scores.get(texts.get(id, ""), least - 1) for id in range(rows)])
+    id = None if unknown is None else tokenizer.rust.token_to_id(unknown)
+    if id is not None and id < rows:
+        found[KEY + "unknown_token_id"] = id
     return found | _special(tokenizer, rows) | _templates(tokenizer.chat_template)
+
+
+def _unknown(model: Mapping[str, Any]) -> str | None:
+    """What an algorithm calls a text that has no token, where no role says it."""
+    if model.get("unk_id") is not None:
+        text: str = model["vocab"][model["unk_id"]][0]
+        return text
+    return model.get("unk_token")
 
 
 def _type(text: str, added: Any, unknown: str | None, model: str) -> int:
