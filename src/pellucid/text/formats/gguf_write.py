@@ -63,9 +63,9 @@ def metadata(tokenizer: Tokenizer, rows: int, folder: Path) -> dict[str, Any]:
     if scores is not None:
         least = min(scores.values(), default=0.0)
         found[KEY + "scores"] = array("f", [scores.get(texts.get(id, ""), least - 1) for id in range(rows)])
-    id = None if unknown is None else tokenizer.rust.token_to_id(unknown)
-    if id is not None and id < rows:
-        found[KEY + "unknown_token_id"] = id
+    place = None if unknown is None else tokenizer.rust.token_to_id(unknown)
+    if place is not None and place < rows:
+        found[KEY + "unknown_token_id"] = place
     return found | _special(tokenizer, rows) | _templates(tokenizer.chat_template)
 
 
