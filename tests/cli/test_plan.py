@@ -113,6 +113,15 @@ def test_a_file_of_packed_blocks(tmp_path: Path) -> None:
     assert pellucid.plan(tmp_path, quantization="q8_0").weights == found.weights
 
 
+@pytest.mark.parametrize("target", ["fp8", "hqq-4", "int8", "w4a16", "w8a16"])
+def test_formats_of_linear_layers(target: str, tmp_path: Path) -> None:
+    models.make("llama", **BLOCKS).save_pretrained(tmp_path / "before")
+    TARGETS[target].run(tmp_path / "before", tmp_path / "after", Options())
+    before, after = pellucid.plan(tmp_path / "before", quantization=target), pellucid.plan(tmp_path / "after")
+    assert sum(after.weights.values()) == held(models.auto("llama").from_pretrained(tmp_path / "after"))
+    assert sum(before.weights.values()) == pytest.approx(sum(after.weights.values()), rel=5e-3)
+
+
 @pytest.mark.parametrize("target", ["q4_k_m", "q3_k_s", "q4_0"])
 def test_before_and_after_quantizing(target: str, tmp_path: Path) -> None:
     """What is planned for a target is what `pellucid quantize` writes and a model then holds."""

@@ -29,7 +29,11 @@ PAGE, SPARE = 32, 64  # tokens: of a page, and kept behind a window (cache/group
 STEP = 2048  # tokens of a prompt that one step computes, at most
 
 # Bits of a number, its share of scales included, where the matrices of blocks are packed in safetensors.
-LAYERS = {"nf4": 4 + 32 / 64, "fp4": 4 + 32 / 64, "int8": 8.0, "gptq-4": 4 + 20 / 128, "awq-4": 4 + 20 / 128}
+LAYERS = {
+    "nf4": 4 + 32 / 64, "fp4": 4 + 32 / 64, "int8": 8.0, "fp8": 8 + 32 / 128**2, "hqq-4": 4 + 32 / 64, "w8a16": 8.0,
+    "w4a16": 4 + 16 / 128, "awq-4": 4 + 20 / 128, **{f"gptq-{bits}": bits + (16 + bits) / 128 for bits in (2, 3, 4, 8)},
+}  # fmt: skip
+ROWS = {"int8": 4, "w8a16": 2}  # bytes of a row's scale
 BLOCKS = {kind.name: kind for kind in gguf.TENSOR_TYPES.values()}
 PACKS = (*LAYERS, *(target for target, (kind, _) in BASE.items() if BLOCKS[kind].block > 1))
 
@@ -128,8 +132,8 @@ def _part(weights: Weights, name: str, place: Place, spec: s.Spec, dtype: str, p
         return Part(slot, entry.dtype, shape, entry.nbytes, matrix)
     linear = matrix and ".blocks." in f".{slot}" and len(shape) == 2 and not _precise(slot, spec)
     if pack in LAYERS and linear and not tied:
-        scales = 4 * shape[0] if pack == "int8" else 0  # one for each row
-        return Part(slot, pack, shape, math.ceil(math.prod(shape) * LAYERS[pack] / 8) + scales, True)
+        codes = math.ceil(math.prod(shape) * LAYERS[pack] / 8)
+        return Part(slot, pack, shape, codes + shape[0] * ROWS.get(pack, 0), True)
     kept = entry.dtype if _precise(slot, spec) and WIDTH.get(entry.dtype, 0) > WIDTH[dtype] else dtype
     return Part(slot, kept, shape, math.prod(shape) * WIDTH[kept], matrix)
 
