@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import tiny
 from native import needs_kernels as native_kernels
 from native import on_threads
 from pellucid.nn.linear import packed_product
@@ -18,6 +19,7 @@ from pellucid.ops.packed import PackedTensor
 from pellucid.quant import _words
 from pellucid.quant._bitsandbytes import FourBit, four_bit
 from pellucid.quant._columns import Awq, Gptq
+from pellucid.quant._half import Float16
 from pellucid.quant._hqq import Hqq
 from pellucid.quant._mxfp4 import Mxfp4
 from pellucid.quant._scaled import EVERY, Grid, Scaled, Words
@@ -319,3 +321,22 @@ def test_a_matrix_that_gets_other_bytes() -> None:
 def test_nibbles() -> None:
     found = nibbles(torch.tensor([[1, 2, 15], [4, 5, 6]]))
     assert torch.equal(found, torch.tensor([[0x21, 0x0F], [0x54, 0x06]], dtype=torch.uint8))
+
+
+@needs_kernels
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_a_checkpoint_in_float16_that_is_asked_for_in_float16(family: str, tmp_path: Path) -> None:
+    """Half the memory, the same numbers, saved as they are, and said."""
+    tensors = {name: part.half() for name, part in tiny.tensors_of(tiny.make(family)).items()}
+    tiny.folder_of(tmp_path / "f16", tensors, tiny.keys(family))
+    wide, kept = (tiny.auto(family).from_pretrained(tmp_path / "f16", dtype=dtype) for dtype in (None, "float16"))
+    matrices = [p for p in kept.parameters() if isinstance(p, Float16)]
+    assert matrices and all(p.parts["weight"].dtype == torch.float16 for p in matrices)
+    assert not [p for p in wide.parameters() if isinstance(p, Float16)]
+    ids = tiny.ids(2, 7)
+    found, wanted = tiny.call(kept, ids), tiny.call(wide, ids)
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert any("not trained" in note for note in kept.report.notes)
+    kept.save_pretrained(tmp_path / "again")
+    again = tiny.auto(family).from_pretrained(tmp_path / "again")
+    assert torch.equal(tiny.call(again, ids), wanted)

@@ -85,7 +85,8 @@ def load(
 
     Args:
         task: which head; None for the hidden states alone.
-        dtype: None or "auto" for the file's; float16 computes in float32 on a CPU.
+        dtype: None or "auto" for the file's; float16 computes in float32 on a CPU. Asked for by name, matrices that are
+            float16 in the file stay so in memory, and are not trained.
         overrides: config keys of the family (`num_labels=3`).
         ignore_tensors: names or patterns of file tensors that nothing needs to read.
         ignore_mismatched_sizes: a head of another shape counts as absent.
@@ -121,6 +122,11 @@ def load(
     wanted = choose_dtype(dtype, weights, target, report)
     if quantize is not None:
         weights = _quantized(model, weights, wanted, quantize)
+    half = dtype not in (None, "auto") and parse_dtype(dtype) == torch.float16 and target.type == "cpu"
+    if half and pack is None and quantize is None:
+        from pellucid.quant._half import staying
+
+        pack = staying(dict(model.named_modules()))
     filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes, pack)
     _complete(model, filled, wanted, seed)
     for parameter in nn.Module.parameters(model):
@@ -222,7 +228,9 @@ def choose_dtype(
     else:
         dtype = parse_dtype(asked)
     if dtype == torch.float16 and device.type == "cpu":
-        report.notes.append("float16 computes in float32 on a CPU; pass dtype='bfloat16' to keep 16 bits")
+        kept = "matrices stay float16 in memory and are not trained; pass dtype='float32' for that, or 'bfloat16'"
+        both = "pass dtype='bfloat16' to compute in 16 bits, 'float16' to keep them in memory"
+        report.notes.append(f"float16 computes in float32 on a CPU; {kept if asked not in (None, 'auto') else both}")
         return torch.float32
     return dtype
 

@@ -298,7 +298,7 @@ class Int8(PackedTensor):
         return {part: name.removesuffix("weight") + part for part in self.parts}
 
     def way(self) -> Way:
-        return Way("int8 with outliers", Int8.product)
+        return Way("whole numbers, outliers as they are", Int8.product)
 
     def product(self, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
         """x W^T + b by whole numbers, and by the row's own outliers as they are."""

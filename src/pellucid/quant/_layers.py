@@ -65,3 +65,11 @@ def check(options: Mapping[str, Any], read: Mapping[str, Collection[Any]], defau
 def refuse(key: str, value: object, next: str = "load the unquantized checkpoint") -> None:
     """Raises Unsupported for an option of a format."""
     raise Unsupported(f"quantization_config has {key}={value!r}", where="config.json", next=next)
+
+
+def way(kind: str) -> str:
+    """What multiplies by a matrix whose groups and zero points are as usual, for `show`."""
+    from pellucid.ops.cpu.packed import named
+    from pellucid.quant import TILES
+
+    return named() or TILES

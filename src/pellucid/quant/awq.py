@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import WeightsError
 from pellucid.quant._layers import FLOATS, check, expect, modules, parts
+from pellucid.quant._layers import way as way
 from pellucid.quant.format import Entries, Group
 from pellucid.weights.safetensors import AGAIN
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import Unsupported, WeightsError
+from pellucid.quant import _layers
 from pellucid.quant.format import Entries, Group
 from pellucid.weights.safetensors import DTYPES
 
@@ -102,6 +103,10 @@ def _eight_bit(entries: Entries, stem: str) -> Group:
     if f"{stem}weight_format" in entries:
         parts["weight_format"] = f"{stem}weight_format"
     return Group(name, parts, tuple(weight.shape), "LLM.int8()")
+
+
+def way(kind: str) -> str:
+    return "whole numbers, outliers as they are" if kind == "LLM.int8()" else _layers.way(kind)
 
 
 def pack(group: Group, parts: Mapping[str, Tensor], options: Mapping[str, Any]) -> PackedTensor:

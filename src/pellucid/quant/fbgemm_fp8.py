@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pellucid.quant.format import Entries, Group
-from pellucid.quant.fp8 import pack, scaled
+from pellucid.quant.fp8 import pack, scaled, way
 
 
 def groups(entries: Entries, options: Mapping[str, Any]) -> Iterable[Group]:
     return scaled(entries, None)
 
 
-__all__ = ["groups", "pack"]
+__all__ = ["groups", "pack", "way"]

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import WeightsError
+from pellucid.quant import _layers
 from pellucid.quant._layers import FLOATS, expect, modules, parts, refuse
 from pellucid.quant.format import Entries, Group
 from pellucid.weights.safetensors import AGAIN
@@ -73,6 +74,12 @@ def _shape(entries: Entries, name: str) -> tuple[int, int]:
     data = entries.read(name)
     half = len(data) // 2
     return int.from_bytes(data[:half], "little"), int.from_bytes(data[half:], "little")
+
+
+def way(kind: str) -> str:
+    from pellucid.quant import TILES
+
+    return TILES if kind == "HQQ 8-bit" else _layers.way(kind)
 
 
 def pack(group: Group, parts: Mapping[str, Tensor], options: Mapping[str, Any]) -> PackedTensor:

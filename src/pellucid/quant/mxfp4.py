@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import WeightsError
+from pellucid.quant._layers import way as way
 from pellucid.quant.format import Entries, Group
 from pellucid.weights.safetensors import AGAIN
 

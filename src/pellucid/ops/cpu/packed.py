@@ -65,6 +65,11 @@ def multiplies(matrix: PackedTensor) -> bool:
     )
 
 
+def named(half: bool = True) -> str | None:
+    """What people call the kernel of this machine; None where it has none."""
+    return None if library() is None else f"unpacked in registers, {WAYS[best(half)]}"
+
+
 def nibbles(codes_RI: Tensor) -> Tensor:
     """Numbers of 4 bits, two to a byte, `LOW_FIRST`: uint8 [R, I / 2], I rounded up."""
     codes_RI = torch.nn.functional.pad(codes_RI.to(torch.uint8), (0, codes_RI.shape[1] % 2))
@@ -131,7 +136,7 @@ class Lying:
         def takes(x_NI: Tensor, bias_O: Tensor | None) -> bool:
             return x_NI.dtype == dtype and self.takes(x_NI, bias_O)
 
-        return Way(f"unpacked in registers, {WAYS[best(dtype == torch.bfloat16)]}", product, takes=takes)
+        return Way(named(dtype == torch.bfloat16) or "", product, takes=takes)
 
     def takes(self, x_NI: Tensor, bias_O: Tensor | None) -> bool:
         """Whether `product` computes x W^T + b."""
