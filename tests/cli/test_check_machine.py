@@ -42,7 +42,7 @@ def report(call):
 def test_a_machine_with_kernels(call):
     found = report(call)
     assert found["ok"] and "folder" not in found
-    assert set(found["kernels"]) >= {"float32", "bfloat16", "attention", "norms"}
+    assert set(found["kernels"]) >= {"float32", "bfloat16", "attention", "norms", "packed", "GGUF"}
     assert set(found["kernels"].values()) & set(found["instructions"])
     assert [line["level"] for line in found["findings"] if line["part"] == "kernels"] == ["ok"]
 

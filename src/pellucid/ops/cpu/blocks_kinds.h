@@ -31,8 +31,7 @@ struct Halves {  // scales in float16
 };
 
 inline Bytes below(Sixteen a, Sixteen b) {
-  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
-                                 23, 24, 25, 26, 27, 28, 29, 30, 31);
+  return (Bytes)_mm256_set_m128i((__m128i)b, (__m128i)a);
 }
 
 // The low halves of 16 bytes, then the high ones.
