@@ -119,6 +119,25 @@ def test_company_changes_no_bit_of_attention(changes: dict[str, Any], dtype: tor
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("quantized", [None, "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_prompts_where_another_kernel_is_faster(
+    quantized: str | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tiles in oneDNN: many tokens take a dense call, few read pages, packed ones too; all are near each other."""
+    m = module(dtype)
+    x = [torch.randn(300, WIDTH, dtype=dtype) for _ in range(2)]
+    found = []
+    for leads in (True, False):
+        monkeypatch.setattr("pellucid.ops.cpu.paged.leads", lambda x, leads=leads: leads)
+        cache, outs = Cache(2, quantized=quantized), []
+        for lengths in ([250, 3], [1, 200], [2, 1], [40, 1]):
+            outs += forward(m, x, lengths, cache)
+        found.append(torch.cat(outs).double())
+    assert (found[0] - found[1]).abs().max() <= (1e-5 if dtype == torch.float32 else 2e-2) * found[0].abs().max()
+
+
+@torch.inference_mode()
 def test_an_encoders_output_is_kept_for_each_row() -> None:
     """Several memories, one of them later than the others; tokens see all of theirs."""
     m = module(cross=True)

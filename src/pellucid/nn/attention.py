@@ -238,9 +238,10 @@ class Attention(Tapped):
         """The sequences whose queries read keys where they are: by our kernel all of them, else those with few."""
         if torch.is_grad_enabled() or self.training:
             return ()
-        if self.by_kernel(seen):
+        kernel = self.by_kernel(seen)
+        if kernel and native.leads(seen.k_MJK):
             return batch.once("all", lambda: tuple(range(len(batch.lengths))))
-        if seen.places is None or not seen.places.in_place or not (self.spec.causal or self.cross):
+        if seen.places is None or not (seen.places.in_place or kernel) or not (self.spec.causal or self.cross):
             return ()
 
         def short() -> tuple[int, ...]:
@@ -251,8 +252,6 @@ class Attention(Tapped):
 
     def by_kernel(self, seen: Seen) -> bool:
         """Whether our kernel takes these keys, in the cache's pages or as this forward made them."""
-        if not native.leads(seen.k_MJK):
-            return False
         if seen.places is None:
             return native.takes(seen.k_MJK, seen.k_MJK, seen.v_MJU)
         assert seen.pool is not None
