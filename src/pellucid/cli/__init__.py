@@ -67,6 +67,8 @@ def main() -> None:
     pellucid check                           what this machine has, and what is missing
     pellucid quantize DIR x.gguf --to q4_k_m the same model in fewer bits
     pellucid convert x.gguf DIR              the same model in another container
+    pellucid plan DIR                        what it takes, and how fast it can be here
+    pellucid bench DIR                       how fast it is
     pellucid families                        which architectures there are
     pellucid diff A B                        where two models part
     """

@@ -92,14 +92,16 @@ def speeds(found: Plan) -> list[tuple[str, str]]:
         return []
     if found.prompt is not None:
         tokens = min(PROMPT, found.context)
-        said.append(("prompt", f"at most {found.prompt:.3g} tokens/s ({tokens} tokens, without logits)"))
+        said.append(
+            ("prompt", f"about {found.prompt:.3g} tokens/s at float32's rate ({tokens} tokens, without logits)")
+        )
     if found.decode is not None:
         at = f"{size_text(found.read)} a step, at {found.context} tokens"
         said.append(("decode", f"at most {found.decode:.3g} tokens/s ({at}{'' if found.batch == 1 else ', all rows'})"))
     measured = f"reads {here.read / 1e9:.3g} GB/s, multiplies {here.multiply / 1e9:.3g} GFLOP/s in float32"
     said.append(("machine", f"{here.cpu}, {here.cores} cores: {measured} ({here.date}; --measure repeats)"))
     if found.prompt is not None or found.decode is not None:
-        said.append(("", "bounds, not forecasts: `pellucid bench` says what share of them is reached"))
+        said.append(("", "what the machine allows, no forecast: `pellucid bench` says how near a model comes"))
     return said
 
 
