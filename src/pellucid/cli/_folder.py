@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,8 @@ def stored(folder: Path, known: Known) -> Stored | None:
         packed[entry.dtype] += weights.packed(name)
     count = parameters(weights, known.table(), known.spec)
     packed = +packed
-    ways = {kind: quant.way(weights, kind) for kind in packed}
-    return Stored(tuple(path.name for path in weights.files), count, dict(size), dict(packed), ways)
+    found = Stored(tuple(path.name for path in weights.files), count, dict(size), dict(packed), {})
+    return replace(found, ways={kind: quant.way(weights, kind, found.dtype) for kind in packed})
 
 
 def packing(folder: Path) -> Mapping[str, Any]:

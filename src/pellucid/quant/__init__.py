@@ -6,7 +6,6 @@
     groups(entries, options)      which file tensors make one weight: a `Group` each (`quant/format.py`). What is in no
                                   group is an ordinary tensor. Headers only: `show` and `plan` call it without torch, so
                                   torch is imported inside functions, or by a file `_<name>.py` that `pack` imports
-    way(kind)                     may be left out: what `show` says of the kernel that `PackedTensor.way` will choose
     pack(group, parts, options)   the group's tensors, as the file has them -> a `PackedTensor` (`ops/packed.py`)
     a subclass of PackedTensor    unpack(rows)     the reference: those rows as numbers, by torch ops, exact
                                   pick(rows)       the bytes of some rows; `RowsPacked` has it: parts are [rows, …]
@@ -32,7 +31,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, cast
 
-from pellucid.errors import Unsupported, WeightsError
+from pellucid.errors import PellucidError, Unsupported, WeightsError
 from pellucid.quant.format import Entries, Format, Group
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.safetensors import Entry
@@ -81,10 +80,21 @@ def opened(weights: Weights, options: Mapping[str, Any] | None = None) -> Weight
     return weights if form is None else PackedWeights(weights, form, options)
 
 
-def way(weights: Weights, kind: str) -> str:
-    """What multiplies by the packed matrices of a kind on this machine, as `PackedTensor.way` will choose."""
-    said = getattr(weights._form, "way", None) if isinstance(weights, PackedWeights) else None
-    return str(said(kind)) if said is not None else TILES
+def way(weights: Weights, kind: str, dtype: str) -> str:
+    """What multiplies by the packed matrices of a kind on this machine, in a dtype such as "BF16".
+
+    The smallest of them is asked, as layers will ask: where a format turns a matrix to multiply by it, that is done.
+    """
+    import torch
+
+    names = (name for name in weights.names if weights.packed(name) and weights.entry(name).dtype == kind)
+    smallest = min(names, key=lambda name: weights.entry(name).nbytes)
+    try:
+        matrix: Any = weights.tensor(smallest).to(torch.bfloat16 if dtype == "BF16" else torch.float32)
+    except PellucidError as error:
+        return f"not read: {error.what}"
+    chosen = matrix.chosen()
+    return TILES if chosen is None else str(chosen.name)
 
 
 class PackedWeights(Behind):

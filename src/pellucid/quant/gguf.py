@@ -21,13 +21,6 @@ def groups(entries: Mapping[str, Entry], options: Mapping[str, Any]) -> Iterable
             yield Group(name, {"blocks": name}, entry.shape, entry.dtype)
 
 
-def way(kind: str) -> str:
-    from pellucid.quant import TILES
-    from pellucid.quant._blocks import name
-
-    return name(kind) or TILES
-
-
 def pack(group: Group, parts: Mapping[str, Tensor], options: Mapping[str, Any]) -> PackedTensor:
     from pellucid.quant._blocks import UNPACK, GgufBlocks
 
