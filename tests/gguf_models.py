@@ -31,6 +31,7 @@ ARCHITECTURES = {
     "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
     "roberta": "bert", "umt5": "t5", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
 }  # fmt: skip
+EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
 PERMUTED = (
     "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee",
     "ministral3",
@@ -54,7 +55,7 @@ def write(
     for name, tensor in sorted(renamed(folder, config)):
         values = np.ascontiguousarray(tensor.float().numpy())
         wanted = kind(name, values.shape) if callable(kind) else kind
-        if values.ndim < 2 or name.endswith("ffn_gate_inp.weight"):
+        if values.ndim < 2 or name.split(".", 2)[-1] in EXACT or not name.endswith(".weight"):
             wanted = Kind.F32
         block = gguf.GGML_QUANT_SIZES[wanted][0]
         if values.shape[-1] % block:

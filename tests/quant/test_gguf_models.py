@@ -14,7 +14,7 @@ from gguf import GGUFReader, GGUFWriter
 
 import gguf_models
 import reference as ref
-from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, gguf
 from pellucid.cli import main
 from pellucid.errors import WeightsError
 
@@ -126,6 +126,26 @@ def pair(name: str, root: Path) -> tuple[Any, Path]:
     case = replace(case, variant=f"gguf {name}", config={**case.config, **changes})
     folder = ref.checkpoint(case, root)
     return ref.ours(case, folder), gguf_models.write(folder, root / f"{name}.gguf")
+
+
+def test_numbers_that_are_turned_into_others_are_saved_as_they_were(tmp_path):
+    """Decays are logarithms here: exp(log(x)) is another number for some x, but what nobody changed is the file's."""
+    _, path = pair("mamba", tmp_path)
+    tensor = gguf.read(path).tensors["blk.0.ssm_a"]
+    chance, data = torch.Generator().manual_seed(2), bytearray(path.read_bytes())
+    decays = -(torch.rand(tensor.shape, generator=chance) * 30 + 1e-3)
+    assert not torch.equal(-(-decays).log().exp(), decays)
+    data[tensor.start : tensor.start + tensor.nbytes] = decays.numpy().tobytes()
+    path.write_bytes(data)
+    ours = AutoModelForCausalLM.from_pretrained(path)
+    ours.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / path.name).read_bytes() == bytes(data)
+    with torch.no_grad():
+        ours.blocks[0].attn.a_log += 1
+    ours.save_pretrained(tmp_path / "changed")
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "changed" / path.name)
+    assert ref.distance(other.blocks[0].attn.a_log, ours.blocks[0].attn.a_log) < 1e-6
+    assert torch.equal(other.blocks[1].attn.a_log, ours.blocks[1].attn.a_log)
 
 
 def split(path: Path, folder: Path, count: int) -> Path:

@@ -92,3 +92,14 @@ def test_parts_that_do_not_fit(part, tmp_path):
     folder, _ = quantized.write("llama", tmp_path, layout(4, 32, **{part: broken}), OPTIONS)
     with pytest.raises(WeightsError, match="W_q|scale"):
         AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_what_cannot_be_cut_packed_is_unpacked_and_saved_as_usual(tmp_path):
+    """GPT-2 has queries, keys and values in one matrix, [in, out] in a file without packing."""
+    packed, dense = quantized.models("gpt2", tmp_path, layout(4, 32), OPTIONS)
+    assert not isinstance(packed.blocks[0].attn.q.weight, PackedTensor)
+    assert isinstance(packed.blocks[0].mlp.up.weight, PackedTensor)
+    quantized.assert_same(packed, dense)
+    packed.save_pretrained(tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype=torch.float32)
+    assert all(torch.equal(p.float() + 0, q.float() + 0) for p, q in zip(again.parameters(), packed.parameters()))

@@ -412,14 +412,19 @@ def _assign(
         if name not in places:
             continue
         place = places[name]
-        model.places.append(place)
         model.report.used.append(name)
         pieces = [ties.get(piece, piece) for piece in place.pieces]
         if not any(sources[piece][0][0] == name for piece in pieces):
+            model.places.append(place)
             continue  # an equal copy of a tensor that is taken
         tensor = weights.tensor(name)
         sizes = [slots[slot].shape[0] if slots[slot].dim() else 1 for slot in place.slots]
-        for slot, piece, part in zip(place.slots, pieces, place.split(tensor, sizes)):
+        parts = place.split(tensor, sizes)
+        stays = any(isinstance(part, PackedTensor) for part in parts)
+        model.places.append(
+            place if stays else model.file_table.find(name) or place
+        )  # unpacked, it lies as files have it
+        for slot, piece, part in zip(place.slots, pieces, parts):
             if sources[piece][0][0] != name:
                 continue
             if place.row is not None:
@@ -438,7 +443,8 @@ def _assign(
                 _set(model, piece, numbers.to(kept), None)
                 filled.add(piece)
                 continue
-            mapped = part.dtype == kept and part.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+            mapped = part.dtype == kept and not isinstance(tensor, PackedTensor)
+            mapped = mapped and part.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
             _set(model, piece, part.to(kept), Source(weights, name, part.data_ptr()) if mapped else None)
             filled.add(piece)
     for slot, found in rows.items():

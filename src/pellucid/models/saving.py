@@ -22,6 +22,7 @@ from pellucid.weights.gguf import SUFFIX, GgufFile
 from pellucid.weights.gguf import write as write_gguf
 from pellucid.weights.safetensors import DTYPES, describe
 from pellucid.weights.save import replace_file, save_tensors
+from pellucid.weights.table import rounds
 
 log = logging.getLogger("pellucid")
 
@@ -55,6 +56,8 @@ class GgufTensors(Mapping[str, tuple[str, tuple[int, ...], Tensor]]):
     def __getitem__(self, name: str) -> tuple[str, tuple[int, ...], Tensor]:
         """In the file's own kind where that loses nothing; what was packed and no longer is, in the model's dtype."""
         tensor, entry = self.tensors.whole(name), self.file.entries.get(name)
+        if entry is not None and rounds(self.tensors.places[name].layout) and self._untouched(name):
+            return entry.dtype, entry.shape, self.file.tensor(name)
         if isinstance(tensor, PackedTensor) and tensor.kind in gguf.KINDS:
             return tensor.kind, tuple(tensor.shape), tensor.parts["blocks"]
         if isinstance(tensor, PackedTensor):
@@ -62,6 +65,15 @@ class GgufTensors(Mapping[str, tuple[str, tuple[int, ...], Tensor]]):
         if entry is not None and entry.dtype in DTYPES:
             tensor = tensor.to(getattr(torch, DTYPES[entry.dtype][1] or ""))
         return describe(tensor, name)[0], tuple(tensor.shape), tensor
+
+    def _untouched(self, name: str) -> bool:
+        """Whether a parameter is still what the file's numbers were turned into; they cannot be turned back exactly."""
+        place, held = self.tensors.places[name], self.tensors.held
+        now = [held[slot] for slot in place.slots]
+        if any(isinstance(each, PackedTensor) for each in now):
+            return False
+        then = place.split(self.file.tensor(name), [len(each) for each in now])
+        return all(torch.equal(old.to(new.dtype), new) for old, new in zip(then, now))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors.places)

@@ -306,6 +306,17 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
             return torch.cat(slices) if flat else torch.stack(slices)
 
 
+def rounds(layout: Layout) -> bool:
+    """Whether a file's numbers are turned into others, which cannot be turned back exactly."""
+    match layout:
+        case Shifted() | MinusExp():
+            return True
+        case Transposed(of) | Squeezed(of) | Stacked(of):
+            return rounds(of)
+        case _:
+            return False
+
+
 def _patterns(entry: Entry) -> tuple[str, ...]:
     """The slots of an entry, with their indices open."""
     match entry:
