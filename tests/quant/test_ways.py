@@ -57,8 +57,7 @@ def test_show_says_what_a_layer_multiplies_with(kind, dtype, tmp_path):
     layers = [p for p in model.parameters() if isinstance(p, PackedTensor) and p.kind == kind]
     chosen = {way.name if (way := layer.chosen()) else quant.TILES for layer in layers}
     ran = CliRunner().invoke(main, ["show", "--json", str(path)], catch_exceptions=False)
-    said = [
-        re.fullmatch(rf"(\d+) matrices stay packed as {kind}: (.*)", note) for note in json.loads(ran.output)["notes"]
-    ]
+    notes = json.loads(ran.output)["notes"]
+    said = [re.fullmatch(rf"\d+ matrices stay packed as {kind}: (.*)", note) for note in notes]
     found = [match[1] for match in said if match]
     assert len(layers) > 10 and {*found} == chosen
