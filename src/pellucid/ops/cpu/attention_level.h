@@ -12,8 +12,8 @@
 //
 // While the keys of a head are scored its values are fetched, and while those are mixed the keys of the next head or
 // tile: heads lie between tokens, so the processor does not guess by itself what comes. Where several queries share a
-// bfloat16 key there is more to compute than to wait for; the next tile is fetched bit by bit then, in the order in
-// which it lies.
+// bfloat16 key, or keys are codes, there is more to compute than to wait for; the next tile is fetched bit by bit then,
+// in the order in which it lies.
 
 #define UNROLLED _Pragma("GCC unroll 8")  // so that sums stay in registers
 
@@ -267,7 +267,7 @@ class Work {
       : a(a), p(p), R(a.heads / a.kv_heads), q_step(padded(a.channels)), mixed_step(padded(a.values)),
         scores(scratch), turned(scores + BLOCK * TILE), wide_keys(turned + TILE * q_step),
         wide_values(wide_keys + TILE * q_step), q(wide_values + TILE * mixed_step), mixed(q + MOST_QUERIES * q_step),
-        early(sizeof(E) == 2 && p.count > 1 && p.count < MANY) {}
+        early(p.count < MANY && (a.codes.bits || (sizeof(E) == 2 && p.count > 1))) {}
 
   void run() {
     begin();
@@ -424,7 +424,7 @@ class Work {
                   const Tile<E> &next) {
     if (p.count >= MANY) return score_many(tile, keys, offset, channels, n);
     for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP) {
-      if (early && !next.coded) fetch_some(next);
+      if (early) fetch_some(next);
       for (int m = 0; m < p.count;) m += score<QUERIES>(keys + s, offset, channels, n, m, scores + s);
     }
   }
@@ -441,8 +441,13 @@ class Work {
 
   void fetch_some(const Tile<E> &next) {
     for (int i = 0; i < GROUP && fetched < next.to; i++) {
-      fetch(next.keys[fetched] + fetched_head * a.k_head_step, a.channels * sizeof(E));
-      fetch(next.values[fetched] + fetched_head * a.v_head_step, a.values * sizeof(E));
+      if (const std::int64_t slot = next.slots[fetched]; slot < 0) {
+        fetch(next.keys[fetched] + fetched_head * a.k_head_step, a.channels * sizeof(E));
+        fetch(next.values[fetched] + fetched_head * a.v_head_step, a.values * sizeof(E));
+      } else {
+        fetch(a.codes.k + (bytes_of(slot) * a.kv_heads + fetched_head) * a.channels, a.channels);
+        fetch(a.codes.v + (bytes_of(slot) * a.kv_heads + fetched_head) * a.values, a.values);
+      }
       if (++fetched_head == p.kv_end) {
         fetched_head = p.kv_begin;
         fetched++;
