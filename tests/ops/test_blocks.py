@@ -40,6 +40,12 @@ def rounded(x_NI: torch.Tensor, kind: str) -> torch.Tensor:
     return (whole.double() * scale.double()).flatten(1)
 
 
+def product(blocks_OB, kind, x_NI, bias_O, level=None):
+    matrix = native.Blocks(blocks_OB, kind, x_NI.shape[1])
+    assert matrix.takes(x_NI, bias_O)
+    return matrix.product(x_NI, bias_O, level)
+
+
 def inputs(rows: int, width: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     x_NI = torch.randn(rows, width, generator=torch.Generator().manual_seed(rows)) * 3
     x_NI[0, : width // 2] = 0  # whole blocks of nothing
@@ -54,7 +60,7 @@ def test_the_definition(kind, level):
         blocks_OB, x_NI = matrix(kind, outputs, width), inputs(rows, width)
         bias_O = torch.randn(outputs)
         wanted = rounded(x_NI, kind) @ dense(blocks_OB, kind).T + bias_O
-        found = native.product(blocks_OB, kind, x_NI, bias_O, outputs, level)
+        found = product(blocks_OB, kind, x_NI, bias_O, level)
         assert (found - wanted).abs().max() <= 2e-6 * wanted.abs().max()
 
 
@@ -62,13 +68,13 @@ def test_the_definition(kind, level):
 def test_rows_have_the_same_bits_in_any_company_on_any_threads_at_any_level(kind):
     width = 1024
     blocks_OB, x_NI = matrix(kind, 70, width), inputs(29, width)
-    wanted = native.product(blocks_OB, kind, x_NI, None, 70)
+    wanted = product(blocks_OB, kind, x_NI, None)
     for level in LEVELS:
         for threads in (1, 2, 3):
             with on_threads(threads):
-                assert torch.equal(native.product(blocks_OB, kind, x_NI, None, 70, level), wanted)
+                assert torch.equal(product(blocks_OB, kind, x_NI, None, level), wanted)
         for first, count in ((0, 1), (1, 2), (3, 4), (7, 5), (12, 7), (19, 10)):
-            alone = native.product(blocks_OB, kind, x_NI[first : first + count], None, 70, level)
+            alone = product(blocks_OB, kind, x_NI[first : first + count], None, level)
             assert torch.equal(alone, wanted[first : first + count])
 
 
@@ -76,18 +82,18 @@ def test_rows_have_the_same_bits_in_any_company_on_any_threads_at_any_level(kind
 def test_bfloat16_is_rounded_once_at_the_end(kind):
     blocks_OB, x_NI = matrix(kind, 40, 512), inputs(9, 512, torch.bfloat16)
     bias_O = torch.randn(40).bfloat16()
-    wanted = native.product(blocks_OB, kind, x_NI.float(), bias_O.float(), 40)
-    assert torch.equal(native.product(blocks_OB, kind, x_NI, bias_O, 40), wanted.bfloat16())
+    wanted = product(blocks_OB, kind, x_NI.float(), bias_O.float())
+    assert torch.equal(product(blocks_OB, kind, x_NI, bias_O), wanted.bfloat16())
 
 
 def test_views_of_x_and_of_the_blocks():
     blocks_OB, x_NI = matrix("Q6_K", 40, 512), inputs(12, 1024)
-    wanted = native.product(blocks_OB[8:30].clone(), "Q6_K", x_NI[::2, 512:].contiguous(), None, 22)
-    assert torch.equal(native.product(blocks_OB[8:30], "Q6_K", x_NI[::2, 512:], None, 22), wanted)
+    wanted = product(blocks_OB[8:30].clone(), "Q6_K", x_NI[::2, 512:].contiguous(), None)
+    assert torch.equal(product(blocks_OB[8:30], "Q6_K", x_NI[::2, 512:], None), wanted)
     other = x_NI[::2, 512:].T.contiguous().T  # neighbours of a row lie apart
-    assert torch.equal(native.product(blocks_OB[8:30], "Q6_K", other, None, 22), wanted)
+    assert torch.equal(product(blocks_OB[8:30], "Q6_K", other, None), wanted)
     unaligned = torch.empty(blocks_OB.numel() + 1, dtype=torch.uint8)[1:].view_as(blocks_OB).copy_(blocks_OB)
-    assert torch.equal(native.product(unaligned[8:30], "Q6_K", x_NI[::2, 512:], None, 22), wanted)
+    assert torch.equal(product(unaligned[8:30], "Q6_K", x_NI[::2, 512:], None), wanted)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -96,14 +102,14 @@ def test_views_of_x_and_of_the_blocks():
 def test_what_is_not_finite_stays_so_in_its_row(kind, bad, level):
     blocks_OB, x_NI = matrix(kind, 9, 512), inputs(6, 512)
     x_NI[3, 77] = bad
-    found = native.product(blocks_OB, kind, x_NI, None, 9, level)
+    found = product(blocks_OB, kind, x_NI, None, level)
     assert found[3].isnan().all() and found[[0, 1, 2, 4, 5]].isfinite().all()
 
 
 @pytest.mark.parametrize("size", [1e-45, 1e-38, 1e37])
 def test_very_small_and_very_large_numbers(size):
     blocks_OB, x_NI = matrix("Q8_0", 9, 64), inputs(2, 64) * size
-    found = native.product(blocks_OB, "Q8_0", x_NI, None, 9).double()
+    found = product(blocks_OB, "Q8_0", x_NI, None).double()
     wanted = x_NI.double() @ dense(blocks_OB, "Q8_0").T
     assert (found - wanted).abs().max() <= 0.02 * wanted.abs().max() + 1e-36
 
@@ -117,7 +123,7 @@ def test_a_layer_takes_the_kernel_and_can_do_without():
     layer.weight = torch.nn.Parameter(GgufBlocks({"blocks": blocks_OB}, "Q4_K", (12, 512)), requires_grad=False)
     plain = x_NI.double() @ dense(blocks_OB, "Q4_K").T
     with torch.inference_mode():
-        assert torch.equal(layer(x_NI), native.product(blocks_OB, "Q4_K", x_NI, None, 12))
+        assert torch.equal(layer(x_NI), product(blocks_OB, "Q4_K", x_NI, None))
         with exactly():
             assert (layer(x_NI) - plain).abs().max() < 1e-5 * plain.abs().max()
         off = (layer(x_NI) - plain).norm() / plain.norm()

@@ -34,20 +34,17 @@ class GgufBlocks(RowsPacked):
         return str(self.meta)
 
     def way(self) -> Way | None:
-        blocks = self.parts["blocks"]
-        if self.dtype not in (torch.float32, torch.bfloat16) or not blocks.is_cpu or blocks.stride(1) != 1:
+        blocks, said = self.parts["blocks"], name(self.meta)
+        floats = self.dtype in (torch.float32, torch.bfloat16)
+        if said is None or not floats or not blocks.is_cpu or blocks.stride(1) != 1 or not self.numel():
             return None
-        said = name(self.meta)
-        return None if said is None else Way(said, product, rounds=True)
+        matrix = native.Blocks(blocks, self.meta, self.shape[-1])
+        return Way(said, lambda weight, x, bias: matrix.product(x, bias), rounds=True, takes=matrix.takes)
 
 
 def name(kind: str) -> str | None:
     """What multiplies by blocks of this kind here, if it is not torch."""
-    return f"whole numbers of 8 bits, by {native.LEVELS[native.level()]}" if native.multiplies(kind) else None
-
-
-def product(weight_OI: GgufBlocks, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
-    return native.product(weight_OI.parts["blocks"], weight_OI.meta, x_NI, bias_O, weight_OI.rows)
+    return f"whole numbers of 8 bits, {native.LEVELS[native.level()]}" if native.multiplies(kind) else None
 
 
 # ------------------------------------------------------------------------------------------------ reading fields

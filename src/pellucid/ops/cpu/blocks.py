@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import WORTH_SHARING, kernels
+from pellucid.ops.cpu import WORTH_SHARING, kernels, recorded
 
 KINDS = {
     "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
@@ -21,6 +23,7 @@ KINDS = {
 }  # fmt: skip
 LEVELS = {0: "nothing", 1: "AVX2", 2: "AVX512_VNNI"}
 PRODUCT = struct.Struct("5Q7q")  # as in blocks.h
+KEPT = 2**20  # bytes of scratch that a thread keeps: those of a decode step
 
 
 @lru_cache(maxsize=1)
@@ -47,32 +50,65 @@ def multiplies(kind: str) -> bool:
     return kind in KINDS and found is not None and bool(found.pellucid_blocks_has(KINDS[kind], level()))
 
 
-def product(
-    blocks_OB: Tensor, kind: str, x_NI: Tensor, bias_O: Tensor | None, outputs: int, way: int | None = None
-) -> Tensor:
-    """x W^T + b, [N, O] in x's dtype: float32 or bfloat16. Sums are whole numbers, then float32.
+class Blocks:
+    """A matrix [out, in] of blocks as the file has them, uint8 [out, bytes of a row], of a kind that `multiplies`."""
 
-    A row's bits do not depend on the other rows, the number of threads or the level.
+    def __init__(self, blocks_OB: Tensor, kind: str, inputs: int) -> None:
+        found = library()
+        assert found is not None and blocks_OB.is_cpu and blocks_OB.stride(1) == 1, "`multiplies` says so"
+        self.blocks_OB, self.kind, self.inputs, self.outputs = blocks_OB, KINDS[kind], inputs, len(blocks_OB)
+        self.address, self.row_bytes = blocks_OB.data_ptr(), blocks_OB.stride(0)
+        self.scratch: int = found.pellucid_blocks_scratch(inputs)  # bytes for a row of x
+        self.multiply: Any = found.pellucid_blocks
+        self.level = level()
 
-    Args:
-        blocks_OB: uint8, the rows of W as the file has them.
-        kind: one of `KINDS`, for which `multiplies` is true.
-        way: another level than the best one; for tests.
-    """
-    found = library()
-    assert found is not None, "`multiplies` says so"
-    N, I = x_NI.shape  # noqa: E741
-    x_NI = x_NI if x_NI.stride(1) == 1 or I == 1 else x_NI.contiguous()
-    y_NO = x_NI.new_empty(N, outputs)
-    scratch = torch.empty(N * found.pellucid_blocks_scratch(I), dtype=torch.uint8)
-    if bias_O is not None:
-        bias_O = bias_O.to(x_NI.dtype).contiguous()
-    call = PRODUCT.pack(
-        blocks_OB.data_ptr(), x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
-        scratch.data_ptr(), N, outputs, I, blocks_OB.stride(0), x_NI.stride(0), KINDS[kind],
-        x_NI.dtype == torch.bfloat16,
-    )  # fmt: skip
-    threads = 1 if N * outputs * I < WORTH_SHARING else torch.get_num_threads()
-    failed = found.pellucid_blocks(call, level() if way is None else way, threads)
-    assert not failed, "`multiplies` says so"
-    return y_NO
+    def takes(self, x_NI: Tensor, bias_O: Tensor | None) -> bool:
+        """Whether `product` computes x W^T + b."""
+        dtype = x_NI.dtype
+        return (
+            (dtype is torch.float32 or dtype is torch.bfloat16)
+            and type(x_NI) is Tensor
+            and x_NI.is_cpu
+            and x_NI.shape[1] == self.inputs
+            and (bias_O is None or (bias_O.dtype is dtype and bias_O.is_cpu))
+            and not recorded()
+        )
+
+    def product(self, x_NI: Tensor, bias_O: Tensor | None, way: int | None = None) -> Tensor:
+        """x W^T + b, [N, O] in x's dtype, for what `takes` accepts. Sums are whole numbers, then float32.
+
+        A row's bits do not depend on the other rows, the number of threads or the level.
+
+        Args:
+            way: another level than the best one; for tests.
+        """
+        N, I, O = x_NI.shape[0], self.inputs, self.outputs  # noqa: E741
+        x_NI = x_NI if x_NI.stride(1) == 1 else x_NI.contiguous()
+        y_NO = x_NI.new_empty(N, O)
+        bias_O = None if bias_O is None else bias_O.contiguous()
+        call = PRODUCT.pack(
+            self.address, x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
+            _scratch.of(N * self.scratch).data_ptr(), N, O, I, self.row_bytes, x_NI.stride(0), self.kind,
+            x_NI.dtype is torch.bfloat16,
+        )  # fmt: skip
+        threads = 1 if N * O * I < WORTH_SHARING else torch.get_num_threads()
+        failed = self.multiply(call, self.level if way is None else way, threads)
+        assert not failed, "`multiplies` says so"
+        return y_NO
+
+
+class _Scratch(threading.local):
+    """Memory that a thread's products use one after the other."""
+
+    kept: Tensor | None = None
+
+    def of(self, size: int) -> Tensor:
+        if self.kept is not None and size <= KEPT:
+            return self.kept
+        found = torch.empty(max(size, KEPT), dtype=torch.uint8)
+        if size <= KEPT:
+            self.kept = found
+        return found
+
+
+_scratch = _Scratch()
