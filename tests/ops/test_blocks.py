@@ -129,3 +129,9 @@ def test_a_layer_takes_the_kernel_and_can_do_without():
         off = (layer(x_NI) - plain).norm() / plain.norm()
     assert 1e-3 < off < 2e-2  # rounded: as much as the format's own engine shows
     assert (layer(x_NI) - plain).abs().max() < 1e-5 * plain.abs().max()  # with gradients nothing is rounded
+
+
+def test_scratch_for_many_rows_lives_as_long_as_the_product():
+    blocks_OB, x_NI = matrix("Q8_0", 3, 4096), inputs(2000, 4096)  # 11 MB, which the allocator would give back
+    wanted = rounded(x_NI, "Q8_0") @ dense(blocks_OB, "Q8_0").T
+    assert (product(blocks_OB, "Q8_0", x_NI, None) - wanted).abs().max() <= 2e-6 * wanted.abs().max()

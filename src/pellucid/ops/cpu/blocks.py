@@ -86,9 +86,10 @@ class Blocks:
         x_NI = x_NI if x_NI.stride(1) == 1 else x_NI.contiguous()
         y_NO = x_NI.new_empty(N, O)
         bias_O = None if bias_O is None else bias_O.contiguous()
+        scratch = _scratch.of(N * self.scratch)
         call = PRODUCT.pack(
             self.address, x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
-            _scratch.of(N * self.scratch).data_ptr(), N, O, I, self.row_bytes, x_NI.stride(0), self.kind,
+            scratch.data_ptr(), N, O, I, self.row_bytes, x_NI.stride(0), self.kind,
             x_NI.dtype is torch.bfloat16,
         )  # fmt: skip
         threads = 1 if N * O * I < WORTH_SHARING else torch.get_num_threads()
