@@ -133,5 +133,5 @@ def test_a_layer_takes_the_kernel_and_can_do_without():
 
 def test_scratch_for_many_rows_lives_as_long_as_the_product():
     blocks_OB, x_NI = matrix("Q8_0", 3, 4096), inputs(2000, 4096)  # 11 MB, which the allocator would give back
-    wanted = rounded(x_NI, "Q8_0") @ dense(blocks_OB, "Q8_0").T
-    assert (product(blocks_OB, "Q8_0", x_NI, None) - wanted).abs().max() <= 2e-6 * wanted.abs().max()
+    wanted = torch.cat([product(blocks_OB, "Q8_0", part, None) for part in x_NI.split(50)])
+    assert torch.equal(product(blocks_OB, "Q8_0", x_NI, None), wanted)
