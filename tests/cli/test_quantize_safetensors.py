@@ -33,7 +33,7 @@ COSTS = {
     "int8": (0.005, "LLM.int8()"),
     "fp8": (0.05, "FP8"),
     "hqq-4": (0.25, "HQQ 4-bit"),
-    "w8a16": (0.005, "int8"),
+    "w8a16": (0.005, "int8 in words"),
     "w4a16": (0.2, "int4 in words"),
     "gptq-8": (0.002, "GPTQ 8-bit"),
     "gptq-4": (0.06, "GPTQ 4-bit"),

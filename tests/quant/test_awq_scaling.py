@@ -16,7 +16,7 @@ from pellucid.quant import _awq_scaling as scaling
 from pellucid.quant._columns import awq
 from pellucid.quant._gptq_rounding import Rounding, nearest, output_loss
 from pellucid.quant._hqq import hqq
-from pellucid.quant._scaled import fp8_blocks, in_words, int8_rows
+from pellucid.quant._scaled import fp8_blocks, in_words
 
 PLAIN = Rounding(4, 32, symmetric=False)
 
@@ -76,14 +76,14 @@ def test_the_published_layout_of_awq() -> None:
     ("pack", "near"),
     [
         (fp8_blocks, 0.03),
-        (int8_rows, 0.01),
+        (lambda numbers: in_words(numbers, 8, -1), 0.01),
         (lambda numbers: in_words(numbers, 4, 32), 0.1),
         (lambda numbers: in_words(numbers, 8, 32), 0.01),
         (lambda numbers: hqq(numbers, 8, 32), 0.01),
         (lambda numbers: hqq(numbers, 4, 32), 0.1),
         (lambda numbers: hqq(numbers, 2, 32), 0.5),
     ],
-    ids=["fp8", "int8", "int4 in words", "int8 in words", "hqq-8", "hqq-4", "hqq-2"],
+    ids=["fp8", "int8 rows in words", "int4 in words", "int8 in words", "hqq-8", "hqq-4", "hqq-2"],
 )
 def test_numbers_are_kept(pack: Callable[[Tensor], PackedTensor], near: float) -> None:
     weight = layer()[0]
@@ -103,8 +103,8 @@ def test_the_published_layouts_of_compressed_tensors_and_fp8() -> None:
     assert q.min() >= 0 and q.max() <= 15
     assert torch.equal(words.parts["weight_packed"], quantized.words(q, 4))
     assert words.parts["weight_shape"].tolist() == [24, 96]
-    rows = int8_rows(weight)
-    assert torch.equal(rows.dense(), rows.parts["weight"].float() * rows.parts["weight_scale"].float())
+    rows = in_words(weight, 8, -1)
+    assert rows.parts["weight_scale"].shape == (24, 1) and rows.parts["weight_packed"].shape == (24, 24)
     wide = torch.randn(200, 300, generator=torch.Generator().manual_seed(1))
     blocks = fp8_blocks(wide)
     assert blocks.parts["weight_scale_inv"].shape == (2, 3)

@@ -18,7 +18,7 @@ from pellucid.quant._bitsandbytes import eight_bit, four_bit
 from pellucid.quant._columns import awq, gptq
 from pellucid.quant._gptq_rounding import Rounded, Rounding
 from pellucid.quant._hqq import hqq
-from pellucid.quant._scaled import BLOCK, fp8_blocks, in_words, int8_rows
+from pellucid.quant._scaled import BLOCK, fp8_blocks, in_words
 
 WHOLE = -1  # a group of all inputs
 
@@ -35,6 +35,7 @@ class Form:
         rounding: of a fitted one.
         finish: what it rounds to -> packed.
         multiple: what O and I must be multiples of.
+        least: sizes up to this one need not be.
     """
 
     kind: str
@@ -44,10 +45,11 @@ class Form:
     rounding: Rounding = field(default_factory=Rounding)
     finish: Callable[[Rounded, Any], PackedTensor] | None = None
     multiple: tuple[int, int] = (1, 1)
+    least: int = 0
 
     def fits(self, shape: tuple[int, int]) -> bool:
         """Whether a matrix has a form."""
-        return all(size % each == 0 for size, each in zip(shape, self.multiple))
+        return all(size % each == 0 or size <= self.least for size, each in zip(shape, self.multiple))
 
 
 def _bitsandbytes(settings: Mapping[str, Any], kind: str) -> Form:
@@ -78,7 +80,8 @@ def _fp8(settings: Mapping[str, Any]) -> Form:
             "modules_to_not_convert": left,
         }  # fmt: skip
 
-    return Form("FP8", says, fp8_blocks)
+    # transformers takes a block to be size / number of blocks: right where blocks are whole, or there is one
+    return Form("FP8", says, fp8_blocks, multiple=(BLOCK, BLOCK), least=BLOCK)
 
 
 def _hqq(settings: Mapping[str, Any]) -> Form:
@@ -99,7 +102,6 @@ def _compressed(settings: Mapping[str, Any], bits: int) -> Form:
     group = _group(settings, 128) if bits == 4 else WHOLE
 
     def says(left: list[str]) -> dict[str, Any]:
-        form = "pack-quantized" if bits == 4 else "int-quantized"
         weights = {
             "num_bits": bits, "type": "int", "symmetric": True, "dynamic": False, "observer": "minmax",
             "strategy": "group" if bits == 4 else "channel", "group_size": group if bits == 4 else None,
@@ -107,13 +109,12 @@ def _compressed(settings: Mapping[str, Any], bits: int) -> Form:
         }  # fmt: skip
         groups = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
         return {
-            "quant_method": "compressed-tensors", "format": form, "quantization_status": "compressed",
+            "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
             "config_groups": {"group_0": groups}, "ignore": left, "kv_cache_scheme": None,
         }  # fmt: skip
 
-    if bits == 8:
-        return Form("int8", says, int8_rows)
-    return Form("int4 in words", says, lambda numbers: in_words(numbers, 4, group), multiple=(1, group))
+    kind, multiple = f"int{bits} in words", (1, group if bits == 4 else 1)
+    return Form(kind, says, lambda numbers: in_words(numbers, bits, group), multiple=multiple)
 
 
 def _gptq(settings: Mapping[str, Any], bits: int) -> Form:

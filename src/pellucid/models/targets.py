@@ -149,7 +149,7 @@ SAFETENSORS = [
     _packed("nf4", "4.1 bits: bitsandbytes' NF4, its scales packed too", "double"),
     _packed("fp4", "4.5 bits: bitsandbytes' FP4", "double"),
     _packed("int8", "8 bits: LLM.int8(), with outliers as they are"),
-    _packed("fp8", "8 bits: float8 with a scale for 128 by 128 numbers"),
+    _packed("fp8", "8 bits: float8 with a scale for 128 by 128 numbers; of whole blocks"),
     _packed("hqq-4", "4.5 bits: HQQ", "bits", "group_size"),
     _packed("w8a16", "8 bits: compressed-tensors, a scale for each row"),
     _packed("w4a16", "4.1 bits: compressed-tensors, a scale for 128 numbers", "group_size"),

@@ -279,19 +279,21 @@ def fp8_blocks(numbers: Tensor) -> Scaled:
     return Scaled(parts, Grid("FP8", BLOCK, BLOCK, "weight_scale_inv"), (rows, inputs), numbers.dtype)
 
 
-def int8_rows(numbers: Tensor) -> Scaled:
-    """A matrix in int8 with a scale for each row, as compressed-tensors has it."""
-    found = nearest(numbers, Rounding(8, -1), shrinks=(1.0,))
-    parts = {"weight": (found.q_OI - 128).to(torch.int8), "weight_scale": found.scales_OG}
-    return Scaled(parts, Grid("int8", 1, numbers.shape[1]), numbers.shape, numbers.dtype)
-
-
 def in_words(numbers: Tensor, bits: int, group: int) -> Words:
-    """A matrix in words of whole numbers, with a scale for each group of inputs, as compressed-tensors has it."""
+    """A matrix in words of whole numbers, with a scale for each group of inputs, or each row: compressed-tensors.
+
+    Args:
+        group: inputs; -1 for a row.
+    """
     found = nearest(numbers, Rounding(bits, group))
     parts = {
         "weight_packed": _words.pack(found.q_OI, bits),
         "weight_scale": found.scales_OG,
         "weight_shape": torch.tensor(numbers.shape),
     }
-    return Words(parts, Grid(f"int{bits} in words", 1, group, bits=bits), numbers.shape, numbers.dtype)
+    return Words(
+        parts,
+        Grid(f"int{bits} in words", 1, group if group > 0 else numbers.shape[1], bits=bits),
+        numbers.shape,
+        numbers.dtype,
+    )
