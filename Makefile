@@ -16,7 +16,7 @@ test: check                          ## lint, layers, types and tests: what CI r
 	@$(RUN) pytest -n 2 --dist loadgroup
 
 contract: $(VENV)/.tested            ## every check of every variant of every family; CI takes the plain configs
-	@PELLUCID_CONTRACT=full $(RUN) pytest -n 2 --dist loadgroup tests/parity tests/contracts
+	@PELLUCID_CONTRACT=full $(RUN) pytest -n 2 --dist loadgroup tests/parity tests/contracts tests/ops/test_kernels_on_arm.py
 
 check: $(VENV)/.tested               ## lint, layers and types
 	@$(RUN) ruff check src tests benchmarks
