@@ -88,7 +88,8 @@ def hqq(numbers: Tensor, bits: int = 4, group: int = 64) -> Hqq:
     settings: dict[str, bool | int | str] = {
         "nbits": bits, "group_size": group, "axis": 1, "packing": name, "unpack_view_dtype": "torch.uint8",
         "compute_dtype": str(stored), "channel_wise": True, "optimize": True, "round_zero": bits == 4,
-        "view_as_float": False, "offload_meta": False, "encoded_state_dict": True, "stores_quant_config": True,
+        "view_as_float": False, "quant_scale": False, "quant_zero": False, "offload_meta": False,
+        "encoded_state_dict": True, "stores_quant_config": True,
     }  # fmt: skip
     parts |= {part: _setting(value) for part, value in settings.items()}
     return Hqq(parts, (bits, each), numbers.shape, numbers.dtype)
