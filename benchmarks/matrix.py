@@ -278,11 +278,11 @@ def families() -> list[str]:
 
 
 def table(found: dict[str, dict[str, str]]) -> str:
-    """Families whose cells are equal share a row; reasons are numbered below."""
+    """Reasons are numbered below. A dash: not run yet."""
     reasons: list[str] = []
 
     def short(text: str) -> str:
-        if text in ("✓", ""):
+        if text in ("✓", "", "no table") or text[:1].isdigit():
             return text or "–"
         text = text.splitlines()[0][:160]
         if text not in reasons:
@@ -292,8 +292,8 @@ def table(found: dict[str, dict[str, str]]) -> str:
     peer = json.loads(PEER.read_text()) if PEER.exists() else {}
     columns = ["llama.cpp", *COLUMNS]
     lines = [f"| family | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for family in sorted(found):
-        row = [peer.get(family, "–"), *(short(found[family].get(column, "")) for column in COLUMNS)]
+    for family in sorted({*found, *peer}):
+        row = [short(peer.get(family, "")), *(short(found.get(family, {}).get(column, "")) for column in COLUMNS)]
         lines.append(f"| {family} | {' | '.join(row)} |")
     notes = [f"{at}. {text}" for at, text in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *notes])
