@@ -28,6 +28,7 @@ class Memory:
 
     x: Tensor
     lengths: Sequence[int]
+    real: Tensor | None = None  # as of `Packing`
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Batch:
         task: what the model was loaded for; some attend by it where a call says nothing (Longformer).
         router: a list here collects the raw scores of every router, [N, E].
         pooled: [B, D], left by a body whose heads read something else than the first token's final state.
+        real: [B, T] bool, which of the tokens are none but pads: see `Packing`. All sequences then are equally long.
         ahead: [N, D] each, left by a body that also predicts tokens after the next; they count in the loss.
     """
 
@@ -66,6 +68,7 @@ class Batch:
     task: str | None = None
     router: list[Tensor] | None = None
     pooled: Tensor | None = None
+    real: Tensor | None = None
     ahead: Sequence[Tensor] = ()
     _shared: dict[Hashable, object] = field(default_factory=dict)
 

@@ -50,7 +50,7 @@ def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
             return {"loss": None if labels is None else heads.token_loss(logits, labels.view(-1)), "logits": logits}
         case TokenHead():
             logits_NC = model.classifier(x_ND)
-            loss = None if labels is None else heads.token_loss(logits_NC, shape.pack(labels))
+            loss = None if labels is None else heads.token_loss(logits_NC, labels_of(shape, labels))
             return {"loss": loss, "logits": shape.unpack(logits_NC)}
         case SpanHead():
             return span(model, x_ND, asked)
@@ -72,7 +72,7 @@ def language(model: Model, x_ND: Tensor, asked: Asked, *, shift: bool) -> dict[s
     logits_NV = model.lm_head(x_ND)
     loss = None
     if asked.labels is not None:
-        labels_N = shape.pack(asked.labels)
+        labels_N = labels_of(shape, asked.labels)
         if shift:
             labels_N = heads.next_tokens(labels_N, list(shape.lengths))
         ahead = [model.lm_head(a_ND) for a_ND in asked.batch.ahead] if asked.batch else []
@@ -106,7 +106,7 @@ def pretraining(model: Model, head: PretrainingHead, x_ND: Tensor, asked: Asked)
         logits_N = model.classifier(x_ND).squeeze(-1)
         found["logits"] = asked.shape.unpack(logits_N)
         if asked.labels is not None:
-            losses.append(heads.replaced_loss(logits_N, asked.shape.pack(asked.labels)))
+            losses.append(heads.replaced_loss(logits_N, labels_of(asked.shape, asked.labels)))
     if head.pair is not None:
         name = "sop_logits" if head.pair.asks == "order" else "seq_relationship_logits"
         found[name], loss = pair(model, x_ND, asked)
@@ -145,29 +145,50 @@ def pool_of(model: Model, pool: Pool, x_ND: Tensor, asked: Asked) -> Tensor:
 
 def means(x_ND: Tensor, shape: Packing) -> Tensor:
     """The mean of each sequence's tokens."""
+    if shape.real is not None:
+        return shape.blank(x_ND, 0).unflatten(0, shape.real.shape).sum(1) / shape.real.sum(1, keepdim=True)
     return torch.stack([one.mean(0) for one in x_ND.split(list(shape.lengths))])
 
 
-def last_tokens(shape: Packing, ids_BT: Tensor | None, pad: int | None) -> list[int]:
+def labels_of(shape: Packing, labels_BT: Tensor) -> Tensor:
+    """The label of each packed token."""
+    return shape.blank(shape.pack(labels_BT), heads.IGNORE)
+
+
+def last_tokens(shape: Packing, ids_BT: Tensor | None, pad: int | None) -> list[int] | Tensor:
     """Packed index of each row's last token; without a mask, pad ids on the right do not count."""
     if shape.kept is not None or pad is None or ids_BT is None:
         return shape.last()
+    if torch.compiler.is_compiling():
+        real_BT = ids_BT != pad
+        return _last_in_graph(shape, torch.where(real_BT.any(1, keepdim=True), real_BT, torch.ones_like(real_BT)))
     found = _last(shape, ids_BT != pad)
     return [end if at is None else at for at, end in zip(found, shape.last())]
 
 
-def end_tokens(shape: Packing, ends_BT: Tensor | None, eos: int | None, *, first: bool = False) -> list[int]:
+def end_tokens(shape: Packing, ends_BT: Tensor | None, eos: int | None, *, first: bool = False) -> list[int] | Tensor:
     """Packed index of each row's last (or first) end-of-sequence token.
 
     Raises:
         InputError: a row without one.
     """
+    if torch.compiler.is_compiling() and ends_BT is not None:
+        return _last_in_graph(shape, ends_BT, first=first)
     known = ends_BT is not None and tuple(ends_BT.shape) == (shape.batch, shape.time)
     found = _last(shape, ends_BT, first=first) if known and ends_BT is not None else [None]
     if None in found:
         what = f"no end-of-sequence token, id {eos}, in row {found.index(None)}"
         raise InputError(what, where="input_ids", next="end each text with it: the tokenizer does")
     return [at for at in found if at is not None]
+
+
+def _last_in_graph(shape: Packing, wanted_BT: Tensor, *, first: bool = False) -> Tensor:
+    """`_last` without looking at numbers; the first token of a sequence that has none."""
+    wanted_BT = shape.blank(shape.pack(wanted_BT), 0).view(shape.batch, shape.time)
+    place_T = torch.arange(1, shape.time + 1, device=wanted_BT.device)
+    place_T = place_T.flip(0) if first else place_T
+    at_B = (wanted_BT * place_T).argmax(1)
+    return at_B + torch.arange(0, shape.batch * shape.time, shape.time, device=at_B.device)
 
 
 def _last(shape: Packing, wanted_BT: Tensor, *, first: bool = False) -> list[int | None]:

@@ -33,7 +33,7 @@ def memory_of(encoder: Stack, outputs: Output | tuple[Tensor, ...] | None, mask:
         what = f"encoder_outputs begin with {checks.describe(x_BTD)}, not [batch, time, {width}]"
         raise InputError(what, where="encoder_outputs", next="pass what model.encode returned")
     shape = packing(x_BTD.shape[0], x_BTD.shape[1], mask)
-    return Memory(shape.pack(x_BTD), shape.lengths)
+    return Memory(shape.pack(x_BTD), shape.lengths, shape.real)
 
 
 def following(model: Model, first: Inputs, beside: Inputs, labels: Tensor | None) -> Inputs:

@@ -250,7 +250,7 @@ class Model(Holding):
         check_end(tower.stack, max(ends))
         ids_N, extra = given.packed(shape, tower.stack)
         batch = Batch(shape.lengths, place_N, ends, cache, memory=memory, ids=ids_N, axes=axes_AN, extra=extra)
-        batch.task = self.task
+        batch.task, batch.real = self.task, shape.real
         return shape.pack(x_BTD), shape, batch
 
     def _encode(self, given: Inputs, *, hidden: bool, patterns: bool) -> Output:

@@ -36,6 +36,8 @@ def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attentio
         )
     mask = mask[:, mask.shape[1] - time :]
     counts = mask != 0
+    if torch.compiler.is_compiling():
+        return in_graph(counts)
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise InputError(f"{name} holds values other than 0 and 1", where=name, next="give one 0 or 1 for each token")
     if bool(counts.all()):
@@ -44,6 +46,18 @@ def packing(batch: int, time: int, mask: Tensor | None, *, name: str = "attentio
     if 0 in lengths:
         raise InputError(f"row {lengths.index(0)} of {name} masks every token", where=name, next="leave the row out")
     return Packing(batch, time, lengths, counts.flatten().nonzero().flatten())
+
+
+def in_graph(counts_BT: Tensor) -> Packing:
+    """The packing in a graph, whose shapes may not follow from a mask: all places, each row's tokens before its pads.
+
+    Pads are computed too. Nothing that is causal sees them; other layers leave them out by `real`.
+    """
+    B, T = counts_BT.shape
+    order_BT = (~counts_BT).to(torch.uint8).argsort(dim=1, stable=True)
+    kept = order_BT + torch.arange(0, B * T, T, device=counts_BT.device)[:, None]
+    real_BT = torch.arange(T, device=counts_BT.device) < counts_BT.sum(1, keepdim=True)
+    return Packing(B, T, [T] * B, kept.flatten(), real_BT)
 
 
 def placed(pattern_BHTS: Tensor, queries_BT: Tensor | None, keys_BS: Tensor | None) -> Tensor:
@@ -93,6 +107,8 @@ def positions(
     place = shape.kept
     row = place // shape.time
     column = place - row * shape.time
+    if shape.real is not None:
+        return shape.blank(column - column[shape.first()][row], 0), [shape.time] * shape.batch
     offset = torch.tensor(begin, device=device) - column[shape.first()]
     found = column + offset[row]
     return found, (found[shape.last()] + 1).tolist()
@@ -101,6 +117,8 @@ def positions(
 def _given_positions(shape: Packing, given: Tensor, rows: int | None) -> tuple[Tensor, list[int]]:
     whole_numbers("position_ids", given, ((shape.batch, shape.time), (1, shape.time)), least=0, below=rows)
     found = shape.pack(given.expand(shape.batch, -1))
+    if torch.compiler.is_compiling():
+        return found, [shape.time] * shape.batch
     return found, (found[shape.last()] + 1).tolist()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -60,11 +59,14 @@ class Seen:
     places: Places | None = None
     pool: Pool | None = None
     layer: int = 0
+    _pieces: list[tuple[Tensor, Tensor]] | None = None
 
-    @cached_property
+    @property
     def pieces(self) -> list[tuple[Tensor, Tensor]]:
-        sizes = list(self.sizes)
-        return list(zip(self.k_MJK.split(sizes), self.v_MJU.split(sizes)))
+        if self._pieces is None:
+            sizes = list(self.sizes)
+            self._pieces = list(zip(self.k_MJK.split(sizes), self.v_MJU.split(sizes)))
+        return self._pieces
 
     def of(self, i: int) -> tuple[Tensor, Tensor]:
         """All keys and values that sequence i may see, [S, J, K] each."""
@@ -331,14 +333,19 @@ class Attention(Tapped):
         whole = not any(limit is not None and limit < end for limit in (spec.window, spec.chunk))
         everything = self.cross or (whole and (not spec.causal or T == 1))
         square = spec.causal and whole and not everything and T == S and bias is None and self.sinks is None
+        allow_TS = None
+        if not (square or everything):
+            key = T, S, end, *limits.values()
+            allow_TS = batch.once(key, lambda: visible(T, S, end=end, device=device, **limits))
+        real_BS = batch.real if not self.cross else batch.memory.real if batch.memory is not None else None
+        if real_BS is not None and not spec.causal:
+            allow_TS = but_pads(allow_TS, real_BS, T)
         return {
             "scale": spec.scale,
             "cap": spec.cap,
             "sinks_H": self.sinks,
             "causal": square,
-            "allow_TS": None
-            if square or everything
-            else batch.once((T, S, end, *limits.values()), lambda: visible(T, S, end=end, device=device, **limits)),
+            "allow_TS": allow_TS,
             "bias_HTS": None if bias is None else batch.once((T, S, bias), lambda: bias(T, S).to(device)),
         }
 
@@ -364,6 +371,14 @@ class Attention(Tapped):
             mixed.append(mix(share, group.v_BSJU).flatten(0, 1))
             start += B
         return torch.cat(mixed)
+
+
+def but_pads(allow_TS: Tensor | None, real_BS: Tensor, T: int) -> Tensor:
+    """[B, 1, T, S], what tokens see in a graph that computes pads too; those see themselves, and so stay finite."""
+    if allow_TS is None:
+        return real_BS[:, None, None]
+    own_TS = torch.eye(T, real_BS.shape[1], dtype=torch.bool, device=real_BS.device)
+    return (allow_TS & real_BS[:, None, None]) | own_TS
 
 
 class Gating(nn.Module):

@@ -195,6 +195,11 @@ def label_loss(logits_BC: Tensor, labels: Tensor, problem: str | None) -> Tensor
 def replaced_loss(logits_N: Tensor, labels_N: Tensor) -> Tensor:
     """Yes or no for each token. arXiv 2003.10555, section 2."""
     logits_N = upcast(logits_N)
+    if torch.compiler.is_compiling():  # where labels of pads are to be ignored
+        counts_N = labels_N != IGNORE
+        wanted_N = labels_N.clamp_min(0).to(logits_N.dtype)
+        lost_N = F.binary_cross_entropy_with_logits(logits_N, wanted_N, reduction="none")
+        return (lost_N * counts_N).sum() / counts_N.sum()
     return F.binary_cross_entropy_with_logits(logits_N, labels_N.to(logits_N.dtype))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn.apart import apart, compiling
 from pellucid.nn.linear import Linear
 from pellucid.nn.whole import Whole, WholeAttention
 from pellucid.ops.attention import attend, mix, pattern
@@ -32,7 +33,9 @@ class LocalAttention(WholeAttention):
     def marks(self, batch: Batch) -> Tensor | None:
         """[N] bool, the tokens that see and are seen everywhere; None for none."""
         given_N = batch.extra.get("global_attention_mask")
-        return None if given_N is None or not bool(given_N.any()) else given_N != 0
+        if given_N is None or not (compiling() or bool(given_N.any())):
+            return None
+        return given_N != 0
 
     def marked(self, whole: Whole, batch: Batch) -> Tensor | None:
         marked_N = batch.once("marks", lambda: self.marks(batch))
@@ -67,6 +70,13 @@ class LocalAttention(WholeAttention):
         marked_BT = self.marked(whole, batch)
         if marked_BT is None:
             return attend_near(*qkv, radius=self.radius, scale=self.scale, dropout=dropout)
+        if compiling():
+            return apart(self, "with_marks", (*qkv, whole.x_BTD, marked_BT), whole.v_BTHK.shape)
+        return self.with_marks(*qkv, whole.x_BTD, marked_BT)
+
+    def with_marks(self, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, x_BTD: Tensor, marked_BT: Tensor) -> Tensor:
+        """The mixture where some tokens see, and are seen from, everywhere."""
+        dropout = self.dropout if self.training else 0.0
         G = int(marked_BT.sum(1).max())
         place_BG = marked_BT.int().argsort(dim=1, descending=True, stable=True)[:, :G]
         real_BG = marked_BT.gather(1, place_BG)  # texts with fewer marks than another fill up with what is not real
@@ -74,15 +84,22 @@ class LocalAttention(WholeAttention):
         def taken(x: Tensor) -> Tensor:
             return x.gather(1, place_BG.view(*place_BG.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
 
-        unseen = torch.zeros_like(real_BG, dtype=whole.q_BTHK.dtype).masked_fill(~real_BG, float("-inf"))
-        side = taken(whole.k_BTHK), taken(whole.v_BTHK), unseen[:, None, None]
+        unseen = torch.zeros_like(real_BG, dtype=q_BTHK.dtype).masked_fill(~real_BG, float("-inf"))
+        side = taken(k_BTHK), taken(v_BTHK), unseen[:, None, None]
         local_BTHK = attend_near(
-            *qkv, radius=self.radius, scale=self.scale, allow_BT=~marked_BT, side=side, dropout=dropout
+            q_BTHK,
+            k_BTHK,
+            v_BTHK,
+            radius=self.radius,
+            scale=self.scale,
+            allow_BT=~marked_BT,
+            side=side,
+            dropout=dropout,
         )
         global_BGHK = attend(
-            self.project("global_q", taken(whole.x_BTD)),
-            self.project("global_k", whole.x_BTD),
-            self.project("global_v", whole.x_BTD),
+            self.project("global_q", taken(x_BTD)),
+            self.project("global_k", x_BTD),
+            self.project("global_v", x_BTD),
             scale=self.scale,
             dropout=dropout,
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn.apart import apart
 from pellucid.nn.linear import Linear, plain
 from pellucid.nn.mlp import Mlp
 from pellucid.nn.parts import norm
@@ -72,7 +73,12 @@ class Moe(Tapped):
         bias_E = stored(self.router, "select_bias") if self.spec.router.select_bias else None
         experts_NA, weights_NA = route(logits_NE, self.spec.router, select_bias_E=bias_E, training=self.training)
         inner = x_ND if self.enter is None else self.enter(x_ND)
-        out_ND = self.routed(inner, self.tap("experts", experts_NA), self.tap("weights", weights_NA))
+        given = inner, self.tap("experts", experts_NA), self.tap("weights", weights_NA)
+        if torch.compiler.is_compiling():
+            dtype = inner.dtype if self.spec.scale_input else torch.promote_types(inner.dtype, weights_NA.dtype)
+            out_ND = apart(self, "routed", given, inner.shape, dtype)
+        else:
+            out_ND = self.routed(*given)
         if self.leave is not None:
             out_ND = self.leave(out_ND.to(x_ND.dtype))
         if self.shared is not None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import ClassVar
+from itertools import count
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
 
 Listener = Callable[[Tensor], "Tensor | None"]
 CHANGING = threading.Lock()  # held while somebody begins or ends to listen
+NUMBERED: WeakValueDictionary[int, Tapped] = WeakValueDictionary()  # by which a compiled graph finds it: see apart.py
+_numbers = count()
 
 
 class Tapped(nn.Module):
@@ -25,6 +29,16 @@ class Tapped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._listeners: dict[str, list[Listener]] | None = None
+        self._take_number()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy has a number of its own."""
+        super().__setstate__(state)
+        self._take_number()
+
+    def _take_number(self) -> None:
+        self.number = next(_numbers)
+        NUMBERED[self.number] = self
 
     @property
     def listening(self) -> bool:

@@ -66,6 +66,8 @@ class Canine(nn.Module):
         self.up_norm = norm(width, spec["norm"])
         self.final = Block(width, spec["final"], 1 + len(spec["deep"]))
 
+    pools = True  # leaves `batch.pooled`
+
     def forward(self, x_ND: Tensor, batch: Batch, bias: Bias | None) -> Tensor:
         groups, hidden = batch.groups(), batch.hidden if batch.hidden is not None else []
         hidden.append(x_ND)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
+from pellucid.nn.apart import apart, compiling
 from pellucid.nn.attention import Attention
 from pellucid.nn.linear import Linear
 from pellucid.nn.moe import Router
@@ -38,19 +39,30 @@ class RoutedAttention(Attention):
     def queries(self, x_ND: Tensor, turn: Turn | None, batch: Batch) -> Tensor:
         experts_NA, _ = route(self.router(x_ND), self.routing)
         A, J = self.routing.top_k, self.spec.kv_heads
-        chosen, counts, choice = by_expert(experts_NA)
-        pieces = x_ND[choice // A].split(counts)
-        asked = torch.cat([self.experts[i].get_submodule("q")(piece) for i, piece in zip(chosen, pieces)])
-        q_NAJK = asked[choice.argsort()].unflatten(0, (-1, A)).unflatten(-1, (J, -1))
+        shape = len(x_ND), A, J * self.spec.head_dim
+        q_NAF = apart(self, "asked", (x_ND, experts_NA), shape) if compiling() else self.asked(x_ND, experts_NA)
+        q_NAJK = q_NAF.unflatten(-1, (J, -1))
         q_NHK = q_NAJK.transpose(1, 2).flatten(1, 2)
         return self.tap("q", q_NHK if turn is None else rotate(q_NHK, turn))
 
     def output(self, mix_NHU: Tensor, x_ND: Tensor) -> Tensor:
         experts_NA, weights_NA = route(self.router(x_ND), self.routing)
         A = self.routing.top_k
-        chosen, counts, choice = by_expert(experts_NA)
-        mix = mix_NHU.unflatten(1, (-1, A)).transpose(1, 2).flatten(2).flatten(0, 1)
-        pieces = mix[choice].split(counts)
-        said = torch.cat([self.experts[i].get_submodule("o")(piece) for i, piece in zip(chosen, pieces)])
-        said_NAD = said[choice.argsort()].unflatten(0, (-1, A))
+        mix_NAF = mix_NHU.unflatten(1, (-1, A)).transpose(1, 2).flatten(2)
+        shape = len(x_ND), A, x_ND.shape[1]
+        said_NAD = apart(self, "said", (mix_NAF, experts_NA), shape) if compiling() else self.said(mix_NAF, experts_NA)
         return ((said_NAD * weights_NA[..., None]).sum(1) + self.shift).to(x_ND.dtype)
+
+    def asked(self, x_ND: Tensor, experts_NA: Tensor) -> Tensor:
+        """The queries of each token's experts, [N, A, F]."""
+        chosen, counts, choice = by_expert(experts_NA)
+        pieces = x_ND[choice // experts_NA.shape[1]].split(counts)
+        found = torch.cat([self.experts[i].get_submodule("q")(piece) for i, piece in zip(chosen, pieces)])
+        return found[choice.argsort()].unflatten(0, experts_NA.shape)
+
+    def said(self, mix_NAF: Tensor, experts_NA: Tensor) -> Tensor:
+        """What each token's experts make of their mixtures, [N, A, D]."""
+        chosen, counts, choice = by_expert(experts_NA)
+        pieces = mix_NAF.flatten(0, 1)[choice].split(counts)
+        found = torch.cat([self.experts[i].get_submodule("o")(piece) for i, piece in zip(chosen, pieces)])
+        return found[choice.argsort()].unflatten(0, experts_NA.shape)

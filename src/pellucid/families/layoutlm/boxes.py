@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
@@ -37,6 +38,8 @@ def box_of(batch: Batch, rows: int) -> Tensor:
     if box_N4.shape[1:] != (4,) or box_N4.is_floating_point():
         what = f"bbox is {list(box_N4.shape)} {box_N4.dtype} for the tokens"
         raise InputError(what, where="bbox", next="give four whole numbers for each token")
+    if torch.compiler.is_compiling():  # a graph cannot look at numbers
+        return box_N4
     ordered = (box_N4[:, 2:] >= box_N4[:, :2]).all()
     if not bool(ordered) or int(box_N4.min()) < 0 or int(box_N4.max()) >= rows:
         what = f"a box is not left, top, right, bottom from 0 to {rows - 1}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,12 +40,14 @@ class TaskAttention(LocalAttention):
                 return torch.cat([place > end + 1 for place, end in zip(places, ends)])
         return None
 
-    def questions(self, batch: Batch, ids_N: Tensor) -> list[int]:
+    def questions(self, batch: Batch, ids_N: Tensor) -> Sequence[int | Tensor]:
         """Where each question ends.
 
         Raises:
             InputError: a text of another form.
         """
+        if torch.compiler.is_compiling():  # a graph cannot look at numbers
+            return [(ids == self.sep).int().argmax() for ids in ids_N.split(list(batch.lengths))]
         found = [(ids == self.sep).nonzero().flatten().tolist() for ids in ids_N.split(list(batch.lengths))]
         if any(len(places) != SEPARATORS for places in found):
             what = f"a text with another number of separators, id {self.sep}, than {SEPARATORS}: where is the question?"

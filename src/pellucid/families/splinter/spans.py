@@ -38,10 +38,11 @@ class Spans(nn.Module):
         scores_N: Tensor = (keys_ND * asks_BD.repeat_interleave(lengths, dim=0)).sum(-1)
         return scores_N
 
-    def questions(self, asked: Asked) -> list[int]:
+    def questions(self, asked: Asked) -> list[int] | Tensor:
         """Packed index of each row's first question token; of its first token where there is none."""
         starts = asked.shape.first()
         if asked.ids is None:
             return starts
         rows = asked.shape.pack(asked.ids == self.question).split(list(asked.shape.lengths))
-        return [start + int(row.int().argmax()) for start, row in zip(starts, rows)]
+        found_B = torch.stack([row.int().argmax() for row in rows])
+        return found_B + torch.tensor(starts, device=found_B.device)

@@ -68,7 +68,10 @@ class Adapted(Tapped):
             raise InputError("the language is not known", where="lang_ids", next="set default_language in the config")
         if given is None:
             return torch.full_like(batch.positions, usual)
-        if given.dim() != 1 or given.is_floating_point() or not 0 <= int(given.min()) <= int(given.max()) < count:
+        right = given.dim() == 1 and not given.is_floating_point()
+        if right and torch.compiler.is_compiling():  # a graph cannot look at numbers
+            return given
+        if not right or not 0 <= int(given.min()) <= int(given.max()) < count:
             raise InputError(f"lang_ids for {count} languages", where="lang_ids", next=f"use 0 to {count - 1}")
         return given
 
