@@ -51,6 +51,7 @@ class Batch:
         router: a list here collects the raw scores of every router, [N, E].
         pooled: [B, D], left by a body whose heads read something else than the first token's final state.
         real: [B, T] bool, which of the tokens are none but pads: see `Packing`. All sequences then are equally long.
+        key, model: of a graph that is being compiled: the cache's key and the model's number (`nn/apart.py`).
         ahead: [N, D] each, left by a body that also predicts tokens after the next; they count in the loss.
     """
 
@@ -69,6 +70,8 @@ class Batch:
     router: list[Tensor] | None = None
     pooled: Tensor | None = None
     real: Tensor | None = None
+    key: Tensor | None = None
+    model: int = 0
     ahead: Sequence[Tensor] = ()
     _shared: dict[Hashable, object] = field(default_factory=dict)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from pellucid.cache import keys
 from pellucid.cache.pages import Pages
 from pellucid.cache.row import Row
 from pellucid.errors import ArgumentError
@@ -28,6 +31,23 @@ class Cache:
             )
         self.pages = pages or Pages(quantized=quantized)
         self.rows = [Row(self.pages) for _ in range(rows)]
+        if rows:
+            self.key = keys.new(self)
+
+    @classmethod
+    def of_graph(cls, key: Tensor) -> Cache:
+        """What a compiled graph returns of a cache that it has made; rows and pages are found when asked for."""
+        cache = cls.__new__(cls)
+        cache.key = key
+        return cache
+
+    def __getattr__(self, name: str) -> Any:
+        made = keys.claim(self.__dict__["key"]) if name in ("rows", "pages") and "key" in self.__dict__ else None
+        if made is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.rows, self.pages = made.rows, made.pages
+        keys.rename(self.key, self)
+        return self.__dict__[name]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -24,6 +24,7 @@ from pellucid.models.output import Output
 from pellucid.models.packing import packing, placed
 from pellucid.models.report import Report as Report
 from pellucid.nn import heads
+from pellucid.nn.apart import begin, finish
 from pellucid.nn.asked import Asked
 from pellucid.nn.tower import Tower
 from pellucid.ops.moe import balance_loss
@@ -146,7 +147,7 @@ class Model(Holding):
             )  # fmt: skip
         else:
             self._refuse_given(token_type_ids=token_type_ids, position_ids=position_ids)
-            if encoder_outputs is None and not _length(past_key_values):
+            if encoder_outputs is None and not _begun(past_key_values):
                 encoder_outputs = self._encode(given, hidden=wants_hidden, patterns=wants_patterns)
             memory = memory_of(self.encoder.stack, encoder_outputs, attention_mask)
             result |= as_encoder(encoder_outputs)
@@ -165,7 +166,7 @@ class Model(Holding):
                 shape, first.ids, labels, logits_to_keep, start_positions, end_positions, pair, choices, batch
             )  # fmt: skip
             result |= answer(self, x_ND, asked)
-        batch.finish()
+        finish(batch.key) if batch.key is not None else batch.finish()
         result["past_key_values"] = cache
         keys_BS = _places_of_keys(given.mask, shape, past=cache is not None and cache is past_key_values)
         moved = {
@@ -234,23 +235,32 @@ class Model(Holding):
     ) -> tuple[Tensor, Packing, Batch]:
         """A tower's inputs, packed: token vectors [N, D], where they stand in the rectangle, and what layers read."""
         B, T = given.check(tower.stack, self.dtype)
+        key = cache.key if cache is not None and torch.compiler.is_compiling() else None  # of a graph, see nn/apart.py
+        cache = None if key is not None else cache
         if given.vectors is not None:
             x_BTD = given.vectors
         else:
             assert given.ids is not None
             whole = given.ids.dtype in (torch.int64, torch.int32)
             x_BTD = self.lookup(given.ids if whole else given.ids.long(), f"{given.side}input_ids", tower)
-        shape = packing(B, T, given.mask, name=f"{given.side}attention_mask", past=_length(cache) > 0)
+        shape = packing(
+            B, T, given.mask, name=f"{given.side}attention_mask", past=key is not None or _length(cache) > 0
+        )
         if memory is not None and len(memory.lengths) != B:
             what = f"decoder_input_ids has {B} rows, the encoder's input {len(memory.lengths)}"
             raise InputError(what, where="decoder_input_ids", next="give as many")
         given.check_beside(tower.stack, B, T)
         turning = tower is self and self._turning
         place_N, ends, axes_AN = given.positions(shape, cache, tower.stack, x_BTD.device, turning=turning)
-        check_end(tower.stack, max(ends))
+        if shape.real is None:
+            check_end(tower.stack, max(ends))
         ids_N, extra = given.packed(shape, tower.stack)
         batch = Batch(shape.lengths, place_N, ends, cache, memory=memory, ids=ids_N, axes=axes_AN, extra=extra)
         batch.task, batch.real = self.task, shape.real
+        if key is not None:
+            batch.key, batch.model = key, self.number
+            types_N = None if given.types is None else shape.pack(given.types)
+            batch.positions = begin(self, key, batch, types_N, absolute=given.places is not None)
         return shape.pack(x_BTD), shape, batch
 
     def _encode(self, given: Inputs, *, hidden: bool, patterns: bool) -> Output:
@@ -276,13 +286,25 @@ class Model(Holding):
             if len(given) != rows:
                 what = f"the cache holds {len(given)} rows, the batch {rows}"
                 raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
+            if torch.compiler.is_compiling():
+                self._refuse_gradients()
+                return given
             given.pages.claim(self)
             return given
         if not self._remembers:
             return None  # nothing follows what an encoder reads
         if use is None:
             use = bool(self.config.get("use_cache", True)) and not self.training and not torch.compiler.is_compiling()
+        if use and torch.compiler.is_compiling():
+            self._refuse_gradients()
+            return Cache.of_graph(torch.ops.pellucid.cache(rows))
         return Cache(rows) if use else None
+
+    def _refuse_gradients(self) -> None:
+        """In a graph, layers over a cache are operators that know none."""
+        if torch.is_grad_enabled():
+            what = "a compiled forward with a cache, under gradients"
+            raise Unsupported(what, where="use_cache", next="call it under torch.no_grad(), or without a cache")
 
     def _pair(self, labels: Tensor | None, next_label: Tensor | None, order_label: Tensor | None) -> Tensor | None:
         """The label of two sentences, under the name that the head asks for it by."""
@@ -383,6 +405,11 @@ def _places_of_keys(mask: Tensor | None, shape: Packing, *, past: bool) -> Tenso
     if not past:
         return _places(shape)
     return mask if mask is not None and mask.shape[1] > shape.time else None
+
+
+def _begun(cache: object) -> bool:
+    """Whether a cache holds what an encoder has read; of one row, so that a graph depends on one length."""
+    return isinstance(cache, Cache) and len(cache) > 0 and cache.rows[0].length > 0
 
 
 def _length(cache: object) -> int:

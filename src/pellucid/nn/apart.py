@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.cache import keys
+from pellucid.cache.batch import Batch, Memory
+from pellucid.cache.cache import Cache
 from pellucid.nn.tapped import NUMBERED
 
 Piece = Callable[..., Tensor]
@@ -129,3 +132,119 @@ _library.impl("apart_back", _apart_back, "CompositeExplicitAutograd")
 torch.library.register_fake("pellucid::apart", _fake, lib=_library)
 torch.library.register_fake("pellucid::apart_back", _fake_back, lib=_library)
 torch.library.register_autograd("pellucid::apart", _back, setup_context=_save, lib=_library)
+
+
+# ---------------------------------------------------------------------------------------------- over a cache
+
+_library.define("cache(int rows) -> Tensor")
+_library.define(
+    "begin(Tensor(a!) key, Tensor place, Tensor? real, Tensor? ids, Tensor? types, Tensor? memory, Tensor? memory_real,"
+    " int rows, int model, bool absolute) -> Tensor"
+)
+_library.define("remember(Tensor(a!) key, Tensor x, int module, str part, int model) -> Tensor")
+_library.define("finish(Tensor(a!) key) -> ()")
+
+
+def begin(model: nn.Module, key: Tensor, batch: Batch, types: Tensor | None, *, absolute: bool) -> Tensor:
+    """Begins a forward over the cache with this key; returns the position of each token in its row, [M].
+
+    Args:
+        batch: what the graph knows: its positions are counted from each row's first new token, unless `absolute`.
+    """
+    memory = batch.memory
+    number: Any = model.number
+    found: Tensor = torch.ops.pellucid.begin(
+        key, batch.positions, batch.real, batch.ids, types, memory and memory.x, memory and memory.real,
+        len(batch.lengths), number, absolute,
+    )  # fmt: skip
+    return found
+
+
+def remembering(module: nn.Module, part: str) -> Callable[..., Tensor]:
+    """A mixer ("attn", "cross"), or a tower ("run"), as an operator over the cache of the running forward."""
+    number: Any = module.number
+
+    def call(x_MD: Tensor, batch: Batch, bias: object = None) -> Tensor:
+        found: Tensor = torch.ops.pellucid.remember(batch.key, x_MD, number, part, batch.model)
+        return found
+
+    return call
+
+
+def finish(key: Tensor) -> None:
+    """Moves the rows on."""
+    torch.ops.pellucid.finish(key)
+
+
+def _cache(rows: int) -> Tensor:
+    return keys.keep(Cache(rows)).clone()
+
+
+def _begin(
+    key: Tensor,
+    place: Tensor,
+    real: Tensor | None,
+    ids: Tensor | None,
+    types: Tensor | None,
+    memory: Tensor | None,
+    memory_real: Tensor | None,
+    rows: int,
+    model: int,
+    absolute: bool,
+) -> Tensor:
+    cache, time = keys.of(key), len(place) // rows
+    owner: Any = NUMBERED[model]
+    cache.pages.claim(owner)
+    if not absolute:
+        begins = torch.tensor([row.position for row in cache.rows], device=place.device)
+        place = place + begins.repeat_interleave(time)
+    kept = None if real is None else real.flatten().nonzero().flatten()
+
+    def own(x: Tensor | None) -> Tensor | None:
+        return x if x is None or kept is None else x[kept]
+
+    lengths = [time] * rows if real is None else real.sum(1).tolist()
+    place_N = place if kept is None else place[kept]
+    ends = [int(place_T[-1]) + 1 for place_T in place_N.split(lengths)]
+    owner.check_positions(max(ends))
+    read = None
+    if memory is not None and memory_real is not None:
+        read = Memory(memory[memory_real.flatten()], memory_real.sum(1).tolist())
+    elif memory is not None:
+        read = Memory(memory, [len(memory) // rows] * rows)
+    batch = Batch(lengths, place_N, ends, cache, memory=read, ids=own(ids))
+    keys.running[int(key)] = keys.Running(batch, kept, own(types))
+    return place.clone()
+
+
+def _remember(key: Tensor, x: Tensor, module: int, part: str, model: int) -> Tensor:
+    now, called, owner = keys.running[int(key)], NUMBERED[module], NUMBERED[model]
+    given: Any
+    with torch.no_grad():
+        x_ND = x if now.kept is None else x[now.kept]
+        if part == "run":
+            found: Tensor = called.run(x_ND, now.batch, now.types)
+        else:
+            given = (now.batch, owner.relative_bias) if part == "attn" else (now.batch,)
+            found = called(x_ND, *given)
+        if now.kept is None:
+            return found.clone() if found is x else found
+        return x.new_zeros(len(x), found.shape[1]).index_copy(0, now.kept, found)
+
+
+def _finish(key: Tensor) -> None:
+    keys.running.pop(int(key)).batch.finish()
+
+
+def _fake_remember(key: Tensor, x: Tensor, module: int, part: str, model: int) -> Tensor:
+    tower: Any = NUMBERED[module]
+    width = tower.stack.out or tower.stack.width if part == "run" else x.shape[1]
+    return x.new_empty(x.shape[0], width)
+
+
+for _name, _function in (("cache", _cache), ("begin", _begin), ("remember", _remember), ("finish", _finish)):
+    _library.impl(_name, _function, "CompositeExplicitAutograd")
+torch.library.register_fake("pellucid::cache", lambda rows: torch.empty((), dtype=torch.int64), lib=_library)
+torch.library.register_fake("pellucid::begin", lambda key, place, *rest: torch.empty_like(place), lib=_library)
+torch.library.register_fake("pellucid::remember", _fake_remember, lib=_library)
+torch.library.register_fake("pellucid::finish", lambda key: None, lib=_library)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pellucid import spec as s
 from pellucid.cache.batch import Batch
+from pellucid.nn.apart import remembering
 from pellucid.nn.attention import Attention
 from pellucid.nn.bias import Bias
 from pellucid.nn.custom import custom
@@ -103,6 +104,8 @@ class Block(Tapped):
             x_ND = self.side_by_side(x_ND, batch, bias, shared=self.spec.order.shared)
         else:
             attn, cross, mlp = self.attn, self.cross, self.mlp
+            if batch.key is not None:
+                attn, cross = attn and remembering(attn, "attn"), cross and remembering(cross, "cross")
             if attn is not None:
                 x_ND = self.around("attn", x_ND, lambda h_ND: attn(h_ND, batch, bias))
             if cross is not None:
@@ -138,7 +141,8 @@ class Block(Tapped):
         attn_ND = self.get_submodule("attn_norm")(x_ND)
         mlp_ND = attn_ND if shared else self.get_submodule("mlp_norm")(x_ND)
         mlp_ND = self.tap("resid_mid", mlp_ND)
-        return x_ND + self.weighed(self.attn(attn_ND, batch, bias)) + self.weighed(self.mlp(mlp_ND, batch))
+        attn = self.attn if batch.key is None else remembering(self.attn, "attn")
+        return x_ND + self.weighed(attn(attn_ND, batch, bias)) + self.weighed(self.mlp(mlp_ND, batch))
 
     def weighed(self, x_ND: Tensor) -> Tensor:
         """A sublayer's output as it joins the residual."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pellucid.cache.batch import Batch, Memory
 from pellucid.errors import Unsupported
 from pellucid.nn import attention
-from pellucid.nn.apart import apart
+from pellucid.nn.apart import apart, remembering
 from pellucid.nn.bias import score_bias
 from pellucid.nn.block import Block
 from pellucid.nn.custom import custom
@@ -43,6 +43,10 @@ class Tower(Tapped):
 
     def run(self, x_ND: Tensor, batch: Batch, types_N: Tensor | None = None) -> Tensor:
         """Token vectors to the final hidden states, [N, D] both."""
+        if batch.key is not None and self.apart:
+            if batch.hidden is not None:
+                raise Unsupported("hidden states in a compiled forward with a cache", next="call the model uncompiled")
+            return remembering(self, "run")(x_ND, batch)
         if batch.real is not None and self.apart:
             return self.without_pads(x_ND, batch, types_N)
         x_ND = self.embed(x_ND, batch, types_N)

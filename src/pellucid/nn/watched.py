@@ -47,7 +47,7 @@ class Watched(dict[str, Any]):
 
 
 def _mark(parameter: Any) -> Any:
-    if parameter is not None:
+    if parameter is not None and not torch.compiler.is_compiling():  # a graph reads it, and would count at every call
         Handed.times += 1
         parameter.handed = Handed.times
     return parameter
