@@ -44,7 +44,8 @@ class Batch:
         memory: the encoder's output, in the first forward of an encoder-decoder (afterwards the cache has it).
         ids: [N] the tokens themselves; None where vectors were given in their place.
         axes: [3, N] positions on several axes (time, height, width); None where `positions` says it all.
-        spans: for each sequence, the length that its rotary positions go by; `ends`, but for a prompt in pieces.
+        spans: for each sequence, the length that its rotary positions go by; `ends`, but for a prompt in pieces. In a
+            graph that is being compiled a tensor of one number each.
         extra: further inputs of each token, [N, ...], by name: boxes, languages, global attention.
         hidden: a list here collects the residual stream before every block.
         task: what the model was loaded for; some attend by it where a call says nothing (Longformer).
@@ -63,7 +64,7 @@ class Batch:
     memory: Memory | None = None
     ids: Tensor | None = None
     axes: Tensor | None = None
-    spans: Sequence[int] | None = None
+    spans: Sequence[int | Tensor] | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     hidden: list[Tensor] | None = None
     task: str | None = None
@@ -95,6 +96,8 @@ class Batch:
     @property
     def rectangular(self) -> bool:
         """All sequences are equally long and begin here: one dense call serves them."""
+        if torch.compiler.is_compiling():
+            return True
         return len(set(self.lengths)) == 1 and not any(row.length for row in self.kept)
 
     def share(self, key: Hashable, value: object) -> None:
@@ -146,6 +149,9 @@ class Batch:
 
     def groups(self) -> list[list[int]]:
         """Sequences of equal length, by index: what one dense call can serve."""
+
+        if torch.compiler.is_compiling():  # in a graph all are: see `Packing`
+            return [list(range(len(self.lengths)))]
 
         def alike() -> list[list[int]]:
             found: dict[int, list[int]] = {}

@@ -24,6 +24,8 @@ class Cache:
         ArgumentError: another `quantized`, or one beside `pages`.
     """
 
+    of_a_graph = False  # and nobody has looked at it yet
+
     def __init__(self, rows: int, pages: Pages | None = None, *, quantized: str | None = None) -> None:
         if pages is not None and quantized is not None:
             raise ArgumentError(
@@ -38,14 +40,14 @@ class Cache:
     def of_graph(cls, key: Tensor) -> Cache:
         """What a compiled graph returns of a cache that it has made; rows and pages are found when asked for."""
         cache = cls.__new__(cls)
-        cache.key = key
+        cache.key, cache.of_a_graph = key, True
         return cache
 
     def __getattr__(self, name: str) -> Any:
         made = keys.claim(self.__dict__["key"]) if name in ("rows", "pages") and "key" in self.__dict__ else None
         if made is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.rows, self.pages = made.rows, made.pages
+        self.rows, self.pages, self.of_a_graph = made.rows, made.pages, False
         keys.rename(self.key, self)
         return self.__dict__[name]
 

@@ -15,6 +15,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from pellucid.errors import ArgumentError
+
 if TYPE_CHECKING:
     from pellucid.cache.batch import Batch
     from pellucid.cache.cache import Cache
@@ -35,8 +37,15 @@ def new(cache: Cache) -> Tensor:
 
 
 def of(key: Tensor) -> Cache:
-    """The cache of a key."""
-    return _caches[int(key)]
+    """The cache of a key.
+
+    Raises:
+        ArgumentError: it is gone: too many others were made since, and nobody looked at it.
+    """
+    found = _caches.get(int(key))
+    if found is None:
+        raise ArgumentError("a cache that is gone", where="past_key_values", next="keep what a compiled call returned")
+    return found
 
 
 def keep(cache: Cache) -> Tensor:

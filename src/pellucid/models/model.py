@@ -28,6 +28,7 @@ from pellucid.nn.apart import begin, finish
 from pellucid.nn.asked import Asked
 from pellucid.nn.tower import Tower
 from pellucid.ops.moe import balance_loss
+from pellucid.ops.rope import turning_points, turns_with_length
 from pellucid.ops.threads import threads_for
 from pellucid.spec import (
     Block,
@@ -257,6 +258,8 @@ class Model(Holding):
         ids_N, extra = given.packed(shape, tower.stack)
         batch = Batch(shape.lengths, place_N, ends, cache, memory=memory, ids=ids_N, axes=axes_AN, extra=extra)
         batch.task, batch.real = self.task, shape.real
+        if torch.compiler.is_compiling() and (turning_points(tower.stack) or turns_with_length(tower.stack)):
+            batch.spans = list((place_N.unflatten(0, (B, T)).amax(1) + 1).unbind())
         if key is not None:
             batch.key, batch.model = key, self.number
             types_N = None if given.types is None else shape.pack(given.types)
@@ -283,12 +286,12 @@ class Model(Holding):
             if not isinstance(given, Cache):
                 what = f"past_key_values is a {type(given).__name__}"
                 raise InputError(what, where="past_key_values", next="pass what an earlier call returned")
-            if len(given) != rows:
-                what = f"the cache holds {len(given)} rows, the batch {rows}"
-                raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
             if torch.compiler.is_compiling():
                 self._refuse_gradients()
                 return given
+            if len(given) != rows:
+                what = f"the cache holds {len(given)} rows, the batch {rows}"
+                raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
             given.pages.claim(self)
             return given
         if not self._remembers:
@@ -409,7 +412,7 @@ def _places_of_keys(mask: Tensor | None, shape: Packing, *, past: bool) -> Tenso
 
 def _begun(cache: object) -> bool:
     """Whether a cache holds what an encoder has read; of one row, so that a graph depends on one length."""
-    return isinstance(cache, Cache) and len(cache) > 0 and cache.rows[0].length > 0
+    return isinstance(cache, Cache) and (cache.of_a_graph or (len(cache) > 0 and cache.rows[0].length > 0))
 
 
 def _length(cache: object) -> int:

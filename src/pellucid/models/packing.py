@@ -126,4 +126,6 @@ def axes(shape: Packing, given: Tensor) -> tuple[Tensor, list[int]]:
     """[3, N] positions on three axes, and for each sequence the position after its furthest."""
     whole_numbers("position_ids", given, ((3, shape.batch, shape.time), (3, 1, shape.time)), least=0)
     found_AN = torch.stack([shape.pack(one.expand(shape.batch, -1)) for one in given])
+    if torch.compiler.is_compiling():
+        return found_AN, [shape.time] * shape.batch
     return found_AN, [int(one.max()) + 1 for one in found_AN.split(list(shape.lengths), dim=1)]

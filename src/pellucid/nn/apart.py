@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pellucid.cache import keys
 from pellucid.cache.batch import Batch, Memory
 from pellucid.cache.cache import Cache
+from pellucid.errors import InputError
 from pellucid.nn.tapped import NUMBERED
 
 Piece = Callable[..., Tensor]
@@ -195,6 +196,9 @@ def _begin(
     cache, time = keys.of(key), len(place) // rows
     owner: Any = NUMBERED[model]
     cache.pages.claim(owner)
+    if len(cache) != rows:
+        what = f"the cache holds {len(cache)} rows, the batch {rows}"
+        raise InputError(what, where="past_key_values", next="cache.select(rows) keeps the rows you need")
     if not absolute:
         begins = torch.tensor([row.position for row in cache.rows], device=place.device)
         place = place + begins.repeat_interleave(time)
@@ -218,15 +222,15 @@ def _begin(
 
 
 def _remember(key: Tensor, x: Tensor, module: int, part: str, model: int) -> Tensor:
-    now, called, owner = keys.running[int(key)], NUMBERED[module], NUMBERED[model]
-    given: Any
+    now = keys.running[int(key)]
+    called: Any = NUMBERED[module]
+    owner: Any = NUMBERED[model]
     with torch.no_grad():
         x_ND = x if now.kept is None else x[now.kept]
         if part == "run":
             found: Tensor = called.run(x_ND, now.batch, now.types)
         else:
-            given = (now.batch, owner.relative_bias) if part == "attn" else (now.batch,)
-            found = called(x_ND, *given)
+            found = called(x_ND, now.batch, owner.relative_bias) if part == "attn" else called(x_ND, now.batch)
         if now.kept is None:
             return found.clone() if found is x else found
         return x.new_zeros(len(x), found.shape[1]).index_copy(0, now.kept, found)

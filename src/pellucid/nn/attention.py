@@ -299,7 +299,8 @@ class Attention(Tapped):
     def groups(self, q_NHK: Tensor, seen: Seen, rows: Sequence[int], batch: Batch) -> list[Group]:
         """These sequences, each with its own keys; one rectangle where all are equally long and begin here."""
         whole = len(rows) == len(batch.lengths)
-        alike = len(set(batch.lengths)) == 1 and len(set(seen.sizes)) == 1
+        # (a graph has sequences of one length, and would be drawn for each length if it made a set of them)
+        alike = torch.compiler.is_compiling() or (len(set(batch.lengths)) == 1 and len(set(seen.sizes)) == 1)
         if whole and alike and list(seen.sizes) == list(seen.ends):
             wide, deep = (len(rows), batch.lengths[0]), (len(rows), seen.sizes[0])
             k_BSJK, v_BSJU = seen.k_MJK.unflatten(0, deep), seen.v_MJU.unflatten(0, deep)
@@ -332,10 +333,11 @@ class Attention(Tapped):
         limits: dict[str, Any] = {"causal": spec.causal, "window": spec.window, "chunk": spec.chunk}
         whole = not any(limit is not None and limit < end for limit in (spec.window, spec.chunk))
         everything = self.cross or (whole and (not spec.causal or T == 1))
+        sizes = (self.cross,) if torch.compiler.is_compiling() else (T, S, end)  # in a graph they have no values
         square = spec.causal and whole and not everything and T == S and bias is None and self.sinks is None
         allow_TS = None
         if not (square or everything):
-            key = T, S, end, *limits.values()
+            key = *sizes, *limits.values()
             allow_TS = batch.once(key, lambda: visible(T, S, end=end, device=device, **limits))
         real_BS = batch.real if not self.cross else batch.memory.real if batch.memory is not None else None
         if real_BS is not None and not spec.causal:
@@ -346,7 +348,7 @@ class Attention(Tapped):
             "sinks_H": self.sinks,
             "causal": square,
             "allow_TS": allow_TS,
-            "bias_HTS": None if bias is None else batch.once((T, S, bias), lambda: bias(T, S).to(device)),
+            "bias_HTS": None if bias is None else batch.once((*sizes, bias), lambda: bias(T, S).to(device)),
         }
 
     def share(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:

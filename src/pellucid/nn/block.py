@@ -103,9 +103,12 @@ class Block(Tapped):
         if isinstance(self.spec.order, s.Parallel):
             x_ND = self.side_by_side(x_ND, batch, bias, shared=self.spec.order.shared)
         else:
-            attn, cross, mlp = self.attn, self.cross, self.mlp
+            attn: Callable[..., Tensor] | None = self.attn
+            cross: Callable[..., Tensor] | None = self.cross
+            mlp = self.mlp
             if batch.key is not None:
-                attn, cross = attn and remembering(attn, "attn"), cross and remembering(cross, "cross")
+                attn = remembering(self.attn, "attn") if self.attn is not None else None
+                cross = remembering(self.cross, "cross") if self.cross is not None else None
             if attn is not None:
                 x_ND = self.around("attn", x_ND, lambda h_ND: attn(h_ND, batch, bias))
             if cross is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Turn(NamedTuple):
 
 
 def inverse_frequencies(
-    rope: Rope, device: torch.device | None = None, *, end: int = 0, dtype: torch.dtype = torch.float32
+    rope: Rope, device: torch.device | None = None, *, end: int | Tensor = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Radians per position for each rotated pair, [P].
 
@@ -59,17 +59,23 @@ def inverse_frequencies(
         case YarnScaling() as s:
             return _yarn(1.0 / rope.theta**exponent_P, rope, s)
         case LongRopeScaling() as s:
-            factors = s.long if end > s.original_positions else s.short
-            return 1.0 / (torch.tensor(factors, dtype=dtype, device=device) * rope.theta**exponent_P)
+            if isinstance(end, Tensor):
+                long_P, short_P = (torch.tensor(each, dtype=dtype, device=device) for each in (s.long, s.short))
+                factor_P = torch.where(end > s.original_positions, long_P, short_P)
+            else:
+                factors = s.long if end > s.original_positions else s.short
+                factor_P = torch.tensor(factors, dtype=dtype, device=device)
+            return 1.0 / (factor_P * rope.theta**exponent_P)
         case ProportionalScaling() as s:
             turning = int(s.share * rope.dim // 2)
             rate_P = 1.0 / rope.theta**exponent_P / s.factor
             return torch.cat((rate_P[:turning], torch.zeros_like(rate_P[turning:])))
 
 
-def _dynamic_theta(rope: Rope, s: DynamicScaling, end: int) -> float:
-    stretch = max(end, s.original_positions) / s.original_positions
-    return float(rope.theta * (s.factor * stretch - (s.factor - 1)) ** (rope.dim / (rope.dim - 2)))
+def _dynamic_theta(rope: Rope, s: DynamicScaling, end: int | Tensor) -> Any:
+    longest = end.clamp_min(s.original_positions) if isinstance(end, Tensor) else max(end, s.original_positions)
+    stretch = longest / s.original_positions
+    return rope.theta * (s.factor * stretch - (s.factor - 1)) ** (rope.dim / (rope.dim - 2))
 
 
 def _llama3(rate_P: Tensor, s: Llama3Scaling) -> Tensor:
@@ -116,7 +122,7 @@ def rotation(
     rope: Rope,
     position_N: Tensor,
     lengths: Sequence[int],
-    ends: Sequence[int],
+    ends: Sequence[int | Tensor],
     dtype: torch.dtype,
     axes_AN: Tensor | None = None,
 ) -> Turn:

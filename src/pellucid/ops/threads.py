@@ -27,7 +27,7 @@ def threads_for(work: int) -> Iterator[None]:
     Calls may nest and come from several threads: the number that the user set is restored by the last to leave.
     """
     global _inside, _outside
-    if work >= WORTH_SHARING or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or work >= WORTH_SHARING:
         yield
         return
     with _lock:
