@@ -6,7 +6,9 @@ Every matrix whose rows are whole blocks stays packed; the same numbers, unpacke
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,11 @@ from torch import Tensor, nn
 
 import gguf_models
 import reference as ref
+from engine.tokenizers_at_hand import tokenizer
 from models import tiny
+from pellucid.engine.engine import Engine
+from pellucid.engine.grammar import Regex, grammar_rule
+from pellucid.engine.request import Request
 from pellucid.models.loading import load
 from pellucid.ops.packed import PackedTensor, exactly
 from pellucid.quant._blocks import GgufBlocks
@@ -44,6 +50,10 @@ SIZES: dict[str, dict[str, Any]] = {
 BLOCK = {Kind.Q8_0: 32, Kind.Q4_K: 256}
 CASES = [(name, Kind.Q8_0) for name in SIZES] + [(name, Kind.Q4_K) for name in ("llama", "gemma2", "mixtral", "gpt2")]
 WRITERS = [case for case in CASES if case[0] != "bert"]
+# Each feature of the engine, on each writer and both kinds; in CI on one of attention, experts, states, and memory.
+FEATURES = [("llama", Kind.Q4_K), ("mixtral", Kind.Q8_0), ("mamba", Kind.Q8_0), ("t5", Kind.Q8_0)]
+if ref.full():
+    FEATURES = [(name, kind) for name in SIZES if name != "bert" for kind in (Kind.Q8_0, Kind.Q4_K)]
 
 
 def packer(kind: Kind) -> Callable[[str, Tensor], Tensor]:
@@ -75,6 +85,18 @@ def pair(family: str, kind: Kind, root: Path) -> tuple[Any, Any]:
     auto = tiny.auto(family)
     made = [load(folder=folder, task=auto.TASK, model_class=auto, pack=packer(kind)) for _ in range(2)]
     return made[0], unpack(made[1])
+
+
+@cache
+def writer(family: str, kind: Kind, root: Path) -> Any:
+    """A packed model with the vocabulary of the stories tokenizer."""
+    folder = root / f"{family}-{kind.name}-512"
+    layers = "n_layer" if family in ("gpt2", "bloom") else "num_layers" if family == "t5" else "num_hidden_layers"
+    tiny.make(family, **SIZES[family], **{layers: 2, "vocab_size": 512}).save_pretrained(folder)
+    auto = tiny.auto(family)
+    model = load(folder=folder, task=auto.TASK, model_class=auto, pack=packer(kind))
+    assert sum(isinstance(p, PackedTensor) for p in model.parameters()) > 5
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +158,86 @@ def test_taps_speculation_and_logprobs(root):
     plain = packed.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None)
     guessed = packed.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, prompt_lookup_num_tokens=3)
     assert torch.equal(plain, guessed)
+
+
+@pytest.mark.parametrize(("family", "kind"), FEATURES)
+class TestEngine:
+    """What the engine promises on any weights: packed weights are compared with themselves."""
+
+    NEW = 6
+
+    def asked(self, model: Any, prompt: list[int], **more: Any) -> Request:
+        start = model.spec.decoder_start
+        begin = [start if isinstance(start, int) else 2] if model.encoder is not None else []
+        return Request(ids=prompt, begin=begin, max_new=self.NEW, **more)
+
+    def prompts(self) -> list[list[int]]:
+        """The last begins with the page that the first one fills."""
+        long, short = tiny.ids(1, 41).tolist()[0], tiny.ids(2, 9, seed=2).tolist()
+        return [long, short[0], short[1][:1], [*long[:36], *short[1]]]
+
+    def alone(self, model: Any) -> list[list[int]]:
+        return [Engine(model).generate([self.asked(model, p)])[0].result()[0].ids for p in self.prompts()]
+
+    def test_batches_and_shared_prefixes(self, family, kind, root):
+        model = writer(family, kind, root)
+        engine, right = Engine(model), self.alone(model)
+        for _ in range(2):  # the second time, behind what the first has left
+            jobs = [engine.add(self.asked(model, prompt)) for prompt in self.prompts()]
+            while engine.busy:
+                engine.step()
+                engine.check()
+            assert [job.result()[0].ids for job in jobs] == right
+
+    def test_guesses_that_are_confirmed(self, family, kind, root):
+        model = writer(family, kind, root)
+        prompt = torch.tensor([self.prompts()[1] * 2])
+        options = {"max_new_tokens": self.NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        plain = model.generate(prompt, **options)
+        assert torch.equal(model.generate(prompt, prompt_lookup_num_tokens=3, **options), plain)
+        if model.encoder is None:
+            helper = writer(family, Kind.Q8_0 if kind is Kind.Q4_K else Kind.Q4_K, root)  # agrees, but for rounding
+            assert torch.equal(model.generate(prompt, assistant_model=helper, **options), plain)
+
+    def test_beams(self, family, kind, root):
+        model = writer(family, kind, root)
+        options = {"max_new_tokens": 4, "num_beams": 3, "eos_token_id": None, "pad_token_id": 0}
+        ids = tiny.ids(2, 7)
+        both = model.generate(ids, **options)
+        for row in range(2):
+            assert torch.equal(model.generate(ids[row : row + 1], **options)[0], both[row])
+
+    def test_grammars(self, family, kind, root):
+        pytest.importorskip("llguidance")
+        model, tok = writer(family, kind, root), tokenizer("stories260K")
+        asked = self.asked(model, self.prompts()[1])
+        rule = grammar_rule(Regex("[ab]{2,4}c"), tok, vocab=512, eos={2}, begin=len(asked.prompt))
+        asked = replace(asked, rules=[rule], eos=frozenset({2}), max_new=12)
+        (output,) = Engine(model).generate([asked])[0].result()
+        assert re.fullmatch("[ab]{2,4}c", tok.decode([token for token in output.ids if token != 2]).strip())
+
+    def test_taps_are_read_and_replaced(self, family, kind, root):
+        model = writer(family, kind, root)
+        prompt, seen = self.prompts()[1], []
+        plain = Engine(model).generate([self.asked(model, prompt)])[0].result()[0].ids
+        watched = self.asked(model, prompt, taps={"blocks.1.resid_post": seen.append})
+        assert Engine(model).generate([watched])[0].result()[0].ids == plain
+        assert sum(len(x_ND) for x_ND in seen) == len(watched.prompt) + self.NEW - 1
+        changed = self.asked(model, prompt, taps={"blocks.1.resid_post": lambda x_ND: -x_ND})
+        assert Engine(model).generate([changed])[0].result()[0].ids != plain
+
+    def test_log_probabilities_are_those_of_a_forward(self, family, kind, root):
+        model = writer(family, kind, root)
+        asked = self.asked(model, self.prompts()[1], sample=True, seed=3, logprobs=2)
+        (output,) = Engine(model).generate([asked])[0].result()
+        text = torch.tensor([[*asked.prompt, *output.ids]])
+        with torch.inference_mode():
+            source = {"input_ids": torch.tensor([asked.ids]), "decoder_input_ids": text}
+            logits = model(**(source if model.encoder is not None else {"input_ids": text})).logits
+        logprobs = logits[0, :-1].log_softmax(-1).gather(1, text[0, 1:, None])[len(asked.prompt) - 1 :, 0]
+        found = torch.tensor([each.logprob for each in output.logprobs])
+        # a kernel that rounds activations to 8 bits makes more of a last bit's difference
+        assert (found - logprobs).abs().max() < 1e-2 * max(1.0, float(logits.abs().max()))
 
 
 def test_a_model_moves_between_dtypes_and_keeps_its_bytes(root):

@@ -238,7 +238,7 @@ class Attention(Tapped):
 
     def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
         """The sequences whose queries read keys where they are: by our kernel all of them, else those with few."""
-        if torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             return ()
         kernel = self.by_kernel(seen)
         if kernel and native.leads(seen.k_MJK):
