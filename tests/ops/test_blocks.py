@@ -11,7 +11,13 @@ from pellucid.quant._blocks import TYPES, UNPACK, GgufBlocks
 
 pytestmark = needs_kernels(native.library() is not None)
 
-LEVELS = [level for level in native.LEVELS if 0 < level <= native.level()]
+
+def levels() -> list[int]:
+    found = native.library()
+    return [level for level in native.LEVELS if found and found.pellucid_blocks_has(native.KINDS["Q8_0"], level)]
+
+
+LEVELS = levels()
 HALVES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "Q8_0": (0,), "Q4_0": (0,), "Q5_0": (0,), "IQ4_NL": (0,)}
 HALVES |= {"IQ4_XS": (0,), "MXFP4": ()}  # where float16 scales are; in the others at 0 and 2
 

@@ -2,11 +2,15 @@
 
 #include "blocks.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace {
 
 constexpr std::int64_t SHARE = 32;  // outputs that one thread takes at least
 
-enum Level { NONE, AVX2, VNNI };  // as in blocks.py
+enum Level { NONE, AVX2, VNNI, NEON, NEON_DOT };  // as in blocks.py
 
 int best() {
 #if defined(__x86_64__)
@@ -15,6 +19,10 @@ int best() {
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
     return VNNI;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
+#elif defined(__aarch64__) && defined(__linux__)
+  return getauxval(AT_HWCAP) & 1ul << 20 ? NEON_DOT : NEON;  // FEAT_DotProd, as Linux numbers it
+#elif defined(__aarch64__)
+  return NEON;
 #endif
   return NONE;
 }
@@ -25,6 +33,9 @@ BlockKernel kernel(std::int64_t kind, int which) {
 #if defined(__x86_64__)
   if (which == VNNI && level == VNNI) return blocks_avx512(kind);
   if (which == AVX2 && level >= AVX2) return blocks_avx2(kind);
+#elif defined(__aarch64__)
+  if (which == NEON_DOT && level == NEON_DOT) return blocks_neon_dot(kind);
+  if (which == NEON) return blocks_neon(kind);
 #endif
   return {nullptr, nullptr};
 }

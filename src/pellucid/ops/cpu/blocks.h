@@ -57,3 +57,5 @@ struct BlockKernel {
 
 BlockKernel blocks_avx2(std::int64_t kind);  // nulls for a kind that it has not
 BlockKernel blocks_avx512(std::int64_t kind);
+BlockKernel blocks_neon(std::int64_t kind);
+BlockKernel blocks_neon_dot(std::int64_t kind);

@@ -21,7 +21,7 @@ KINDS = {
     "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
     "IQ4_NL": 20, "IQ4_XS": 23, "MXFP4": 39,
 }  # fmt: skip
-LEVELS = {0: "nothing", 1: "AVX2", 2: "AVX512_VNNI"}
+LEVELS = {0: "nothing", 1: "AVX2", 2: "AVX512_VNNI", 3: "NEON", 4: "NEON and DOTPROD"}  # as in blocks.cpp
 PRODUCT = struct.Struct("5Q7q")  # as in blocks.h
 KEPT = 2**20  # bytes of scratch that a thread keeps: those of a decode step
 
@@ -33,6 +33,7 @@ def library() -> ctypes.CDLL | None:
     if found is None or not hasattr(found, "pellucid_blocks") or not found.pellucid_blocks_best():
         return None
     found.pellucid_blocks.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+    found.pellucid_blocks_has.argtypes = [ctypes.c_int64, ctypes.c_int]
     found.pellucid_blocks_scratch.argtypes = [ctypes.c_int64]
     found.pellucid_blocks_scratch.restype = ctypes.c_int64
     return found

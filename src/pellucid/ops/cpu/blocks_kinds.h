@@ -1,18 +1,15 @@
 // The kinds of GGUF's blocks: how their bytes become whole numbers in their order, and what scales them. The definitions
 // are written out in quant/_blocks.py. Included by a level's file, whose instructions the compiler then uses.
 
-#include <immintrin.h>
-
 #include <cstring>
 
 #include "blocks.h"
 
 namespace {
 
-typedef std::uint8_t Bytes __attribute__((vector_size(32)));  // 32 neighbours
 typedef std::uint8_t Sixteen __attribute__((vector_size(16)));
-typedef std::uint8_t Eight __attribute__((vector_size(8)));
-typedef std::int16_t Groups __attribute__((vector_size(32)));  // what goes with 16 groups of a block, or with 8
+typedef std::uint16_t Raw __attribute__((vector_size(16)));  // scales of 8 blocks, as they are in them
+typedef std::uint64_t Words __attribute__((vector_size(16)));
 
 template <class T>
 inline T read(const void *at) {
@@ -21,53 +18,22 @@ inline T read(const void *at) {
   return value;
 }
 
-typedef float Floats __attribute__((vector_size(32)));
-typedef std::uint16_t Raw __attribute__((vector_size(16)));  // scales of 8 blocks, as they are in them
+}  // namespace
+
+// Bytes: 32 neighbours. Groups: what goes with 16 groups of a block, or with 8. Floats and Ints: of 8 outputs.
+#if defined(__x86_64__)
+#include "blocks_x86.h"
+#else
+#include "blocks_neon.h"
+#endif
+
+namespace {
 
 inline std::uint16_t half(const std::uint8_t *at) { return read<std::uint16_t>(at); }
 
 struct Halves {  // scales in float16
-  static Floats wide(Raw raw) { return (Floats)_mm256_cvtph_ps((__m128i)raw); }
+  static Floats wide(Raw raw) { return halves(raw); }
 };
-
-inline Bytes below(Sixteen a, Sixteen b) {
-  return (Bytes)_mm256_set_m128i((__m128i)b, (__m128i)a);
-}
-
-// The low halves of 16 bytes, then the high ones.
-inline Bytes nibbles(const std::uint8_t *at) {
-  const Sixteen both = read<Sixteen>(at);
-  return below(both, (Sixteen)_mm_srli_epi16((__m128i)both, 4)) & 15;
-}
-
-// Bytes shifted down by N bits, of which those of `mask` are kept: bits of a neighbour would come in otherwise.
-template <int N>
-inline Bytes down(Bytes x, int mask) {
-  return (Bytes)_mm256_srli_epi16((__m256i)x, N) & (std::uint8_t)mask;
-}
-
-template <int N>
-inline Bytes upward(Bytes x) {  // of bytes whose high bits are zero
-  return (Bytes)_mm256_slli_epi16((__m256i)x, N);
-}
-
-inline Bytes looked_up(const std::uint8_t (&table)[16], Bytes places) {
-  const __m128i values = _mm_loadu_si128((const __m128i *)table);
-  return (Bytes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), (__m256i)places);
-}
-
-// Bit i of 32, as 16 or 0 in byte i.
-inline Bytes fifth_bits(const std::uint8_t *at) {
-  const __m256i word = _mm256_set1_epi32(read<std::int32_t>(at));
-  const __m256i places = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-  const __m256i bit = _mm256_set1_epi64x(0x8040201008040201);
-  const __m256i found = _mm256_and_si256(_mm256_shuffle_epi8(word, places), bit);
-  return (Bytes)_mm256_and_si256(_mm256_cmpeq_epi8(found, bit), _mm256_set1_epi8(16));
-}
-
-inline Groups sixteen_groups(__m128i bytes) { return (Groups)_mm256_cvtepu8_epi16(bytes); }
-
-inline Groups sixteen_signed(__m128i bytes) { return (Groups)_mm256_cvtepi8_epi16(bytes); }
 
 // ------------------------------------------------------------------------------------------------ 32 neighbours
 
@@ -125,27 +91,13 @@ struct MXFP4 {
   static constexpr bool MIN = false;
   static Bytes codes(const std::uint8_t *b) { return looked_up(E2M1_TWICE, nibbles(b + 1)); }
   static std::uint16_t scale(const std::uint8_t *b) { return b[0]; }
-  static Floats wide(Raw raw) {  // half of 2^(e - 127)
-    const __m256i e = _mm256_cvtepu16_epi32((__m128i)raw), one = _mm256_set1_epi32(1);
-    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, one), 23);
-    const __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
-    return (Floats)_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e));
-  }
+  static Floats wide(Raw raw) { return powers(raw); }
 };
 
 // ------------------------------------------------------------------------------------------------ 256 neighbours
 
 // GROUP: numbers with one s_g and m_g. s_g are in `s` from its first place on; m_g in `m`, 8 of them in its upper half.
 // Without MIN, m_g is ZERO s_g, and d scales both.
-// 8 scales and 8 minima of 6 bits in 12 bytes: the first four whole, the others in what those left.
-inline void six_bits(const std::uint8_t *at, Groups &s, Groups &m) {
-  const __m128i all = _mm_loadu_si128((const __m128i *)at);
-  const __m128i rest = _mm_shuffle_epi8(all, _mm_setr_epi8(8, 9, 10, 11, 8, 9, 10, 11, -1, -1, -1, -1, -1, -1, -1, -1));
-  const __m128i low = _mm_and_si128(_mm_srlv_epi32(rest, _mm_setr_epi32(0, 4, 0, 0)), _mm_set1_epi8(15));
-  const __m128i high = _mm_and_si128(_mm_srli_epi16(all, 2), _mm_set1_epi8(48));
-  const __m128i first = _mm_and_si128(all, _mm_set1_epi8(63));
-  s = m = sixteen_groups(_mm_unpacklo_epi32(first, _mm_or_si128(low, high)));
-}
 
 struct Q4_K : Halves {
   static constexpr int BYTES = 144, ZERO = 0, MOST = 15, GROUP = 32;
@@ -193,7 +145,7 @@ struct Q6_K : Halves {
     }
   }
   static void groups(const std::uint8_t *b, Groups &s, Groups &m) {
-    s = sixteen_signed(_mm_loadu_si128((const __m128i *)(b + 192)));
+    s = sixteen_signed(read<Sixteen>(b + 192));
     m = s << 5;
   }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b + 208); }
@@ -213,8 +165,8 @@ struct Q2_K : Halves {
   }
   static void groups(const std::uint8_t *b, Groups &s, Groups &m) {
     const Sixteen both = read<Sixteen>(b);
-    s = sixteen_groups((__m128i)(both & 15));
-    m = sixteen_groups((__m128i)(both >> 4));
+    s = sixteen_groups(both & 15);
+    m = sixteen_groups(both >> 4);
   }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b + 80); }
   static std::uint16_t minimum(const std::uint8_t *b) { return half(b + 82); }
@@ -238,7 +190,7 @@ struct Q3_K : Halves {
                                 (std::uint64_t)(high << 2 & 0x30303030) << 32;
     const std::uint64_t second = (low >> 4 & 0x0f0f0f0f0f0f0f0f) | (std::uint64_t)(high & 0x30303030) |
                                  (std::uint64_t)(high >> 2 & 0x30303030) << 32;
-    s = sixteen_groups(_mm_set_epi64x(second, first)) - 32;
+    s = sixteen_groups((Sixteen)Words{first, second}) - 32;
     m = s << 2;
   }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b + 108); }

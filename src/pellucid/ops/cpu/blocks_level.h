@@ -1,8 +1,8 @@
 // Products with GGUF's blocks for one instruction level: the file that includes this sets LEVEL, and perhaps VNNI
-// (products of bytes summed in 32 bits; and 512 bits wide for many rows, blocks_many.h).
+// (products of bytes summed in 32 bits; and 512 bits wide for many rows, blocks_many.h) or DOT (the same of Arm).
 //
 // Few rows: W's bytes are read once, in their order, for 8 outputs at a time. A block becomes whole numbers in
-// registers, is multiplied with each row of x, and eight sums of eight lanes become one vector of eight outputs.
+// registers, is multiplied with each row of x, and eight sums of some lanes become one vector of eight outputs.
 
 #include "blocks_kinds.h"
 
@@ -10,8 +10,6 @@ namespace {
 
 constexpr int OUTPUTS = 8;  // side by side
 constexpr int FEW = 4;      // rows of x at a time
-
-typedef std::int32_t Ints __attribute__((vector_size(32)));
 
 inline float wide(std::uint16_t bfloat16) {
   const std::uint32_t bits = (std::uint32_t)bfloat16 << 16;
@@ -43,7 +41,7 @@ inline float rounded(const float *x, std::int8_t *q, int count) {
     return 0;
   }
   for (int i = 0; i < count; i++) {
-    const float near = x[i] * inverse + 12582912;  // 1.5 * 2^23: the last bit is a one
+    const float near = __builtin_fmaf(x[i], inverse, 12582912);  // 1.5 * 2^23: the last bit is a one
     q[i] = (std::int8_t)(read<std::int32_t>(&near) - 0x4b400000);
   }
   return scale;
@@ -95,68 +93,6 @@ void keep_large(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
 
 // ------------------------------------------------------------------------------------------------ products
 
-// Where pairs of products are summed in 16 bits, large codes do not fit: 0 is taken off them first.
-#if VNNI
-template <class Kind>
-constexpr bool AWAY = false;
-#else
-template <class Kind>
-constexpr bool AWAY = Kind::MOST > 127;
-#endif
-
-// Products of 32 codes with whole numbers, four to a lane; of codes less ZERO where 0 is taken off.
-template <class Kind>
-inline Ints dot(Bytes q, __m256i x) {
-#if VNNI
-  return (Ints)_mm256_dpbusd_epi32(_mm256_setzero_si256(), (__m256i)q, x);
-#else
-  __m256i codes = (__m256i)q;
-  if (AWAY<Kind>) {
-    const __m256i values = (__m256i)(q - (std::uint8_t)Kind::ZERO);
-    codes = _mm256_abs_epi8(values);
-    x = _mm256_sign_epi8(x, values);
-  }
-  return (Ints)_mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1));
-#endif
-}
-
-// sum + scales times products of 32 codes: in 16 bits first, where the codes are small enough.
-template <class Kind>
-inline Ints scaled_dot(Ints sum, Bytes q, __m256i x, __m256i scales) {
-  __m256i codes = (__m256i)q;
-  if (Kind::MOST > 127) {
-    const __m256i values = (__m256i)(q - (std::uint8_t)Kind::ZERO);
-    codes = _mm256_abs_epi8(values);
-    x = _mm256_sign_epi8(x, values);
-  }
-  const __m256i pairs = _mm256_maddubs_epi16(codes, x);
-#if VNNI
-  return (Ints)_mm256_dpwssd_epi32((__m256i)sum, pairs, scales);
-#else
-  return sum + (Ints)_mm256_madd_epi16(pairs, scales);
-#endif
-}
-
-// The sums of the lanes of eight vectors.
-inline Ints across(const Ints (&a)[8]) {
-  Ints two[4], four[2];
-  for (int i = 0; i < 4; i++)
-    two[i] = (Ints)_mm256_unpacklo_epi32((__m256i)a[2 * i], (__m256i)a[2 * i + 1]) +
-             (Ints)_mm256_unpackhi_epi32((__m256i)a[2 * i], (__m256i)a[2 * i + 1]);
-  for (int i = 0; i < 2; i++)
-    four[i] = (Ints)_mm256_unpacklo_epi64((__m256i)two[2 * i], (__m256i)two[2 * i + 1]) +
-              (Ints)_mm256_unpackhi_epi64((__m256i)two[2 * i], (__m256i)two[2 * i + 1]);
-  return (Ints)_mm256_permute2x128_si256((__m256i)four[0], (__m256i)four[1], 0x20) +
-         (Ints)_mm256_permute2x128_si256((__m256i)four[0], (__m256i)four[1], 0x31);
-}
-
-inline Floats numbers(Ints x) { return (Floats)_mm256_cvtepi32_ps((__m256i)x); }
-
-inline __m256i eight_of(const std::int8_t *x) { return _mm256_load_si256((const __m256i *)x); }
-
-// y += a b, rounded once, on every path.
-inline Floats plus(Floats y, Floats a, Floats b) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)y); }
-
 // The rows of W that stand side by side: behind the last output the last one again.
 inline void sides(const BlockProduct &p, std::int64_t o, const std::uint8_t *(&w)[OUTPUTS]) {
   for (int i = 0; i < OUTPUTS; i++) w[i] = p.w + (o + i < p.out ? o + i : p.out - 1) * p.row_bytes;
@@ -196,18 +132,18 @@ void small(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int
       }
       for (int b = 0; b < count; b++) {
         const std::int64_t block = first + b;
-        Ints sum[M][OUTPUTS];
+        Lanes sum[M][OUTPUTS];
         for (int i = 0; i < OUTPUTS; i++) {
           const Bytes q = Kind::codes(w[i] + block * Kind::BYTES);
-          for (int m = 0; m < M; m++) sum[m][i] = dot<Kind>(q, eight_of(x[m].q + block * 32));
+          for (int m = 0; m < M; m++) sum[m][i] = dot<Kind>(q, *(const Bytes *)(x[m].q + block * 32));
         }
         const Floats d = Kind::wide(*(const Raw *)scale[b]);
         Floats least = {};
         if constexpr (Kind::MIN) least = Kind::wide(*(const Raw *)minimum[b]);
         for (int m = 0; m < M; m++) {
           Ints whole = across(sum[m]);
-          if (Kind::ZERO && !AWAY<Kind>) whole += x[m].start[block];
-          if constexpr (Kind::MIN) y[m] = plus(y[m], least, x[m].sum[block] + Floats{});
+          if (Kind::ZERO && !AWAY<Kind>) whole = whole + x[m].start[block];
+          if constexpr (Kind::MIN) y[m] = plus(y[m], least, Floats{} + x[m].sum[block]);
           y[m] = plus(y[m], numbers(whole), d * x[m].scale[block]);
         }
       }
@@ -220,14 +156,6 @@ void small(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int
   }
 }
 
-// Scales of 32 numbers, for pairs of products. `low` has the first eight in both halves, `high` the last.
-template <class Kind>
-inline __m256i spread(__m256i low, __m256i high, int which) {
-  const int first = Kind::GROUP == 32 ? which : 2 * which, second = Kind::GROUP == 32 ? first : first + 1;
-  const short a = (2 * first & 15) | (2 * first & 15) + 1 << 8, b = (2 * second & 15) | (2 * second & 15) + 1 << 8;
-  return _mm256_shuffle_epi8(first < 8 ? low : high, _mm256_setr_m128i(_mm_set1_epi16(a), _mm_set1_epi16(b)));
-}
-
 template <class Kind, int M>
 void large(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int64_t end) {
   Kept x[M];
@@ -238,7 +166,7 @@ void large(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int
     sides(p, o, w);
     Floats y[M] = {};
     for (std::int64_t block = 0; block < blocks; block++) {
-      Ints sum[M][OUTPUTS], below[M][OUTPUTS];
+      Lanes sum[M][OUTPUTS], below[M][OUTPUTS];
       alignas(16) std::uint16_t scale[OUTPUTS], minimum[OUTPUTS];
       for (int i = 0; i < OUTPUTS; i++) {
         const std::uint8_t *at = w[i] + block * Kind::BYTES;
@@ -250,24 +178,23 @@ void large(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int
         scale[i] = Kind::scale(at);
         if constexpr (Kind::MIN) minimum[i] = Kind::minimum(at);
         for (int m = 0; m < M; m++) {
-          const __m256i sums = _mm256_load_si256((const __m256i *)(x[m].sums + block * 16));
-          const Ints lower = (Ints)_mm256_madd_epi16((__m256i)low, sums);
-          sum[m][i] = Kind::MIN || Kind::MOST > 127 ? Ints{} : -lower;
+          const Lanes lower = products(low, *(const Groups *)(x[m].sums + block * 16));
+          sum[m][i] = Kind::MIN || Kind::MOST > 127 ? Lanes{} : -lower;
           if (Kind::MIN) below[m][i] = lower;
         }
-        const __m256i first = _mm256_permute4x64_epi64((__m256i)s, 0x44), last = _mm256_permute4x64_epi64((__m256i)s, 0xee);
+        const Scales all = scales(s);
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) {
-          const __m256i scales = spread<Kind>(first, last, g);
+          const auto these = spread<Kind>(all, g);
           for (int m = 0; m < M; m++)
-            sum[m][i] = scaled_dot<Kind>(sum[m][i], q[g], eight_of(x[m].q + block * 256 + g * 32), scales);
+            sum[m][i] = scaled_dot<Kind>(sum[m][i], q[g], *(const Bytes *)(x[m].q + block * 256 + g * 32), these);
         }
       }
       const Floats d = Kind::wide(*(const Raw *)scale);
       Floats least = {};
       if constexpr (Kind::MIN) least = Kind::wide(*(const Raw *)minimum);
       for (int m = 0; m < M; m++) {
-        if constexpr (Kind::MIN) y[m] = plus(y[m], numbers(-across(below[m])), least * x[m].scale[block]);
+        if constexpr (Kind::MIN) y[m] = plus(y[m], numbers(Ints{} - across(below[m])), least * x[m].scale[block]);
         y[m] = plus(y[m], numbers(across(sum[m])), d * x[m].scale[block]);
       }
     }
