@@ -89,15 +89,15 @@ def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, 
         )
 
 
-def takes(q_NHK: Tensor, k_PSJK: Tensor, v_PSJU: Tensor) -> bool:
-    """Whether there is a kernel for these: float32 or bfloat16 on the CPU, without gradients."""
-    dtype = q_NHK.dtype
+def takes(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Whether there is a kernel for these, in pages or not: float32 or bfloat16 on the CPU, without gradients."""
+    dtype = queries.dtype
     return (
         (dtype is torch.float32 or dtype is torch.bfloat16)
-        and q_NHK.device.type == "cpu"
-        and k_PSJK.dtype is dtype
-        and v_PSJU.dtype is dtype
-        and not (torch.is_grad_enabled() and (q_NHK.requires_grad or k_PSJK.requires_grad or v_PSJU.requires_grad))
+        and queries.device.type == "cpu"
+        and keys.dtype is dtype
+        and values.dtype is dtype
+        and not (torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad or values.requires_grad))
         and not torch.compiler.is_compiling()
         and not recorded()
         and library() is not None
