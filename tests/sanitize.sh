@@ -27,4 +27,4 @@ g++ $flags $watch tests/ops/native/*.cpp ./*.o -o checks
 g++ -shared $watch ./*.o -o $kernels/kernels.so
 # The runtime comes before Python, and takes the place of its allocator: each tensor has edges that are watched.
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" PYTHONMALLOC=malloc PYTHONPATH=src \
-  "$python" -m pytest -p no:cacheprovider -p no:xdist "$@"
+  "$python" -m pytest -p no:cacheprovider -n 0 "$@"
