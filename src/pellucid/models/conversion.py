@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid import families, hub, quant
 from pellucid.errors import ArgumentError, Unsupported, WeightsError
 from pellucid.families import Family
-from pellucid.models.loading import HEADS, _outline, as_packed, load
+from pellucid.models.loading import HEADS, as_packed, load, unfilled
 from pellucid.models.model import Model
 from pellucid.models.sides import table_for
 from pellucid.models.targets import Options, Progress, Report
@@ -53,7 +53,7 @@ class Source:
         self.container = only if isinstance(only, GgufFile) else None
         tables = self.family.gguf_table if self.container else self.family.table
         self.table = table_for(self.task, tables(self.config, self.task), self.spec)
-        self.outline = _outline(Model, self.spec, self.config, self.table, self.task)
+        self.outline = unfilled(Model, self.spec, self.config, self.table, self.task)
         self.left: list[str] = []
         self._fill(dict(nn.Module.named_parameters(self.outline, remove_duplicate=False)))
         self._last: tuple[str, list[Tensor]] = ("", [])

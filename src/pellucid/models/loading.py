@@ -111,7 +111,7 @@ def load(
         config.update(overrides or {})
     spec, unknown = family.spec(config)
     task = family.task(task)
-    model = _outline(model_class, spec, config, family.table(config, task), task)
+    model = unfilled(model_class, spec, config, family.table(config, task), task)
     weights = quant.opened(open_weights(folder), config.given().get("quantization_config"))
     if isinstance(weights.only_file, GgufFile):
         model.container = weights.only_file
@@ -154,7 +154,7 @@ def create(
     family = families.find(config.model_type, config.where)
     spec, unknown = family.spec(config)
     task = family.task(task)
-    model = _outline(model_class, spec, config, family.table(config, task), task)
+    model = unfilled(model_class, spec, config, family.table(config, task), task)
     model.report.unknown_keys = unknown
     if dtype is not None:
         model.to(dtype)
@@ -165,7 +165,7 @@ def create(
     return model.eval()
 
 
-def _outline(model_class: type[Model], spec: Spec, config: Config, table: Table, task: Task | None) -> Model:
+def unfilled(model_class: type[Model], spec: Spec, config: Config, table: Table, task: Task | None) -> Model:
     """The model without memory for its parameters."""
     try:
         with torch.device("meta"):

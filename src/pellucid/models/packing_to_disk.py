@@ -27,7 +27,7 @@ from pellucid.errors import ArgumentError, Unsupported
 from pellucid.models.calibration import default_text, length_of, parted, texts_of
 from pellucid.models.fitting import Notes, fit
 from pellucid.models.forms import FORMS, Form
-from pellucid.models.loading import HEADS, _outline, load
+from pellucid.models.loading import HEADS, load, unfilled
 from pellucid.models.model import Model
 from pellucid.models.quality import Quality, compared, windows
 from pellucid.models.quantizing import matrices, upright
@@ -110,7 +110,7 @@ def outlined(source: Path) -> Outline:
         raise Unsupported("the weights are packed already", where=source, next="start from the unpacked checkpoint")
     spec, _ = family.spec(config)
     task = task_of(config, family, next(iter(spec.heads), None))
-    model = _outline(Model, spec, config, family.table(config, task), task)
+    model = unfilled(Model, spec, config, family.table(config, task), task)
     return Outline(source, model, weights, config, task)
 
 

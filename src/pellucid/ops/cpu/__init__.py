@@ -24,6 +24,11 @@ BLOCKS = (1024, 512, 2048)  # products that oneDNN sums before they join the tot
 WAYS = {0: "nothing", 1: "AVX2", 2: "AVX-512", 3: "AVX512_BF16", 4: "NEON", 5: "NEON and BF16"}  # bfloat16 products
 
 
+def threads(work: int, worth: int = WORTH_SHARING) -> int:
+    """How many of torch's threads so much work is worth, where a second one pays from `worth` on."""
+    return 1 if work < worth else torch.get_num_threads()
+
+
 @lru_cache(maxsize=1)
 def kernels() -> ctypes.CDLL | None:
     """The library, bound to torch's OpenMP runtime; None where it was not built, or not for this processor."""
@@ -110,7 +115,7 @@ def product(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, way: int | None
     failed = library.pellucid_bfloat16(
         weight_OI.data_ptr(), x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
         rows, O, I, weight_OI.stride(0), x_NI.stride(0), bfloat16_way() if way is None else way,
-        1 if rows * O * I < WORTH_SHARING else torch.get_num_threads(),
+        threads(rows * O * I),
     )  # fmt: skip
     if failed:
         raise Unsupported(f"this processor cannot multiply by {WAYS[way or 0]}", where="ops.cpu")
@@ -142,7 +147,7 @@ class Panels:
         failed = library.pellucid_few_rows(
             self.address, x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(), rows,
             self.outputs, self.inputs, self.depth, self.wide, self.block,
-            1 if work < WORTH_SHARING else torch.get_num_threads(),
+            threads(work),
         )  # fmt: skip
         if failed:
             raise Unsupported(f"no kernel for {rows} rows of {self}", where="ops.cpu")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import WORTH_SHARING, kernels, recorded
+from pellucid.ops.cpu import kernels, recorded, threads
 
 KINDS = {
     "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
@@ -93,8 +93,7 @@ class Blocks:
             scratch.data_ptr(), N, O, I, self.row_bytes, x_NI.stride(0), self.kind,
             x_NI.dtype is torch.bfloat16,
         )  # fmt: skip
-        threads = 1 if N * O * I < WORTH_SHARING else torch.get_num_threads()
-        failed = self.multiply(call, self.level if way is None else way, threads)
+        failed = self.multiply(call, self.level if way is None else way, threads(N * O * I))
         assert not failed, "`multiplies` says so"
         return y_NO
 

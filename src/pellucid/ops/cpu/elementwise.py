@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import kernels, recorded
+from pellucid.ops.cpu import kernels, recorded, threads
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 NORMING, TURNING, LOOKING = struct.Struct("3Q2q2f4i"), struct.Struct("4Q4q4i"), struct.Struct("4Q2q3i4x")
@@ -63,7 +63,7 @@ def rms_norm(
     y, numbers, width = torch.empty_like(x), x.numel(), x.shape[-1]
     call = NORMING.pack(
         x.data_ptr(), 0 if weight is None else weight.data_ptr(), y.data_ptr(), numbers // width, width, eps, offset,
-        round_first, x.dtype is torch.bfloat16, LEVELS[level], threads(numbers),
+        round_first, x.dtype is torch.bfloat16, LEVELS[level], threads(numbers, WORTH_SHARING),
     )  # fmt: skip
     found.pellucid_norm(call)
     return y
@@ -86,7 +86,7 @@ def rotate(x_NHK: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, level: st
     y_NHK = torch.empty_like(x_NHK)
     call = TURNING.pack(
         x_NHK.data_ptr(), cos.data_ptr(), sin.data_ptr(), y_NHK.data_ptr(), *x_NHK.shape, cos.shape[-1], interleaved,
-        x_NHK.dtype is torch.bfloat16, LEVELS[level], threads(x_NHK.numel()),
+        x_NHK.dtype is torch.bfloat16, LEVELS[level], threads(x_NHK.numel(), WORTH_SHARING),
     )  # fmt: skip
     found.pellucid_turn(call)
     return y_NHK
@@ -111,12 +111,7 @@ def look_up(table: Tensor, x: Tensor, times: Tensor | None = None, level: str = 
     y, numbers = torch.empty_like(x), x.numel()
     call = LOOKING.pack(
         x.data_ptr(), 0 if times is None else times.data_ptr(), table.data_ptr(), y.data_ptr(), numbers, 1, True,
-        LEVELS[level], threads(numbers),
+        LEVELS[level], threads(numbers, WORTH_SHARING),
     )  # fmt: skip
     found.pellucid_look_up(call)
     return y
-
-
-def threads(numbers: int) -> int:
-    """How many threads so many numbers are worth."""
-    return 1 if numbers < WORTH_SHARING else torch.get_num_threads()

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import kernels
+from pellucid.ops.cpu import kernels, threads
 
 WORTH_SHARING = 2**18  # numbers, from which a second thread pays
 
@@ -48,6 +48,6 @@ def lookup4(codes_B: Tensor, scales_n: Tensor, values_16: Tensor, size: int, dty
     y_nS = torch.empty(count, size, dtype=dtype)
     found.pellucid_lookup4(
         codes_B.data_ptr(), scales_n.data_ptr(), values_16.data_ptr(), y_nS.data_ptr(), count, size,
-        dtype == torch.bfloat16, 1 if count * size < WORTH_SHARING else torch.get_num_threads(),
+        dtype == torch.bfloat16, threads(count * size, WORTH_SHARING),
     )  # fmt: skip
     return y_nS

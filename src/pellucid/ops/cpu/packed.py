@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import WAYS, WORTH_SHARING, bfloat16_way, kernels, recorded
+from pellucid.ops.cpu import WAYS, bfloat16_way, kernels, recorded, threads
 from pellucid.ops.packed import PackedTensor, Way
 
 # How numbers lie, as in kernels.h.
@@ -160,7 +160,7 @@ class Lying:
         failed = found.pellucid_packed(
             ctypes.byref(self._c), x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
             rows, outputs, self.inputs, x_NI.stride(0), half, best(half) if way is None else way,
-            1 if rows * outputs * self.inputs < WORTH_SHARING else torch.get_num_threads(),
+            threads(rows * outputs * self.inputs),
         )  # fmt: skip
         if failed:
             raise MemoryError("no room to unpack a part of a packed matrix")
