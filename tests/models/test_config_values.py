@@ -39,7 +39,7 @@ def outline(family: str, values: dict[str, Any]) -> None:
     config = kind.config(values, "config.json")
     spec, _ = kind.spec(config)
     for task in {None, [*kind.classes][-1], [*kind.classes][1]}:
-        loading._outline(loading.Model, spec, config, kind.table(config), task)
+        loading.unfilled(loading.Model, spec, config, kind.table(config), task)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -78,7 +78,7 @@ def test_no_value_breaks_more_than_the_config_of_any_family(family: str) -> None
             try:
                 config = kind.config({**base, key: value}, "config.json")
                 spec, _ = kind.spec(config)
-                loading._outline(loading.Model, spec, config, kind.table(config, task), task)
+                loading.unfilled(loading.Model, spec, config, kind.table(config, task), task)
             except PellucidError as error:
                 assert error.what and error.where and error.next, (key, value)
             except Exception as error:
