@@ -20,14 +20,6 @@ constexpr std::int64_t ALONE = 4;      // rows of a tile for which W is unpacked
 
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
-inline float wide(float value) { return value; }
-inline float wide(Half half) {
-  const std::uint32_t bits = (std::uint32_t)half << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
 inline void put(float value, float *to) { *to = value; }
 inline void put(float value, Half *to) { *to = narrow(value); }
 

@@ -5,21 +5,12 @@
 // registers, is multiplied with each row of x, and eight sums of some lanes become one vector of eight outputs.
 
 #include "blocks_kinds.h"
+#include "half.h"
 
 namespace {
 
 constexpr int OUTPUTS = 8;  // side by side
 constexpr int FEW = 4;      // rows of x at a time
-
-inline float wide(std::uint16_t bfloat16) {
-  const std::uint32_t bits = (std::uint32_t)bfloat16 << 16;
-  return read<float>(&bits);
-}
-
-inline std::uint16_t narrow(float value) {  // to the nearest, ties to even
-  const std::uint32_t bits = read<std::uint32_t>(&value);
-  return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
 
 // ------------------------------------------------------------------------------------------------ x in 8 bits
 

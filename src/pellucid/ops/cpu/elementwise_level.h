@@ -14,16 +14,9 @@
 #include <cstring>
 
 #include "elementwise.h"
+#include "half.h"
 
 namespace {
-
-inline float wide(float value) { return value; }
-inline float wide(Bf16 half) {
-  const std::uint32_t bits = (std::uint32_t)half << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
 
 template <class T>
 T narrow(float value);

@@ -1,8 +1,7 @@
 // Numbers of 4 bits that stand for 16 values, scaled block by block: NF4, FP4 (quant/_bitsandbytes.py). The value of a
 // number is one product, so a block's 16 products are made once, rounded once, and looked up.
 
-#include <cstdint>
-#include <cstring>
+#include "half.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,13 +12,7 @@
 
 namespace {
 
-typedef std::uint16_t Bf16;
-
-inline Bf16 narrow(float value) {  // to the nearest, ties to even
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
+typedef Half Bf16;
 
 inline void scaled(const float *values, float scale, float *to) {
   for (int i = 0; i < 16; i++) to[i] = values[i] * scale;

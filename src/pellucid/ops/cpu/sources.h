@@ -42,12 +42,6 @@ typedef std::uint32_t Words __attribute__((vector_size(WIDTH * 4)));
 typedef std::int32_t Whole __attribute__((vector_size(WIDTH * 4)));
 typedef std::uint32_t Loose __attribute__((vector_size(WIDTH * 4), aligned(1), may_alias));
 
-inline Half narrow(float value) {  // to the nearest, ties to even
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
 // Rounded to bfloat16, still in float32. What is not a number stays so, unless an addition carries into its sign: see
 // `Open::scale`.
 inline Vector rounded(Vector value) {
