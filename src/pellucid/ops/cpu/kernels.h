@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "half.h"
-
 struct Product {
   const float *w;     // [out / wide, depth, wide], zeros behind the last output
   const float *x;     // [rows, in]
@@ -23,6 +21,8 @@ typedef bool (*Level)(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_avx2(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_avx512(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_neon(const Product &, std::int64_t begin, std::int64_t end);
+
+typedef std::uint16_t Half;  // the bits of a bfloat16
 
 // How the numbers of a matrix lie: those of 4 bits with the first of two in the high or in the low half of a byte.
 enum Lie { BFLOAT16, FLOAT16, HIGH_FIRST, LOW_FIRST, SIGNED, FLOAT8 };

@@ -25,6 +25,7 @@
 
 #include <cstring>
 
+#include "half.h"
 #include "kernels.h"
 
 #if defined(__x86_64__)
