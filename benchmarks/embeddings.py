@@ -23,7 +23,7 @@ from torch import Tensor
 import pellucid
 from compare import finish
 from engine import in_turns, ratios, seconds, summary
-from pellucid.tasks.hidden import rectangle
+from pellucid.tasks.flow import rectangle
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL, LINES, SENTENCES = DATA / "models" / "minilm", DATA / "sentiment" / "rt-polarity.pos", 1024

@@ -123,6 +123,7 @@ if TYPE_CHECKING:
     from pellucid.compat.logits import TopPLogitsWarper as TopPLogitsWarper
     from pellucid.compat.logits import TypicalLogitsWarper as TypicalLogitsWarper
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
+    from pellucid.compat.pipelines import Pipeline as Pipeline
     from pellucid.compat.pipelines import pipeline as pipeline
     from pellucid.compat.quantizing import BitsAndBytesConfig as BitsAndBytesConfig
     from pellucid.compat.stopping import ConfidenceCriteria as ConfidenceCriteria
@@ -156,6 +157,7 @@ if TYPE_CHECKING:
     from pellucid.engine.watermark.configs import WatermarkingConfig as WatermarkingConfig
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.models.plan import plan as plan
+    from pellucid.tasks.flow import Lines as Lines
     from pellucid.text.chats.schema import get_json_schema as get_json_schema
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
     from pellucid.text.training.train import train_tokenizer as train_tokenizer
@@ -194,6 +196,8 @@ _HOMES = {
     "TextIteratorStreamer": "compat.streamers",
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
+    "Pipeline": "compat.pipelines",
+    "Lines": "tasks.flow",
     "train_tokenizer": "text.training.train",
     "BayesianDetectorConfig": "compat.watermarking",
     "BayesianDetectorModel": "compat.watermarking",

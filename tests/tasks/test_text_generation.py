@@ -121,7 +121,7 @@ def test_a_model_streams_texts_and_ids(model: Any, tokenizer: Any) -> None:
     }
     with refused(ArgumentError, "max_new_tokens"):
         model.stream(PROMPTS, tokenizer=tokenizer, max_new_token=3)
-    with refused(InputError, "prompt 1 is a int"):
+    with refused(InputError, "a prompt is a int", "input 1"):
         model.stream(["a", 5], tokenizer=tokenizer)
 
 

@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from pellucid.errors import WeightsError
+from pellucid import families
+from pellucid.errors import PellucidError, Unsupported, WeightsError
 from pellucid.models.model import Model
+from pellucid.spec import Task
 from pellucid.text.tokenizer import Tokenizer
 
 log = logging.getLogger("pellucid")
+
+
+def require_head(model: Model, task: str, heads: Sequence[Task | None]) -> None:
+    """Refuses a model that was loaded for another task.
+
+    Raises:
+        Unsupported: says which head the model has, and which its checkpoint.
+    """
+    if model.task in heads:
+        return
+    wanted = " or ".join(str(head or "no") for head in heads)
+    what = f"{task} needs a model with {wanted} head, and this one was loaded with {model.task or 'no'} head"
+    has = trained_for(model)
+    known = f"; its checkpoint was trained for {', '.join(map(str, has))}" if has else ""
+    raise Unsupported(what + known, where="model", next="give the folder or id of a checkpoint for this task")
 
 
 def require_trained(model: Model, task: str) -> None:
     """Refuses a head that the checkpoint did not have: its answers would be noise that looks right.
 
     Raises:
-        WeightsError: names the parameters that were initialised.
+        WeightsError: names the parameters that were initialised, and what the checkpoint was trained for.
     """
     new = model.report.initialised
     if new:
+        has = trained_for(model)
+        known = f"; the checkpoint has a head for {', '.join(map(str, has))}" if has else ""
         raise WeightsError(
-            f"{task}: {len(new)} parameter(s) of the head are not trained: {', '.join(new[:3])}",
+            f"{task}: {len(new)} parameter(s) of the head are not trained: {', '.join(new[:3])}{known}",
             where=model.config.where,
             next="give a checkpoint that was trained for this task",
         )
+
+
+def trained_for(model: Model) -> list[Task]:
+    """The tasks that a checkpoint's `architectures` say it was trained for."""
+    try:
+        known = families.find(model.spec.family).classes
+    except PellucidError:
+        return []
+    named = model.config.get("architectures") or []
+    return [task for task, name in known.items() if task is not None and name in named]
 
 
 def report_misfit(model: Model, tokenizer: Tokenizer) -> None:

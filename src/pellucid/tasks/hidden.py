@@ -1,69 +1,44 @@
-"""Texts through a model once, packed by a budget of tokens: what fill-mask and feature-extraction share."""
+"""Texts to the hidden states of their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from pellucid.errors import InputError
 from pellucid.models.model import Model
+from pellucid.tasks.flow import forwards
+from pellucid.tasks.rows import REFUSE, Cut, Row, encode
 from pellucid.text.tokenizer import Tokenizer
 
-BUDGET = 8192  # tokens in one forward
+
+@dataclass(frozen=True)
+class Hidden:
+    """Of one text: the last hidden state of each token, [T, D].
+
+    Args:
+        dropped: tokens that were cut off.
+    """
+
+    states: Tensor
+    dropped: int = 0
 
 
-def encode(model: Model, tokenizer: Tokenizer, texts: Sequence[str], *, truncate: bool = False) -> list[list[int]]:
-    """Ids of each text.
+def extract(model: Model, tokenizer: Tokenizer, texts: Sequence[str], *, cut: Cut = REFUSE) -> list[Hidden]:
+    """The hidden states of texts.
 
     Raises:
-        InputError: a text that is no string, is empty, or is longer than the model's context.
+        InputRefused: a text that is no string, is empty, or is longer than the model's context.
     """
-    rows = []
-    room = model.spec.context
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {row} is a {type(text).__name__}", where="input", next="give a string")
-        ids = tokenizer.encode(text, truncation=True, max_length=room) if truncate else tokenizer.encode(text)
-        if not ids:
-            raise InputError(f"text {row} is empty", where="input", next="give some text")
-        if room is not None and len(ids) > room:
-            raise InputError(
-                f"text {row} has {len(ids)} tokens, the model's context {room}",
-                where="input",
-                next="shorten it, or pass truncation=True",
-            )
-        rows.append(ids)
-    return rows
+    rows = encode(model, tokenizer, texts, cut=cut)
+    return [Hidden(states, row.dropped) for states, row in zip(of_tokens(model, rows, "last_hidden_state"), rows)]
 
 
-@torch.inference_mode()
-def forward(model: Model, rows: Sequence[Sequence[int]], value: str) -> Iterator[Tensor]:
-    """One of the model's results for each row, without pads, in the rows' order.
-
-    Rows of like length go together; nothing is computed for padding, and company does not change a row.
-    """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    results: dict[int, Tensor] = {}
-    while order:
-        group = [order.pop()]
-        width = len(rows[group[0]])
-        while order and (len(group) + 1) * width <= BUDGET:
-            group.append(order.pop())
-        output: Any = model(**rectangle([rows[i] for i in group], model.device))
-        for row, i in enumerate(group):
-            results[i] = output[value][row, : len(rows[i])]
-    yield from (results[i] for i in range(len(rows)))
-
-
-def rectangle(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:
-    """Ids and mask, [B, T], filled up on the right."""
-    width = max(map(len, rows))
-    ids = [[*row, *[0] * (width - len(row))] for row in rows]
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    return {
-        "input_ids": torch.tensor(ids, device=device),
-        "attention_mask": torch.tensor(mask, device=device),
-    }
+def of_tokens(model: Model, rows: Sequence[Row], value: str) -> list[Tensor]:
+    """One of the model's results that has a place for each token, [T, …] of each row."""
+    found: list[Tensor] = [Tensor()] * len(rows)
+    for group, output in forwards(model, rows):
+        for i, each in zip(group, output[value]):
+            found[i] = each[: len(rows[i].ids)]
+    return found

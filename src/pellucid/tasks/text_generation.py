@@ -12,8 +12,8 @@ from pellucid.engine.job import Job
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Logprob, Request
 from pellucid.engine.stops import stop_texts
-from pellucid.errors import InputError
 from pellucid.models.model import Model
+from pellucid.tasks.rows import InputRefused
 from pellucid.text.stops import Stops
 from pellucid.text.stream import Stream
 from pellucid.text.tokenizer import Tokenizer
@@ -67,7 +67,7 @@ def generate_text(
         means: what else the call brings (a grammar, logprobs …); its tokenizer is the one of the prompts.
 
     Raises:
-        InputError: a prompt that is no string, or that has no token.
+        InputRefused: a prompt that is no string, or that has no token.
     """
     rows = encode(tokenizer, prompts, options)
     asked = requests(model, options, rows, _with(tokenizer, means))
@@ -93,7 +93,7 @@ def stream_text(
     """The same in pieces, as the tokens of all prompts are chosen. Leaving early ends what is under way.
 
     Raises:
-        InputError: a prompt that is no string, or that has no token.
+        InputRefused: a prompt that is no string, or that has no token.
     """
     return stream(model, tokenizer, encode(tokenizer, prompts, options), options, means)
 
@@ -180,20 +180,20 @@ def encode(tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConf
 
     Raises:
         ArgumentError: no tokenizer.
-        InputError: a prompt that is no string, or that has no token.
+        InputRefused: a prompt that is no string, or that has no token.
     """
     check_tokenizer(tokenizer)
     rows = []
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            what = f"prompt {row} is a {type(prompt).__name__}"
+            what = f"a prompt is a {type(prompt).__name__}"
             talk = isinstance(prompt, (Mapping, list)) and "role" in str(prompt)
             next = "tokenizer.apply_chat_template(messages, tokenize=False) makes a string" if talk else "give a string"
-            raise InputError(what, where="text-generation", next=next)
+            raise InputRefused(row, what, next=next)
         ids = tokenizer.encode(prompt) or opening(tokenizer, options)
         if not ids:
-            what = f"prompt {row} is empty, and this model has no token to begin with"
-            raise InputError(what, where="text-generation", next="give some text")
+            what = "the prompt is empty, and this model has no token to begin with"
+            raise InputRefused(row, what, next="give some text")
         rows.append(Prompt(ids=ids))
     return rows
 

@@ -1,0 +1,202 @@
+"""Pipeline: what all tasks share under the reference's face: forms of input, options, progress, order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from pellucid.compat.modeling import PreTrainedModel
+from pellucid.engine.fields import DEFAULTS, advice
+from pellucid.errors import ArgumentError, InputError
+from pellucid.tasks.fit import report_misfit, require_head, require_trained
+from pellucid.tasks.flow import WINDOW, stream
+from pellucid.tasks.rows import Cut
+from pellucid.text.tokenizer import Tokenizer
+
+log = logging.getLogger("pellucid")
+
+UNNEEDED = ("batch_size", "num_workers")  # accepted: batches are formed by tokens, in this process
+
+
+class Pipeline:
+    """A task with its model and tokenizer. Called with one input, or with many; models may be shared between pipelines.
+
+    A subclass has `run`, the task for a list of inputs, and `show`, one of its results in the reference's shape. Their
+    keyword arguments are the options of a call.
+    """
+
+    task: ClassVar[str]
+    models: ClassVar[tuple[type[PreTrainedModel], ...]]  # the first one loads a checkpoint that does not say more
+    generates: ClassVar[bool] = False  # options of `generate` are options of the call
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
+        """`defaults` are options of the call, for every call."""
+        self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
+        self.check_options(defaults)
+        require_head(model, self.task, [each.TASK for each in self.models])
+        require_trained(model, self.task)
+        report_misfit(model, tokenizer)
+
+    def __call__(self, inputs: Any, *, progress: bool = False, **options: Any) -> Any:
+        """The result for one input, a list for a list of them, an iterator for any other iterable; in input order.
+
+        Args:
+            progress: show on stderr how many are done.
+            options: those of the task; see the class.
+        """
+        self.check_options(options)
+        options = {**self.defaults, **options}
+        if self.is_one(inputs):
+            return next(self._results([inputs], 1, progress, options))
+        many, size = self._many(inputs)
+        found = self._results(many, size, progress, options)
+        return list(found) if isinstance(inputs, list | tuple) else found
+
+    def is_one(self, inputs: Any) -> bool:
+        """Whether the input is a single one."""
+        return isinstance(inputs, str)
+
+    def run(self, inputs: list[Any]) -> Sequence[Any]:
+        """One result for each input."""
+        raise NotImplementedError
+
+    def show(self, found: Any) -> Any:
+        """A result in the reference's shape."""
+        raise NotImplementedError
+
+    # ---- what people call beside it -----------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model."""
+        return self.model.dtype
+
+    def predict(self, X: Any) -> Any:
+        """The call, as scikit-learn names it."""
+        return self(X)
+
+    transform = predict
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Writes the model and the tokenizer."""
+        self.model.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(os.fspath(save_directory))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model.folder or self.model.spec.family!r})"
+
+    # ---- forms of input -----------------------------------------------------------------------------------
+
+    def _many(self, inputs: Any) -> tuple[Iterable[Any], int | None]:
+        """The inputs one by one, and how many there are where that is known."""
+        size = len(inputs) if isinstance(inputs, Sized) else None
+        if isinstance(inputs, Path):
+            raise InputError(f"{self.task} of a path", where="inputs", next="give Lines(path) for a file's lines")
+        if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | Mapping):
+            return inputs, size
+        if size is not None and hasattr(inputs, "__getitem__") and not isinstance(inputs, bytes | Mapping):
+            return (inputs[i] for i in range(size)), size
+        raise InputError(f"{self.task} of a {type(inputs).__name__}", where="inputs", next="give text")
+
+    def _results(
+        self, inputs: Iterable[Any], size: int | None, progress: bool, options: dict[str, Any]
+    ) -> Iterator[Any]:
+        names = _named(self.show)
+        shown = {name: value for name, value in options.items() if name in names}
+        runs = {name: value for name, value in options.items() if name in _named(self.run) or name not in names}
+        runs = {name: value for name, value in runs.items() if name not in UNNEEDED}
+        told = self._told()
+
+        def run(window: list[Any]) -> Sequence[Any]:
+            found = self.run(window, **runs)
+            told(found)
+            return found
+
+        first = {} if size is None else {"first": WINDOW}
+        found = (self.show(one, **shown) for one in stream(run, inputs, **first))
+        return _counted(found, self.task, size) if progress else found
+
+    def _told(self) -> Callable[[Sequence[Any]], None]:
+        """Says once in a call, with the first results that it is true of, that texts were cut."""
+        said = False
+
+        def told(found: Sequence[Any]) -> None:
+            nonlocal said
+            lost = [n for one in found if (n := getattr(one, "dropped", 0))]
+            if lost and not said:
+                said = True
+                log.warning(
+                    "%s: %d of %d texts were too long and were cut; %d tokens were dropped, up to %d of one text",
+                    self.task, len(lost), len(found), sum(lost), max(lost),
+                )  # fmt: skip
+
+        return told
+
+    # ---- options ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any], also: Sequence[str] = ("progress",)) -> None:
+        """Refuses options that the task does not take; `also` are names to think of when one is misspelt.
+
+        Raises:
+            ArgumentError: names the nearest option.
+        """
+        known = list(dict.fromkeys([*_named(cls.run), *_named(cls.show), *(DEFAULTS if cls.generates else ())]))
+        for name in options:
+            if name not in (*known, *UNNEEDED):
+                near = advice(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"
+                near = "the tokenizer is the pipeline's own" if name == "tokenizer" else near
+                near = "use model.stream(prompts, tokenizer=…)" if name == "streamer" else near
+                raise ArgumentError(f"{cls.task} takes no {name!r}", where=name, next=near)
+
+
+def cut_of(tokenize: Mapping[str, Any] | None, **asked: Any) -> Cut:
+    """What a call says of texts that are too long, itself or in its options of the tokenizer."""
+    for name in tokenize or {}:
+        if name not in ("truncation", "max_length", "padding", "return_tensors"):
+            raise ArgumentError(f"no {name!r} for the tokenizer here", where=name, next="truncation or max_length")
+    values = {**{name: value for name, value in asked.items() if value is not None}, **(tokenize or {})}
+    return Cut(values.get("truncation", False), values.get("max_length"))
+
+
+def with_lost(shown: dict[str, Any], dropped: int) -> dict[str, Any]:
+    """A result, with the number of tokens that were cut off where there are such."""
+    return {**shown, "truncated_tokens": dropped} if dropped else shown
+
+
+def _named(method: Callable[..., Any]) -> list[str]:
+    """The options that a method names."""
+    return [name for name, each in signature(method).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
+
+
+def _counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:
+    """The same, and a line on stderr that counts: ten times a second at most."""
+    of = "" if size is None else f" of {size:,}"
+    start, shown, done = time.monotonic(), 0.0, 0
+
+    def line(end: str = "") -> None:
+        rate = done / max(time.monotonic() - start, 1e-9)
+        print(f"\r{task}: {done:,}{of}, {rate:,.1f} a second", end=end, file=sys.stderr, flush=True)
+
+    try:
+        for one in found:
+            done += 1
+            if (now := time.monotonic()) - shown > 0.1:
+                shown = now
+                line()
+            yield one
+    finally:
+        line("\n")

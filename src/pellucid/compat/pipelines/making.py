@@ -1,0 +1,136 @@
+"""pipeline(task, model): tasks by the reference's names, and the checkpoints that they run on."""
+
+from __future__ import annotations
+
+import os
+from inspect import signature
+from typing import Any
+
+from pellucid import families, hub
+from pellucid.compat.auto_text import AutoTokenizer
+from pellucid.compat.modeling import PreTrainedModel
+from pellucid.compat.pipelines.base import Pipeline
+from pellucid.compat.pipelines.generating import TextGenerationPipeline
+from pellucid.compat.pipelines.texts import (
+    FeatureExtractionPipeline,
+    FillMaskPipeline,
+    TextClassificationPipeline,
+)
+from pellucid.errors import ArgumentError, Unsupported, nearest
+from pellucid.spec import Task
+from pellucid.text.tokenizer import Tokenizer
+
+KINDS: tuple[type[Pipeline], ...] = (
+    TextGenerationPipeline,
+    FillMaskPipeline,
+    FeatureExtractionPipeline,
+    TextClassificationPipeline,
+)
+TASKS = {kind.task: kind for kind in KINDS}
+ALIASES = {"sentiment-analysis": "text-classification"}
+# Of the reference, versions 4 and 5, and about more than text.
+NOT_TEXT = """
+    any-to-any audio-classification automatic-speech-recognition decision depth-estimation document-question-answering
+    image-classification image-feature-extraction image-segmentation image-text-to-text image-to-image image-to-text
+    keypoint-matching mask-generation object-detection text-to-audio text-to-speech video-classification
+    visual-question-answering vqa zero-shot-audio-classification zero-shot-image-classification
+    zero-shot-object-detection
+    """.split()
+
+
+def pipeline(
+    task: str | None = None,
+    model: str | os.PathLike[str] | PreTrainedModel | None = None,
+    *,
+    tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+    config: Any = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    device: Any = None,
+    device_map: Any = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    use_fast: bool | None = None,
+    trust_remote_code: bool | None = None,
+    framework: str | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    pipeline_class: type[Pipeline] | None = None,
+    **defaults: Any,
+) -> Any:
+    """A task, ready to be called.
+
+    Args:
+        task: a name or alias of docs/tasks.md; None for the one that the checkpoint was trained for.
+        model: a path, a hub id or a loaded model; None for the one inside the package. Pipelines share a model that
+            they are given.
+        framework: "pt"; version 4 knew others.
+        pipeline_class: a `Pipeline` of your own, in place of the task's.
+        defaults: options of the call, for every call.
+
+    Raises:
+        ArgumentError: a task that does not exist; says which one was meant.
+    """
+    if framework not in (None, "pt"):
+        raise ArgumentError(f"framework={framework!r}", where="framework", next="leave it out: it is torch")
+    kind = pipeline_class or _kind(_task_of(model) if task is None else task)
+    folder = model
+    kind.check_options(defaults, [*signature(pipeline).parameters])
+    if not isinstance(model, PreTrainedModel):
+        model = kind.models[0].from_pretrained(
+            model, config=config, dtype=dtype, torch_dtype=torch_dtype, device=_device(device), device_map=device_map,
+            revision=revision, token=token, trust_remote_code=trust_remote_code, **(model_kwargs or {}),
+        )  # fmt: skip
+    elif tokenizer is None:
+        folder = model.folder
+        if folder is None:
+            raise ArgumentError("the model came from no folder", where="tokenizer", next="pass tokenizer=…")
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder if tokenizer is None else tokenizer,
+            revision=revision,
+            token=token,
+            use_fast=use_fast,
+        )
+    assert isinstance(model, PreTrainedModel)
+    return kind(model, tokenizer, **defaults)
+
+
+def _kind(task: Any) -> type[Pipeline]:
+    """The pipeline of a name or an alias.
+
+    Raises:
+        ArgumentError: no such task. Unsupported: one that is about more than text.
+    """
+    if task in NOT_TEXT:
+        what = f"{task} reads or makes more than text"
+        raise Unsupported(what, where="pipeline", next=f"tasks so far: {', '.join(TASKS)}")
+    found = TASKS.get(ALIASES.get(task, task))
+    if found is None:
+        near = nearest(str(task), [*TASKS, *ALIASES])
+        raise ArgumentError(f"there is no task {task!r}", where="pipeline", next=near or f"known: {', '.join(TASKS)}")
+    return found
+
+
+def _task_of(model: Any) -> str:
+    """The first task that a model, or the checkpoint of a folder or id, was made for."""
+    heads: list[Task | None]
+    if isinstance(model, PreTrainedModel):
+        heads, said = [model.task], f"a {model.task} model"
+    elif model is None:
+        raise ArgumentError("no task given", where="pipeline", next=f"name one of {', '.join(TASKS)}")
+    else:
+        config, family = families.read_config(hub.resolve(model, want="config"))
+        named = config.get("architectures") or []
+        heads = [head for head, name in family.classes.items() if name in named]
+        said = f"architectures {named}"
+    for kind in KINDS:
+        if any(each.TASK in heads for each in kind.models):
+            return kind.task
+    raise Unsupported(f"no pipeline for {said}", where="pipeline", next=f"name one of {', '.join(TASKS)}")
+
+
+def _device(device: Any) -> Any:
+    """The reference's -1 for the CPU, a number for an accelerator."""
+    if isinstance(device, int):
+        return "cpu" if device < 0 else f"cuda:{device}"
+    return device

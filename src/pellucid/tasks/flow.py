@@ -1,0 +1,136 @@
+"""Many inputs through a task: windows of them, forwards by a budget of tokens, results in the inputs' order.
+
+A task is a function of a list of inputs. `stream` makes it one of any iterable: it looks ahead by a window, so that
+rows of like length can go together, and keeps no more than that. Nothing is computed for padding: the model packs what
+a mask leaves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import ArgumentError, InputError
+from pellucid.models.model import Model
+from pellucid.models.output import Output
+from pellucid.tasks.rows import InputRefused, Row
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WINDOW, FIRST = 4096, 64  # inputs read ahead: the most, and at the beginning, so that the first results come soon
+BUDGET = {"cpu": 2048}  # tokens of one forward (measured with MiniLM: benchmarks/embeddings.py)
+ELSEWHERE = 16384  # on accelerators
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a text file as inputs, one result for each; read as they are needed, empty lines too.
+
+    Args:
+        encoding: of the file; "utf-8-sig" also skips a byte order mark.
+
+    Raises:
+        InputError: there is no such file, or a line is not written in the encoding.
+    """
+
+    path: str | os.PathLike[str]
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        if not Path(self.path).is_file():
+            raise InputError(f"there is no file {os.fspath(self.path)!r}", where="Lines", next="check the path")
+
+    def __iter__(self) -> Iterator[str]:
+        done = 0
+        with open(self.path, encoding=self.encoding) as file:
+            try:
+                for line in file:
+                    yield line.removesuffix("\n")
+                    done += 1
+            except UnicodeDecodeError as error:
+                what = f"behind line {done} there is what is not {self.encoding}: {error.reason}"
+                raise InputError(what, where=os.fspath(self.path), next="Lines(path, encoding=…)") from None
+
+
+def stream(run: Callable[[list[T]], Sequence[R]], inputs: Iterable[T], first: int = FIRST) -> Iterator[R]:
+    """Results of a task, one for each input, in their order.
+
+    Args:
+        run: the task, for a list of inputs.
+        first: inputs of the first window; every window is twice the one before, up to `WINDOW`.
+
+    Raises:
+        InputError: an input that cannot be used, with its number among all.
+    """
+    source, done, size = iter(inputs), 0, min(first, WINDOW)
+    while window := list(islice(source, size)):
+        try:
+            found = run(window)
+        except InputRefused as error:
+            raise error.behind(done) from None
+        yield from found
+        done, size = done + len(window), min(2 * size, WINDOW)
+
+
+@torch.inference_mode()
+def forwards(model: Model, rows: Sequence[Row], **options: Any) -> Iterator[tuple[list[int], Output]]:
+    """Which rows went together, and what the model returned for them, [rows, …]; the longest first.
+
+    Args:
+        options: further arguments of the forward.
+    """
+    budget = BUDGET.get(model.device.type, ELSEWHERE)
+    for group in groups([len(row.ids) for row in rows], budget):
+        yield group, model(**batch(model, [rows[i] for i in group]), **options)
+
+
+def groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Numbers of rows that go together, the longest first: as many as have `budget` tokens, at least one."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    group: list[int] = []
+    held = 0
+    for i in order:
+        if group and held + lengths[i] > budget:
+            yield group
+            group, held = [], 0
+        group.append(i)
+        held += lengths[i]
+    if group:
+        yield group
+
+
+def batch(model: Model, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Arguments of a forward: ids, the mask of what counts, types where a row has any but the first. [B, T] each."""
+    given = rectangle([row.ids for row in rows], model.device)
+    if any(row.types is not None for row in rows):
+        types = [row.types or [0] * len(row.ids) for row in rows]
+        given["token_type_ids"] = rectangle(types, model.device)["input_ids"]
+    return given
+
+
+def rectangle(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:
+    """Ids and mask, [B, T], filled up on the right."""
+    lengths = torch.tensor([len(row) for row in rows])
+    mask_BT = torch.arange(int(lengths.max())) < lengths[:, None]
+    flat = torch.tensor([value for row in rows for value in row])
+    ids_BT = torch.zeros(mask_BT.shape, dtype=torch.int64).masked_scatter_(mask_BT, flat)
+    return {"input_ids": ids_BT.to(device), "attention_mask": mask_BT.long().to(device)}
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """An option that counts something.
+
+    Raises:
+        ArgumentError: it is no whole number, or too small.
+    """
+    if type(value) is not int or value < least:
+        raise ArgumentError(f"{name}={value!r}", where=name, next=f"use a whole number, at least {least}")
+    return value

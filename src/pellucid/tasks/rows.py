@@ -1,0 +1,139 @@
+"""Texts to rows of ids that a model can read. What does not fit is refused, or cut and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Encoding
+
+from pellucid.errors import InputError
+from pellucid.models.model import Model
+from pellucid.text.loading import UNLIMITED
+from pellucid.text.rows import TRUNCATIONS, one_of
+from pellucid.text.tokenizer import Tokenizer
+
+
+class InputRefused(InputError):
+    """One of many inputs cannot be used.
+
+    Args:
+        row: its number among those given together.
+    """
+
+    def __init__(self, row: int, what: str, *, next: str = "") -> None:
+        super().__init__(what, where=f"input {row}", next=next)
+        self.row = row
+
+    def behind(self, done: int) -> InputRefused:
+        """The same, where so many inputs went before."""
+        return InputRefused(self.row + done, self.what, next=self.next)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text as a model reads it.
+
+    Args:
+        types: of each token, where the model tells two texts apart by them.
+        dropped: tokens that were cut off.
+        encoding: which characters and words the tokens come from.
+    """
+
+    ids: list[int]
+    types: list[int] | None = None
+    dropped: int = 0
+    encoding: Encoding | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is done with a text that is too long.
+
+    Args:
+        truncation: False refuses it; True or a strategy of the tokenizer ("only_first" …) cuts it.
+        max_length: tokens; None for what the model reads.
+    """
+
+    truncation: bool | str = False
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("truncation", self.truncation, TRUNCATIONS)
+
+
+REFUSE = Cut()
+
+
+def room(model: Model, tokenizer: Tokenizer) -> int | None:
+    """Tokens that model and tokenizer take; None for any number."""
+    known = [model.spec.context, tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else None]
+    return min((n for n in known if n is not None), default=None)
+
+
+def encode(
+    model: Model,
+    tokenizer: Tokenizer,
+    texts: Sequence[Any],
+    *,
+    cut: Cut = REFUSE,
+    special: bool = True,
+    words: bool = False,
+) -> list[Row]:
+    """A row for each text, or for each pair of texts.
+
+    Args:
+        texts: strings; pairs of them, as tuples; with `words`, lists of words.
+        special: whether the tokenizer's own tokens go around a text.
+
+    Raises:
+        InputRefused: a text that is no string, has no token, or is too long.
+    """
+    for i, text in enumerate(texts):
+        if not (isinstance(text, str) or (words and _words(text)) or (isinstance(text, tuple) and _pair(text))):
+            wanted = "a list of words" if words else "a string"
+            raise InputRefused(i, f"a text is needed, not a {type(text).__name__}: {text!r:.60}", next=f"give {wanted}")
+    most = cut.max_length if cut.max_length is not None else room(model, tokenizer)
+    asked = {"add_special_tokens": special, "is_split_into_words": words, "verbose": False}
+    rows = _rows(model, tokenizer, texts, truncation=False, **asked)
+    for i, row in enumerate(rows):
+        if not row.ids:
+            raise InputRefused(i, "the text is empty", next="give some text")
+        if most is not None and len(row.ids) > most:
+            if not cut.truncation:
+                what = f"the text has {len(row.ids)} tokens, {_limit(model, cut, most)}"
+                raise InputRefused(i, what, next="shorten it, or pass truncation=True")
+            short = _rows(model, tokenizer, [texts[i]], truncation=cut.truncation, max_length=most, **asked)[0]
+            rows[i] = Row(short.ids, short.types, len(row.ids) - len(short.ids), short.encoding)
+    return rows
+
+
+def _limit(model: Model, cut: Cut, most: int) -> str:
+    if cut.max_length is not None:
+        return f"max_length={most}"
+    return f"the model's context {most}" if most == model.spec.context else f"the tokenizer's model_max_length {most}"
+
+
+def _rows(model: Model, tokenizer: Tokenizer, texts: Sequence[Any], **options: Any) -> list[Row]:
+    made = tokenizer(list(texts), **options) if texts else {"input_ids": []}
+    types = made.get("token_type_ids") if reads_types(model) else None
+    encodings = getattr(made, "encodings", None) or []
+    return [
+        Row(ids, types[i] if types is not None and any(types[i]) else None, 0, encodings[i])
+        for i, ids in enumerate(made["input_ids"])
+    ]
+
+
+def reads_types(model: Model) -> bool:
+    """Whether a model tells two texts apart by the types of their tokens."""
+    stack = model.encoder.stack if model.encoder is not None else model.stack
+    return stack.embed.token_types > 1 or "token_type_ids" in stack.inputs
+
+
+def _words(text: Any) -> bool:
+    return isinstance(text, list | tuple) and all(isinstance(word, str) for word in text)
+
+
+def _pair(text: tuple[Any, ...]) -> bool:
+    return len(text) == 2 and all(isinstance(part, str) or _words(part) for part in text)
