@@ -30,12 +30,11 @@ ARCHITECTURES = {
     "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
     "roberta": "bert", "umt5": "t5", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
-    "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
 }  # fmt: skip
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
 PERMUTED = (
-    "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
-    "arcee", "ministral3",
+    "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee",
+    "ministral3",
 )  # fmt: skip
 
 
@@ -113,16 +112,11 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     w.add_embedding_length(width)
     w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers") + further(c))
     w.add_head_count(heads or 0)
-    if family in ("lfm2", "lfm2_moe", "granitemoehybrid"):
-        recurs = [kind in ("conv", "mamba", "linear_attention") for kind in c["layer_types"]]
-        w.add_head_count_kv([0 if yes else c["num_key_value_heads"] for yes in recurs])
-    elif family == "jamba":
-        attends = [i % c["attn_layer_period"] == c["attn_layer_offset"] for i in range(c["num_hidden_layers"])]
-        w.add_head_count_kv([c["num_key_value_heads"] if yes else 0 for yes in attends])
+    if family in ("lfm2", "lfm2_moe"):
+        w.add_head_count_kv([c["num_key_value_heads"] if kind != "conv" else 0 for kind in c["layer_types"]])
     elif c.get("num_key_value_heads"):
         w.add_head_count_kv(c["num_key_value_heads"])
-    hidden = not c.get("num_local_experts") and c.get("shared_intermediate_size")
-    hidden = hidden or first(c, "d_ff", "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
+    hidden = first(c, "d_ff", "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
     w.add_feed_forward_length(hidden or c.get("expansion_ratio", 4) * width)
     section = c.get("rope_parameters") or {}
     theta = section.get("full_attention", section).get("rope_theta") or c.get("rope_theta")
@@ -130,7 +124,7 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_rope_freq_base(theta)
     if c.get("rms_norm_eps"):
         w.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    if family in ("lfm2", "lfm2_moe", "mamba", "mamba2", "falcon_mamba"):
+    if family in ("lfm2", "lfm2_moe", "mamba", "mamba2"):
         w.add_layer_norm_rms_eps(first(c, "norm_eps", "layer_norm_epsilon"))
     for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"):
         if c.get(key):
@@ -151,8 +145,6 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_expert_used_count(c["num_experts_per_tok"])
     for key, add in {
         "n_routed_experts": w.add_expert_count, "n_shared_experts": w.add_expert_shared_count,
-        "num_shared_experts": w.add_expert_shared_count, "num_dense_layers": w.add_leading_dense_block_count,
-        "route_scale": w.add_expert_weights_scale,
         "moe_num_experts": w.add_expert_count, "moe_k": w.add_expert_used_count,
         "moe_num_shared_experts": w.add_expert_shared_count, "moe_layer_start_index": w.add_leading_dense_block_count,
         "moe_layer_interval": w.add_interleave_moe_layer_step, "first_k_dense_replace": w.add_leading_dense_block_count,
@@ -164,15 +156,13 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     }.items():  # fmt: skip
         if c.get(key) or c.get(key) == 0:
             add(c[key])
-    if family in ("glm4_moe", "dots1", "minimax_m2", "exaone_moe", "afmoe"):
+    if family in ("glm4_moe", "dots1", "minimax_m2"):
         w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if family in ("gpt_oss", "minimax_m2", "llama4_text", "hunyuan_v1_moe"):
         w.add_expert_feed_forward_length(c["intermediate_size"])
-    if family in ("gpt_oss", "cohere2", "exaone4", "olmo3", "phimoe", "exaone_moe", "afmoe") and c.get(
-        "sliding_window"
-    ):
+    if family in ("gpt_oss", "cohere2", "exaone4", "olmo3", "phimoe") and c.get("sliding_window"):
         w.add_sliding_window(c["sliding_window"])
-        if family in ("exaone4", "olmo3", "exaone_moe"):
+        if family in ("exaone4", "olmo3"):
             w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c["layer_types"]])
     special(w, c)
     if c.get("shared_expert_intermediate_size"):
@@ -220,37 +210,16 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             if c.get("num_dense_layers"):
                 w.add_leading_dense_block_count(c["num_dense_layers"])
                 w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-        case "jamba":
-            w.add_ssm_conv_kernel(c["mamba_d_conv"])
-            w.add_ssm_inner_size(c["mamba_expand"] * c["hidden_size"])
-            w.add_ssm_state_size(c["mamba_d_state"])
-            w.add_ssm_time_step_rank(c["mamba_dt_rank"])
-        case "granitemoehybrid":
-            w.add_ssm_conv_kernel(c["mamba_d_conv"])
-            w.add_ssm_inner_size(c["mamba_expand"] * c["hidden_size"])
-            w.add_ssm_state_size(c["mamba_d_state"])
-            w.add_ssm_time_step_rank(c["mamba_n_heads"])
-            w.add_ssm_group_count(c["mamba_n_groups"])
-            w.add_rope_scaling_finetuned(False)
-        case "minicpm3":
-            w.add_q_lora_rank(c["q_lora_rank"])
-            w.add_kv_lora_rank(c["kv_lora_rank"])
-            w.add_key_length(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
-            w.add_rope_dimension_count(c["qk_rope_head_dim"])
-        case "exaone_moe":
-            w.add_expert_shared_feed_forward_length(c["moe_intermediate_size"] * c["num_shared_experts"])
-        case "afmoe":
-            w.add_expert_weights_norm(True)
-        case "mamba" | "mamba2" | "falcon_mamba" as family:
+        case "mamba" | "mamba2" as family:
             inner = c["expand"] * c["hidden_size"]
             w.add_ssm_conv_kernel(c["conv_kernel"])
             w.add_ssm_inner_size(inner)
             w.add_ssm_state_size(c["state_size"])
-            w.add_ssm_time_step_rank(c["time_step_rank"] if family != "mamba2" else inner // c["head_dim"])
+            w.add_ssm_time_step_rank(c["time_step_rank"] if family == "mamba" else inner // c["head_dim"])
             if family == "mamba2":
                 w.add_ssm_group_count(c["n_groups"])
             else:
-                w.add_ssm_dt_b_c_rms(family == "falcon_mamba")
+                w.add_ssm_dt_b_c_rms(False)
         case "modernbert":
             w.add_sliding_window(c["local_attention"])
             w.add_sliding_window_pattern(2)
@@ -333,10 +302,9 @@ def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_rope_scaling_orig_ctx_len(c["original_max_position_embeddings"])
     elif kind == "yarn":
         w.add_rope_scaling_orig_ctx_len(section["original_max_position_embeddings"])
-    if kind == "longrope" and c["model_type"] == "phi3":
+    if kind == "longrope":
         old = c["original_max_position_embeddings"]
         w.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(c["max_position_embeddings"] / old) / math.log(old)))
-    if kind == "longrope":
         for name in ("long", "short"):
             w.add_tensor(f"rope_factors_{name}.weight", np.array(section[f"{name}_factor"], dtype=np.float32))
     if kind == "llama3":
@@ -376,8 +344,6 @@ def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
             continue
         yield from changed(family, c, name, tensor, names)
     for name, experts in stacks.items():
-        if family == "jamba":
-            name = name.replace(".feed_forward.", ".mlp.")
         if family == "lfm2_moe":
             name = name.removeprefix("model.")
         whole = torch.stack([experts[e] for e in range(len(experts))])
@@ -417,12 +383,12 @@ def changed(
         tensor = -torch.exp(tensor)
     if name.endswith(("conv1d.weight", "conv.conv.weight")):
         tensor = tensor.squeeze(1)
-    if family in ("mamba2", "granitemoehybrid"):
+    if family == "mamba2":
         name = name.replace("dt_bias", "dt_proj.bias")
         if name.endswith(("A_log", ".D")):
             tensor = tensor[:, None]
-        if name.endswith(("mixer.norm.weight", "mamba.norm.weight")):
-            tensor = tensor.unflatten(0, (first(c, "n_groups", "mamba_n_groups"), -1))
+        if name.endswith("mixer.norm.weight"):
+            tensor = tensor.unflatten(0, (c["n_groups"], -1))
     if name.endswith(("shared_expert_gate.weight", "e_score_correction_bias")):
         tensor = tensor.squeeze()
     if name.endswith("expert_bias"):
@@ -444,13 +410,10 @@ def changed(
     if family.startswith("granitemoe") and name.endswith("input_linear.weight"):
         shared = "shared_mlp" in name
         for part, half in zip(("GATE", "UP"), tensor.chunk(2, dim=-2)):
-            which = "" if not c["num_local_experts"] else "_SHEXP" if shared else "_EXP"
-            kind = gguf.MODEL_TENSOR[f"FFN_{part}{which}"]
+            kind = gguf.MODEL_TENSOR[f"FFN_{part}_{'SHEXP' if shared else 'EXP'}"]
             layer = int(name.split(".layers.")[1].split(".")[0])
             yield gguf.TENSOR_NAMES[kind].format(bid=layer) + ".weight", half
         return
-    if family == "granitemoehybrid" and not c["num_local_experts"]:
-        name = name.replace("shared_mlp.output_linear", "mlp.down_proj")
     if family == "llama4_text" and ".experts." in name:
         matrix = tensor.transpose(1, 2)
         parts = matrix.chunk(2, dim=1) if "gate_up" in name else (matrix,)

@@ -30,11 +30,6 @@ MSCALE = {"mscale": 1.0, "mscale_all_dim": 1.0}
 MINISTRAL = {"rope_parameters": YARN | MSCALE | {"rope_theta": 523.0, "llama_4_scaling_beta": 0.3}}
 LLAMA4 = {"no_rope_layer_interval": 4, "attention_chunk_size": 8192, "floor_scale": 8192, "attn_scale": 0.1}
 
-MINICPM3 = {
-    "scale_emb": 12, "dim_model_base": 256, "hidden_size": 48, "qk_rope_head_dim": 8, "qk_nope_head_dim": 6,
-    "v_head_dim": None, "rms_norm_eps": 1e-6,
-}  # fmt: skip
-MINICPM3_LONG = {"type": "longrope", "original_max_position_embeddings": 512, **LONG}
 T5_1 = {"relative_attention_max_distance": 128, "feed_forward_proj": "gated-gelu"}
 ENCODERS = ("bert", "nomic_bert", "modernbert", "eurobert", "roberta")
 
@@ -117,14 +112,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5, gated": ("t5", T5_1),
     "ministral3": ("ministral3", MINISTRAL),
     "llama4_text": ("llama4_text", LLAMA4),
-    "exaone_moe": ("exaone_moe", {"hidden_size": 60, "n_group": 1}),
-    "afmoe": ("afmoe", {"global_attn_every_n_layers": 4}),
-    "minicpm3": ("minicpm3", MINICPM3),
-    "minicpm3, longrope": ("minicpm3", {**MINICPM3, "rope_scaling": MINICPM3_LONG, "max_position_embeddings": 512}),
-    "jamba": ("jamba", {}),
-    "granitemoehybrid": ("granitemoehybrid", {}),
-    "granitemoehybrid, without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
-    "falcon_mamba": ("falcon_mamba", {"layer_norm_epsilon": 1e-6, "mixer_rms_eps": 1e-6}),
 }
 
 
@@ -218,7 +205,7 @@ def test_a_file_gives_the_numbers_of_the_folder_it_was_made_of_and_is_saved_as_i
         wanted, found = ref.first(theirs(ids, **more)), ref.first(ours(ids, **more))
     counted = name == "roberta"  # positions from 2 on are from 0 on in the file, and it is a BERT
     assert counted or (ours.spec.stack, ours.spec.encoder) == (theirs.spec.stack, theirs.spec.encoder)
-    rounded = "gemma" in name or "blk.0.ssm_a" in gguf.read(path).tensors  # one was added, and taken off; exp, and log
-    assert ref.distance(found, wanted) <= (1e-5 if rounded else 0)
+    shifted = "gemma" in name  # one was added to the weights of norms, and taken off: rounded twice
+    assert ref.distance(found, wanted) <= (1e-5 if shifted else 0)
     ours.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()

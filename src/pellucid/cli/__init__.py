@@ -14,6 +14,7 @@ from pellucid.errors import nearest
 # command -> its line in `pellucid --help`
 COMMANDS = {
     "generate": "Continue a text with a language model.",
+    "run": "Do a task for a text, or for every line of a file.",
     "show": "Say what a model is: its parts, or the code that it runs.",
     "chat": "Talk with a model that has a chat template.",
     "tokenize": "Show the tokens of a text, or the text of ids.",
@@ -61,6 +62,7 @@ def main() -> None:
     pellucid generate                        a story, from the small model inside the package
     pellucid generate -m DIR "Dear reader,"  a continuation
     pellucid chat -m DIR                     a talk
+    pellucid run ner -m DIR "Ada saw Bob."   any task of pellucid.pipeline, for a text or for lines
     pellucid show DIR                        what this model is
     pellucid tokenize -m DIR "Dear reader,"  its tokens, their ids and places
     pellucid check DIR                       whether this folder holds together

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -91,3 +92,16 @@ def read_text(given: str | None, name: str, *, most: int | None = None) -> str:
     except UnicodeError as error:
         raise InputError(f"{name} is not UTF-8: {error}", where=name, next="convert it to UTF-8") from None
     return given or ""
+
+
+def read_lines(text: str) -> Iterator[str]:
+    """Lines of an argument, or of standard input as they come."""
+    if text != "-":
+        yield from read_text(text, "TEXT").split("\n")
+        return
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            what = f"line {number} is not UTF-8: {error}"
+            raise InputError(what, where="standard input", next="convert it to UTF-8") from None

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from pellucid import hub
-from pellucid.cli._command import Command, json_option, print_json, read_text
+from pellucid.cli._command import Command, json_option, print_json, read_lines, read_text
 from pellucid.errors import InputError
 from pellucid.text import fingerprint
 from pellucid.text.tokenizer import Tokenizer
@@ -107,19 +107,6 @@ def parse_ids(text: str) -> list[int]:
                 f"{word!r:.40} is no id", where="TEXT", next="give whole numbers from 0, such as 1 403 407"
             )
     return [int(word) for word in words if word]
-
-
-def read_lines(text: str) -> Iterator[str]:
-    """Lines of an argument, or of standard input as they come."""
-    if text != "-":
-        yield from read_text(text, "TEXT").split("\n")
-        return
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            what = f"line {number} is not UTF-8: {error}"
-            raise InputError(what, where="standard input", next="convert it to UTF-8") from None
 
 
 def rendered(tokenizer: Tokenizer, source: str, prompt: bool) -> str:

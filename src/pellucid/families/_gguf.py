@@ -20,7 +20,7 @@ from pellucid import gguf
 from pellucid.config import Config
 from pellucid.errors import ConfigError, Unsupported
 from pellucid.spec import Task
-from pellucid.weights.table import Cut, Entry, Flat, Fused, MinusExp, Paired, Share, Shifted, Squeezed, Stacked, Unused
+from pellucid.weights.table import Entry, Flat, Fused, Paired, Share, Shifted, Stacked, Unused
 
 # general.architecture -> model_type, where the two differ.
 ARCHITECTURES = {
@@ -29,8 +29,7 @@ ARCHITECTURES = {
     "hunyuan-dense": "hunyuan_v1_dense", "hunyuan-moe": "hunyuan_v1_moe", "ernie4_5-moe": "ernie4_5_moe",
     "minimax-m2": "minimax_m2", "llama4": "llama4_text", "deepseek2": "deepseek_v2",
     "lfm2moe": "lfm2_moe", "nomic-bert": "nomic_bert", "modern-bert": "modernbert", "t5encoder": "t5",
-    "mistral3": "ministral3", "exaone-moe": "exaone_moe",
-    "granitehybrid": "granitemoehybrid",
+    "mistral3": "ministral3",
 }  # fmt: skip
 
 # general.architecture -> a key, and the model_type of files that have it: one name stands for two families.
@@ -38,7 +37,6 @@ VARIANTS = {
     "llama": ("expert_count", "mixtral"), "olmo2": ("attention.sliding_window", "olmo3"),
     "deepseek2": ("expert_weights_norm", "deepseek_v3"),
     "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
-    "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"),
 }  # fmt: skip
 
 
@@ -182,7 +180,6 @@ KEYS = {
     "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv",
     "max_position_embeddings": "context_length", "rope_theta": "rope.freq_base",
 }  # fmt: skip
-HYBRID_KEYS = {key: name for key, name in KEYS.items() if key != "num_key_value_heads"}  # see `mixed`
 RMS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
 HEAD_DIM = {"head_dim": "attention.key_length"}
 LAYER = {"layer_norm_eps": "attention.layer_norm_epsilon"}
@@ -201,7 +198,7 @@ WINDOW = {"sliding_window": "attention.sliding_window"}
 def rope(said: Said) -> dict[str, Any]:
     """`rope_scaling` by the keys `rope.scaling.*`, and by the factors that Llama 3 and LongRoPE have as tensors."""
     kind, factor = said.get("rope.scaling.type"), said.get("rope.scaling.factor")
-    original = said.get("rope.scaling.original_context_length", said.get("context_length"))
+    original = said.get("rope.scaling.original_context_length")
     if said.has("rope_factors_long.weight"):
         names = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
         factors = {key: said.numbers(name) for key, name in names.items()}
@@ -257,7 +254,6 @@ def biases(said: Said) -> dict[str, Any]:
 def window_types(said: Said) -> dict[str, Any]:
     """Which layers have a window, where the file says it for each."""
     found = said.by_layer("attention.sliding_window_pattern")
-    found = found and found[: said.get("block_count") - said.get("nextn_predict_layers", 0)]
     return {"layer_types": found and ["sliding_attention" if local else "full_attention" for local in found]}
 
 
@@ -270,27 +266,11 @@ def mixed(said: Said, other: str) -> dict[str, Any]:
 
 def state(said: Said) -> dict[str, Any]:
     """What Mamba's files say by their tensors and sizes."""
-    found = state_at(said, 0)
-    names = {"mamba_expand": "expand", "mamba_conv_bias": "use_conv_bias", "mamba_proj_bias": "use_bias"}
-    return {name: found[key] for key, name in names.items()}
-
-
-def state_at(said: Said, layer: int) -> dict[str, Any]:
-    """The same, of Mamba in a layer beside attention."""
     return {
-        "mamba_expand": said.get("ssm.inner_size") // said.get("embedding_length"),
-        "mamba_conv_bias": said.has(f"blk.{layer}.ssm_conv1d.bias"),
-        "mamba_proj_bias": said.has(f"blk.{layer}.ssm_in.bias"),
+        "expand": said.get("ssm.inner_size") // said.get("embedding_length"),
+        "use_conv_bias": said.has("blk.0.ssm_conv1d.bias"),
+        "use_bias": said.has("blk.0.ssm_in.bias"),
     }
-
-
-def mixed_state(said: Said) -> dict[str, Any]:
-    """Of layers of Mamba 2 and of attention."""
-    found = mixed(said, "linear_attention")
-    types = found["layer_types"] or []
-    first = types.index("linear_attention") if "linear_attention" in types else 0
-    head_dim = said.get("ssm.inner_size") // said.get("ssm.time_step_rank")
-    return found | state_at(said, first) | {"mamba_d_head": head_dim}
 
 
 def extra_layers(said: Said) -> dict[str, Any]:
@@ -352,30 +332,6 @@ STATE: dict[str, Entry] = {  # of both Mambas
     "blk.{i}.ssm_dt.bias": AT + "attn.dt_bias",
     "blk.{i}.ssm_out.{p}": AT + "attn.out.{p}",
 }
-MAMBA: dict[str, Entry] = STATE | {
-    "blk.{i}.ssm_in.{p}": Fused(AT + "attn.{}.{p}", "xz"),
-    "blk.{i}.ssm_x.weight": Fused(AT + "attn.{}.weight", ("dt_in", "b", "c")),
-    "blk.{i}.ssm_dt.weight": AT + "attn.dt.weight",
-    "blk.{i}.ssm_a": MinusExp(AT + "attn.a_log"),
-    "blk.{i}.ssm_d": AT + "attn.d",
-    **{f"blk.{{i}}.ssm_{x}_norm.weight": f"{AT}attn.{x}_norm.weight" for x in ("dt", "b", "c")},
-}
-
-
-def mamba2(groups: int) -> dict[str, Entry]:
-    """Mamba 2; its norm lies in groups."""
-    return STATE | {
-        "blk.{i}.ssm_in.{p}": Fused(AT + "attn.{}.{p}", ("z", "x", "b", "c", "dt")),
-        "blk.{i}.ssm_a": Squeezed(MinusExp(AT + "attn.a_log"), (1,)),
-        "blk.{i}.ssm_d": Squeezed(AT + "attn.d", (1,)),
-        "blk.{i}.ssm_norm.weight": Cut(AT + "attn.norm.weight", groups),
-    }
-
-
-MAMBA2_KEYS = {  # as models that attend too have them
-    "mamba_d_conv": "ssm.conv_kernel", "mamba_d_state": "ssm.state_size", "mamba_n_groups": "ssm.group_count",
-    "mamba_n_heads": "ssm.time_step_rank",
-}  # fmt: skip
 STATE_KEYS = {
     "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "conv_kernel": "ssm.conv_kernel",
     "state_size": "ssm.state_size", "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",

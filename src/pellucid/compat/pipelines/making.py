@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from inspect import signature
 from typing import Any
@@ -20,6 +21,8 @@ from pellucid.errors import ArgumentError, Unsupported, nearest
 from pellucid.spec import Task
 from pellucid.text.tokenizer import Tokenizer
 
+log = logging.getLogger("pellucid")
+
 KINDS: tuple[type[Pipeline], ...] = (
     TextGenerationPipeline,
     FillMaskPipeline,
@@ -28,6 +31,20 @@ KINDS: tuple[type[Pipeline], ...] = (
 )
 TASKS = {kind.task: kind for kind in KINDS}
 ALIASES = {"sentiment-analysis": "text-classification"}
+# Where no model is named: the checkpoints of the reference, at the commits that it names (versions 4.57 and 5.23).
+# text-generation takes the model inside the package.
+DEFAULT_MODELS = {
+    "text-classification": ("distilbert/distilbert-base-uncased-finetuned-sst-2-english", "714eb0f"),
+    "token-classification": ("dbmdz/bert-large-cased-finetuned-conll03-english", "4c53496"),
+    "question-answering": ("distilbert/distilbert-base-cased-distilled-squad", "564e9b5"),
+    "table-question-answering": ("google/tapas-base-finetuned-wtq", "e3dde19"),
+    "fill-mask": ("distilbert/distilroberta-base", "fb53ab8"),
+    "zero-shot-classification": ("facebook/bart-large-mnli", "d7645e1"),
+    "feature-extraction": ("distilbert/distilbert-base-cased", "6ea8117"),
+    "summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e"),
+    "translation": ("google-t5/t5-base", "a9723ea"),
+    "text2text-generation": ("google-t5/t5-base", "a9723ea"),
+}
 # Of the reference, versions 4 and 5, and about more than text.
 NOT_TEXT = """
     any-to-any audio-classification automatic-speech-recognition decision depth-estimation document-question-answering
@@ -61,8 +78,8 @@ def pipeline(
 
     Args:
         task: a name or alias of docs/tasks.md; None for the one that the checkpoint was trained for.
-        model: a path, a hub id or a loaded model; None for the one inside the package. Pipelines share a model that
-            they are given.
+        model: a path, a hub id or a loaded model; None for the one of `DEFAULT_MODELS`, which is said, or else the one
+            inside the package. Pipelines share a model that they are given.
         framework: "pt"; version 4 knew others.
         pipeline_class: a `Pipeline` of your own, in place of the task's.
         defaults: options of the call, for every call.
@@ -73,6 +90,9 @@ def pipeline(
     if framework not in (None, "pt"):
         raise ArgumentError(f"framework={framework!r}", where="framework", next="leave it out: it is torch")
     kind = pipeline_class or _kind(_task_of(model) if task is None else task)
+    if model is None and kind.task in DEFAULT_MODELS:
+        model, revision = DEFAULT_MODELS[kind.task]
+        log.warning("%s: no model was named; this is %s at %s", kind.task, model, revision)
     folder = model
     kind.check_options(defaults, [*signature(pipeline).parameters])
     if not isinstance(model, PreTrainedModel):
