@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import Encoding
@@ -90,13 +90,10 @@ def encode(
     Raises:
         InputRefused: a text that is no string, has no token, or is too long.
     """
-    for i, text in enumerate(texts):
-        if not (isinstance(text, str) or (words and _words(text)) or (isinstance(text, tuple) and _pair(text))):
-            wanted = "a list of words" if words else "a string"
-            raise InputRefused(i, f"a text is needed, not a {type(text).__name__}: {text!r:.60}", next=f"give {wanted}")
+    check_texts(texts, words=words)
     most = cut.max_length if cut.max_length is not None else room(model, tokenizer)
     asked = {"add_special_tokens": special, "is_split_into_words": words, "verbose": False}
-    rows = _rows(model, tokenizer, texts, truncation=False, **asked)
+    rows, _ = _encoded(model, tokenizer, texts, truncation=False, **asked)
     for i, row in enumerate(rows):
         if not row.ids:
             raise InputRefused(i, "the text is empty", next="give some text")
@@ -104,8 +101,8 @@ def encode(
             if not cut.truncation:
                 what = f"the text has {len(row.ids)} tokens, {_limit(model, cut, most)}"
                 raise InputRefused(i, what, next="shorten it, or pass truncation=True")
-            short = _rows(model, tokenizer, [texts[i]], truncation=cut.truncation, max_length=most, **asked)[0]
-            rows[i] = Row(short.ids, short.types, len(row.ids) - len(short.ids), short.encoding)
+            short = _encoded(model, tokenizer, [texts[i]], truncation=cut.truncation, max_length=most, **asked)[0][0]
+            rows[i] = replace(short, dropped=len(row.ids) - len(short.ids))
     return rows
 
 
@@ -115,14 +112,29 @@ def _limit(model: Model, cut: Cut, most: int) -> str:
     return f"the model's context {most}" if most == model.spec.context else f"the tokenizer's model_max_length {most}"
 
 
-def _rows(model: Model, tokenizer: Tokenizer, texts: Sequence[Any], **options: Any) -> list[Row]:
-    made = tokenizer(list(texts), **options) if texts else {"input_ids": []}
+def check_texts(texts: Sequence[Any], *, words: bool = False) -> None:
+    """Refuses what is no text, no pair of them and, with `words`, no list of words.
+
+    Raises:
+        InputRefused: says which of the texts.
+    """
+    for i, text in enumerate(texts):
+        if not (_words(text) if words else isinstance(text, str) or (isinstance(text, tuple) and _pair(text))):
+            wanted = "a list of words" if words else "a string"
+            raise InputRefused(i, f"a text is needed, not a {type(text).__name__}: {text!r:.60}", next=f"give {wanted}")
+
+
+def _encoded(model: Model, tokenizer: Tokenizer, texts: Sequence[Any], **options: Any) -> tuple[list[Row], list[int]]:
+    """Rows, and the number of the text that each is of."""
+    if not texts:
+        return [], []
+    made = tokenizer(list(texts), **options)
     types = made.get("token_type_ids") if reads_types(model) else None
-    encodings = getattr(made, "encodings", None) or []
-    return [
-        Row(ids, types[i] if types is not None and any(types[i]) else None, 0, encodings[i])
-        for i, ids in enumerate(made["input_ids"])
+    rows = [
+        Row(ids, types[i] if types is not None and any(types[i]) else None, 0, code)
+        for i, (ids, code) in enumerate(zip(made["input_ids"], made.encodings or ()))
     ]
+    return rows, made.get("overflow_to_sample_mapping") or list(range(len(rows)))
 
 
 def reads_types(model: Model) -> bool:
@@ -137,3 +149,34 @@ def _words(text: Any) -> bool:
 
 def _pair(text: tuple[Any, ...]) -> bool:
     return len(text) == 2 and all(isinstance(part, str) or _words(part) for part in text)
+
+
+def split(
+    model: Model,
+    tokenizer: Tokenizer,
+    texts: Sequence[Any],
+    *,
+    stride: int,
+    max_length: int | None = None,
+    strategy: str = "longest_first",
+    words: bool = False,
+) -> list[list[Row]]:
+    """Windows of each text that overlap by `stride` tokens: nothing is dropped.
+
+    Args:
+        texts: as of `encode`.
+        max_length: tokens of a window; None for what the model reads.
+        strategy: which of two texts is split: "only_first" or "only_second".
+
+    Raises:
+        InputRefused: a text that is no string. ArgumentError: a stride that windows have no room for.
+    """
+    check_texts(texts, words=words)
+    most = max_length if max_length is not None else room(model, tokenizer)
+    asked: dict[str, Any] = {"is_split_into_words": words, "verbose": False}
+    if most is not None:
+        asked |= {"truncation": strategy, "max_length": most, "stride": stride, "return_overflowing_tokens": True}
+    found: list[list[Row]] = [[] for _ in texts]
+    for row, i in zip(*_encoded(model, tokenizer, texts, **asked)):
+        found[i].append(row)
+    return found

@@ -10,12 +10,15 @@ from typing import Any
 from pellucid import families, hub
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
+from pellucid.compat.pipelines.answering import QuestionAnsweringPipeline
 from pellucid.compat.pipelines.base import Pipeline
 from pellucid.compat.pipelines.generating import TextGenerationPipeline
+from pellucid.compat.pipelines.tagging import TokenClassificationPipeline
 from pellucid.compat.pipelines.texts import (
     FeatureExtractionPipeline,
     FillMaskPipeline,
     TextClassificationPipeline,
+    ZeroShotClassificationPipeline,
 )
 from pellucid.errors import ArgumentError, Unsupported, nearest
 from pellucid.spec import Task
@@ -28,9 +31,12 @@ KINDS: tuple[type[Pipeline], ...] = (
     FillMaskPipeline,
     FeatureExtractionPipeline,
     TextClassificationPipeline,
+    TokenClassificationPipeline,
+    QuestionAnsweringPipeline,
+    ZeroShotClassificationPipeline,
 )
 TASKS = {kind.task: kind for kind in KINDS}
-ALIASES = {"sentiment-analysis": "text-classification"}
+ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 # Where no model is named: the checkpoints of the reference, at the commits that it names (versions 4.57 and 5.23).
 # text-generation takes the model inside the package.
 DEFAULT_MODELS = {

@@ -1,4 +1,4 @@
-"""text-classification, fill-mask, feature-extraction."""
+"""text-classification, zero-shot-classification, fill-mask, feature-extraction."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pellucid.compat import auto
+from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.base import Pipeline, cut_of, with_lost
 from pellucid.errors import ArgumentError
-from pellucid.tasks import fill_mask, hidden, text_classification
+from pellucid.tasks import fill_mask, hidden, text_classification, zero_shot_classification
 from pellucid.tasks.fill_mask import Filled
 from pellucid.tasks.hidden import Hidden
 from pellucid.tasks.rows import InputRefused
 from pellucid.tasks.text_classification import Classified
+from pellucid.tasks.zero_shot_classification import Judged
+from pellucid.text.tokenizer import Tokenizer
 
 
 class TextClassificationPipeline(Pipeline):
@@ -74,6 +77,47 @@ def pair_of(row: int, given: Any) -> Any:
     if "text" not in given or given.keys() - {"text", "text_pair"}:
         raise InputRefused(row, f"a dict of {', '.join(map(repr, given))}", next='give {"text": …, "text_pair": …}')
     return given["text"] if given.get("text_pair") is None else (given["text"], given["text_pair"])
+
+
+class ZeroShotClassificationPipeline(Pipeline):
+    """`{"sequence", "labels", "scores"}` for each text, the best label first.
+
+    Options:
+        candidate_labels: a list, or a string with commas; also the second argument of the call.
+        hypothesis_template: what a label is put into; "This example is {}." by default.
+        multi_label: every label by itself; `multi_class` is version 4's name.
+    """
+
+    task = "zero-shot-classification"
+    models = (auto.AutoModelForSequenceClassification,)
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
+        super().__init__(model, tokenizer, **defaults)
+        zero_shot_classification.entailment(model)
+
+    def __call__(self, inputs: Any, candidate_labels: Any = None, *, progress: bool = False, **options: Any) -> Any:
+        options |= {} if candidate_labels is None else {"candidate_labels": candidate_labels}
+        return super().__call__(inputs, progress=progress, **options)
+
+    def run(
+        self,
+        inputs: list[Any],
+        *,
+        candidate_labels: str | Sequence[str] = (),
+        hypothesis_template: str = zero_shot_classification.TEMPLATE,
+        multi_label: bool = False,
+        multi_class: bool | None = None,
+    ) -> Sequence[Judged]:
+        if isinstance(candidate_labels, str):
+            candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
+        return zero_shot_classification.judge(
+            self.model, self.tokenizer, inputs, candidate_labels, template=hypothesis_template,
+            multi=multi_label if multi_class is None else multi_class,
+        )  # fmt: skip
+
+    def show(self, found: Judged) -> Any:
+        labels = {"labels": [one.name for one in found.labels], "scores": [one.score for one in found.labels]}
+        return with_lost({"sequence": found.text, **labels}, found.dropped)
 
 
 class FillMaskPipeline(Pipeline):

@@ -1,0 +1,179 @@
+"""What pipelines are asked in the parity tests. A new option is a row.
+
+    MODELS   name -> family and task of a fixture, changes of its config, tokenizer (tests/data/tokenizers)
+    CASES    name -> task, model, arguments of the call, its options, options of `pipeline(…)`
+
+tests/record_pipelines.py asks version 4 of the reference and writes tests/data/pipelines_version_4.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Made(NamedTuple):
+    """A checkpoint: tiny, loud, with the tokenizer of a real one."""
+
+    family: str
+    task: str | None
+    changes: dict[str, Any]
+    tokenizer: str
+
+
+class Asked(NamedTuple):
+    """One call of a pipeline."""
+
+    task: str
+    model: str
+    inputs: tuple[Any, ...]
+    options: dict[str, Any] = {}
+    made: dict[str, Any] = {}
+    version_4: bool = True  # whether both mean the same: the tokenizers of 4 count the space before a piece of T5's
+    version_5: bool = True  # whether it has the task and the options
+
+
+BERT = {"vocab_size": 30522, "max_position_embeddings": 512}
+SHORT = {"vocab_size": 30522}  # 59 positions, which the tokenizer is told too
+T5 = {"vocab_size": 32128}
+NER = {"id2label": dict(enumerate(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))}
+NLI = {"id2label": dict(enumerate(["contradiction", "neutral", "entailment"]))}
+
+MODELS = {
+    "labels": Made("bert", "sequence-classification", BERT | {"num_labels": 5}, "bert-uncased"),
+    "multi": Made(
+        "bert", "sequence-classification", BERT | {"num_labels": 3, "problem_type": "multi_label_classification"},
+        "bert-uncased",
+    ),
+    "one": Made("bert", "sequence-classification", BERT | {"num_labels": 1}, "bert-uncased"),
+    "regression": Made(
+        "bert", "sequence-classification", BERT | {"num_labels": 1, "problem_type": "regression"}, "bert-uncased"
+    ),
+    "nli": Made("bert", "sequence-classification", BERT | NLI, "bert-uncased"),
+    "nli first": Made(
+        "bert", "sequence-classification", BERT | {"id2label": dict(enumerate(["ENTAILMENT", "no"]))}, "bert-uncased"
+    ),
+    "tags": Made("bert", "token-classification", SHORT | NER, "bert-uncased"),
+    "unigram tags": Made("t5", "token-classification", T5 | NER, "t5"),
+    "spans": Made("bert", "question-answering", SHORT | {"num_labels": 2}, "bert-uncased"),
+    "masks": Made("bert", "masked-lm", BERT, "bert-uncased"),
+    "states": Made("bert", None, BERT, "bert-uncased"),
+}  # fmt: skip
+
+FOX = "The quick brown fox jumps over the lazy dog near Vladivostok."
+KING = "Unbelievably, Queen Elisabethanne visited New York!"
+LONG = " ".join(
+    f"Station {i} lies behind Szczebrzeszyn, said Marie-Antoinette, and nobody knew {i * 7}." for i in range(9)
+)
+PAIR = {"text": FOX, "text_pair": KING}
+
+CASES: dict[str, Asked] = {
+    "classify": Asked("text-classification", "labels", (FOX,)),
+    "classify, alias": Asked("sentiment-analysis", "labels", ([FOX, KING],)),
+    "classify, empty": Asked("text-classification", "labels", ("",)),
+    "classify, top_k": Asked("text-classification", "labels", (FOX,), {"top_k": 2}),
+    "classify, top_k 1": Asked("text-classification", "labels", (FOX,), {"top_k": 1}),
+    "classify, all": Asked("text-classification", "labels", ([FOX, KING],), {"top_k": None}),
+    "classify, all by default": Asked("text-classification", "labels", (FOX,), {}, {"top_k": None}),
+    "classify, more than there are": Asked("text-classification", "labels", ([FOX],), {"top_k": 50}),
+    "classify, return_all_scores": Asked(
+        "text-classification", "labels", (FOX,), {"return_all_scores": True}, version_5=False
+    ),
+    "classify, return no scores": Asked(
+        "text-classification", "labels", ([FOX],), {"return_all_scores": False}, version_5=False
+    ),
+    "classify, sigmoid": Asked("text-classification", "labels", ([FOX],), {"function_to_apply": "sigmoid"}),
+    "classify, none": Asked("text-classification", "labels", ([FOX],), {"function_to_apply": "none", "top_k": None}),
+    "classify, softmax": Asked("text-classification", "multi", ([FOX],), {"function_to_apply": "softmax"}),
+    "classify, multi label": Asked("text-classification", "multi", ([FOX, KING],), {"top_k": None}),
+    "classify, one label": Asked("text-classification", "one", ([FOX, KING],)),
+    "classify, regression": Asked("text-classification", "regression", ([FOX, KING],)),
+    "classify, pair": Asked("text-classification", "labels", (PAIR,)),
+    "classify, pairs": Asked(
+        "text-classification", "labels", ([PAIR, {"text": KING, "text_pair": FOX}],), {"top_k": 2}
+    ),
+    "classify, cut": Asked("text-classification", "labels", (LONG,), {"truncation": True, "max_length": 20}),
+    "zero-shot": Asked("zero-shot-classification", "nli", (FOX,), {"candidate_labels": ["animals", "politics"]}),
+    "zero-shot, text": Asked("zero-shot-classification", "nli", (FOX, "animals, politics , sports")),
+    "zero-shot, one label": Asked("zero-shot-classification", "nli", (FOX, "animals")),
+    "zero-shot, template": Asked(
+        "zero-shot-classification", "nli", ([FOX, KING],),
+        {"candidate_labels": ["animals", "politics"], "hypothesis_template": "It is about {}."},
+    ),
+    "zero-shot, multi": Asked(
+        "zero-shot-classification", "nli", ([FOX],), {"candidate_labels": ["animals", "politics"], "multi_label": True}
+    ),
+    "zero-shot, entailment first": Asked(
+        "zero-shot-classification", "nli first", ([FOX],),
+        {"candidate_labels": ["animals", "politics"], "multi_label": True},
+    ),
+    "tag": Asked("token-classification", "tags", (FOX,)),
+    "tag, alias": Asked("ner", "tags", ([FOX, KING],)),
+    "tag, unknown": Asked("ner", "tags", ("a 𓀀 b",)),
+    "tag, ignore": Asked("ner", "tags", (FOX,), {"ignore_labels": ["B-PER", "I-LOC"]}),
+    "tag, ignore nothing": Asked("ner", "tags", ([FOX],), {"ignore_labels": []}),
+    **{
+        f"tag, {strategy}": Asked("ner", "tags", ([FOX, KING],), {"aggregation_strategy": strategy})
+        for strategy in ("simple", "first", "average", "max")
+    },
+    "tag, groups without O": Asked(
+        "ner", "tags", ([FOX, KING],), {"aggregation_strategy": "simple", "ignore_labels": []}
+    ),
+    "tag, grouped": Asked("ner", "tags", (FOX,), {"grouped_entities": True}, version_5=False),
+    "tag, grouped words": Asked(
+        "ner", "tags", (FOX,), {"grouped_entities": True, "ignore_subwords": True}, version_5=False
+    ),
+    **{
+        f"tag, stride, {strategy}": Asked(
+            "ner", "tags", ([LONG, FOX],), {"aggregation_strategy": strategy, "stride": 11}
+        )
+        for strategy in ("simple", "first", "average", "max")
+    },
+    "tag, cut": Asked("ner", "tags", (LONG,)),
+    "tag, words": Asked("ner", "tags", (FOX.split(),), {"is_split_into_words": True}),
+    "tag, rows of words": Asked(
+        "ner", "tags", ([FOX.split(), KING.split()],), {"is_split_into_words": True, "aggregation_strategy": "first"}
+    ),
+    "tag, delimiter": Asked(
+        "ner", "tags", ([["Vladi", "vostok"], ["New", "York"]],),
+        {"is_split_into_words": True, "delimiter": "--", "aggregation_strategy": "simple"},
+    ),
+    "tag, unigram": Asked("ner", "unigram tags", ([FOX, KING],), version_4=False),
+    **{
+        f"tag, unigram, {strategy}": Asked(
+            "ner", "unigram tags", ([FOX, KING],), {"aggregation_strategy": strategy}, version_4=False
+        )
+        for strategy in ("simple", "first", "average", "max")
+    },
+    "fill": Asked("fill-mask", "masks", ("The [MASK] jumps.",)),
+    "fill, list of one": Asked("fill-mask", "masks", (["The [MASK] jumps."],), {"top_k": 2}),
+    "fill, several": Asked("fill-mask", "masks", (["The [MASK] jumps over [MASK].", "A [MASK]."],), {"top_k": 3}),
+    "fill, targets": Asked("fill-mask", "masks", ("The [MASK] jumps.",), {"targets": ["dog", "king", "##s"]}),
+    "fill, target": Asked("fill-mask", "masks", ("The [MASK] jumps.",), {"targets": "dog", "top_k": 4}),
+    "features": Asked("feature-extraction", "states", ("The fox",)),
+    "features, many": Asked("feature-extraction", "states", (["The fox", FOX],)),
+    "features, cut": Asked(
+        "feature-extraction", "states", (LONG,), {"tokenize_kwargs": {"truncation": True, "max_length": 6}}
+    ),
+}  # fmt: skip
+
+WHO = "Who lies behind Szczebrzeszyn?"
+ASKS = {"question": WHO, "context": FOX}
+CASES |= {
+    f"answer{name}": Asked("question-answering", "spans", inputs, options, version_5=False)
+    for name, inputs, options in (
+        ("", (), ASKS),
+        (", dict", (ASKS,), {}),
+        (", list of one", ([ASKS],), {}),
+        (", list", ([ASKS, {"question": "Where?", "context": KING}],), {}),
+        (", many questions", (), {"question": [WHO, "Where?"], "context": FOX}),
+        (", many contexts", (), {"question": [WHO, "Where?"], "context": [FOX, KING]}),
+        (", top_k", (), ASKS | {"top_k": 3}),
+        (", longest answer", (), ASKS | {"top_k": 4, "max_answer_len": 2}),
+        (", as tokens", (), ASKS | {"top_k": 3, "align_to_words": False}),
+        (", impossible", (), ASKS | {"top_k": 20, "handle_impossible_answer": True}),
+        (", long context", (), {"question": WHO, "context": LONG, "top_k": 3}),
+        (", stride", (), {"question": WHO, "context": LONG, "doc_stride": 20, "top_k": 5}),
+        (", windows", (), {"question": WHO, "context": LONG, "doc_stride": 3, "max_seq_len": 30, "top_k": 5}),
+        (", none in windows", (), {"question": WHO, "context": LONG, "handle_impossible_answer": True, "top_k": 30}),
+    )
+}  # fmt: skip

@@ -1,0 +1,30 @@
+"""The checkpoints of the parity tests: written by the reference library, with loud weights and a real tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import reference as ref
+from tasks.pipeline_cases import MODELS
+
+CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer"}
+TOKENIZERS = Path(__file__).parents[1] / "data" / "tokenizers"
+
+
+@cache
+def folder(name: str, root: Path) -> Path:
+    """The folder of one of `MODELS`."""
+    made = MODELS[name]
+    data, labels = ref.fixture(made.family), made.changes.get("id2label")
+    config = data["config"] | made.changes
+    if labels:
+        config |= {"label2id": {label: i for i, label in labels.items()}, "num_labels": len(labels)}
+    path = ref.checkpoint(ref.Case(made.family, f"pipeline {name}", made.task, config, data), root)
+    for file in (TOKENIZERS / made.tokenizer).iterdir():
+        shutil.copy(file, path)
+    said = {"tokenizer_class": CLASSES[made.tokenizer], "model_max_length": config.get("max_position_embeddings", 512)}
+    (path / "tokenizer_config.json").write_text(json.dumps(said))
+    return path
