@@ -126,6 +126,8 @@ if TYPE_CHECKING:
     from pellucid.compat.pipelines import Pipeline as Pipeline
     from pellucid.compat.pipelines import pipeline as pipeline
     from pellucid.compat.quantizing import BitsAndBytesConfig as BitsAndBytesConfig
+    from pellucid.compat.sentences import CrossEncoder as CrossEncoder
+    from pellucid.compat.sentences import SentenceTransformer as SentenceTransformer
     from pellucid.compat.stopping import ConfidenceCriteria as ConfidenceCriteria
     from pellucid.compat.stopping import EosTokenCriteria as EosTokenCriteria
     from pellucid.compat.stopping import MaxLengthCriteria as MaxLengthCriteria
@@ -158,6 +160,10 @@ if TYPE_CHECKING:
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.models.plan import plan as plan
     from pellucid.tasks.flow import Lines as Lines
+    from pellucid.tasks.vectors import cos_sim as cos_sim
+    from pellucid.tasks.vectors import dot_score as dot_score
+    from pellucid.tasks.vectors import quantize_embeddings as quantize_embeddings
+    from pellucid.tasks.vectors import semantic_search as semantic_search
     from pellucid.text.chats.schema import get_json_schema as get_json_schema
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
     from pellucid.text.training.train import train_tokenizer as train_tokenizer
@@ -186,6 +192,12 @@ _HOMES = {
     "PellucidError": "errors",
     "get_json_schema": "text.chats.schema",
     "plan": "models.plan",
+    "CrossEncoder": "compat.sentences",
+    "SentenceTransformer": "compat.sentences",
+    "cos_sim": "tasks.vectors",
+    "dot_score": "tasks.vectors",
+    "quantize_embeddings": "tasks.vectors",
+    "semantic_search": "tasks.vectors",
     "GenerationMixin": "compat.generation",
     "PreTrainedModel": "compat.modeling",
     "PreTrainedTokenizer": "compat.auto_text",

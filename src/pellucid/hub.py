@@ -16,7 +16,7 @@ from typing import Literal
 from pellucid import gguf
 from pellucid.errors import NotAModel
 
-Want = Literal["config", "tokenizer", "model"]
+Want = Literal["card", "config", "tokenizer", "model"]
 
 FINGERPRINT = "tokenizer_fingerprint.json"
 CONFIG = ("config.json", "generation_config.json")
@@ -30,6 +30,10 @@ TOKENIZER = (
 )  # fmt: skip
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 OLD_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+CARD = ("README.md",)
+# Of sentence-transformers: its own files, and a folder for each module ("1_Pooling"; once also "0_Transformer").
+MODULES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json")
+MODULE = "[0-9]_*/"
 
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -194,12 +198,18 @@ def _fetch(
 
 def _wanted(files: list[str], want: Want) -> list[str]:
     """The files that a purpose needs; safetensors rather than pickles where both exist."""
+    if want == "card":
+        return list(CARD)
     if want == "config":
         return list(CONFIG)
     if want == "tokenizer":
         return list(TOKENIZER)
     has_safetensors = any(fnmatch(file, pattern) for file in files for pattern in WEIGHTS)
-    return [*CONFIG, *TOKENIZER, *(WEIGHTS if has_safetensors else OLD_WEIGHTS)]
+    wanted = [*CONFIG, *TOKENIZER, *CARD, *(WEIGHTS if has_safetensors else OLD_WEIGHTS)]
+    if MODULES[0] in files:
+        of_modules = (*CONFIG, *TOKENIZER, *MODULES, *WEIGHTS, *OLD_WEIGHTS)
+        wanted += [*MODULES, *(f"{MODULE}{name}" for name in of_modules)]
+    return wanted
 
 
 # ------------------------------------------------------------------------------------------------ headers alone

@@ -45,6 +45,15 @@ class Pipeline:
         require_trained(model, self.task)
         report_misfit(model, tokenizer)
 
+    @classmethod
+    def source(cls, model: Any, **where: Any) -> tuple[type[PreTrainedModel], Any]:
+        """What loads a checkpoint, and from where: its path or id, or another path that this one leads to.
+
+        Args:
+            where: `revision` and `token`, of an id.
+        """
+        return cls.models[0], model
+
     def __call__(self, inputs: Any, *, progress: bool = False, **options: Any) -> Any:
         """The result for one input, a list for a list of them, an iterator for any other iterable; in input order.
 
@@ -127,7 +136,7 @@ class Pipeline:
 
         first = {} if size is None else {"first": WINDOW}
         found = (self.show(one, **shown) for one in stream(run, inputs, **first))
-        return _counted(found, self.task, size) if progress else found
+        return counted(found, self.task, size) if progress else found
 
     def _told(self) -> Callable[[Sequence[Any]], None]:
         """Says once in a call, with the first results that it is true of, that texts were cut."""
@@ -182,7 +191,7 @@ def _named(method: Callable[..., Any]) -> list[str]:
     return [name for name, each in signature(method).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
 
 
-def _counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:
+def counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:
     """The same, and a line on stderr that counts: ten times a second at most."""
     of = "" if size is None else f" of {size:,}"
     start, shown, done = time.monotonic(), 0.0, 0

@@ -13,6 +13,7 @@ from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.answering import QuestionAnsweringPipeline
 from pellucid.compat.pipelines.base import Pipeline
 from pellucid.compat.pipelines.generating import TextGenerationPipeline
+from pellucid.compat.pipelines.sentences import RerankingPipeline, SentenceEmbeddingPipeline
 from pellucid.compat.pipelines.tagging import TokenClassificationPipeline
 from pellucid.compat.pipelines.texts import (
     FeatureExtractionPipeline,
@@ -34,6 +35,8 @@ KINDS: tuple[type[Pipeline], ...] = (
     TokenClassificationPipeline,
     QuestionAnsweringPipeline,
     ZeroShotClassificationPipeline,
+    SentenceEmbeddingPipeline,
+    RerankingPipeline,
 )
 TASKS = {kind.task: kind for kind in KINDS}
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
@@ -102,8 +105,9 @@ def pipeline(
     folder = model
     kind.check_options(defaults, [*signature(pipeline).parameters])
     if not isinstance(model, PreTrainedModel):
-        model = kind.models[0].from_pretrained(
-            model, config=config, dtype=dtype, torch_dtype=torch_dtype, device=_device(device), device_map=device_map,
+        loads, folder = kind.source(model, revision=revision, token=token)
+        model = loads.from_pretrained(
+            folder, config=config, dtype=dtype, torch_dtype=torch_dtype, device=_device(device), device_map=device_map,
             revision=revision, token=token, trust_remote_code=trust_remote_code, **(model_kwargs or {}),
         )  # fmt: skip
     elif tokenizer is None:

@@ -1,0 +1,224 @@
+"""Records sentence models as sentence-transformers saves them, and its vectors and scores: tests/data/sentences.*
+
+.venv/bin/pip install --target /tmp/st --no-deps sentence-transformers scikit-learn scipy joblib threadpoolctl \\
+    cloudpickle narwhals
+.venv/bin/python tests/record_sentences.py /tmp/st
+
+`transformer` is a tiny BERT with loud weights, which every sentence model has; a cross-encoder has weights of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+OUT = Path(__file__).parent / "data" / "sentences"  # .json: files; .safetensors: their tensors, and what came out
+TEXTS = [
+    "a red fox", "The Red FOX sees a cat", "dogs and cats and foxes are here", "", "zzz ?", "fox",
+    "a cat sees a dog and a dog sees a fox and a fox sees a cat and a cat sees a dog and the dog sleeps here",
+]  # fmt: skip
+QUERY = "the cat"
+WORDS = (
+    "a the red fox cat dog dogs sees and are here sleeps ##s ##es query passage : ? z ##z T ##h ##e R ##d F ##O ##X O X"
+)
+PROMPTS = {"query": "query : ", "passage": "passage : ", "sleepy": "sleeps here "}
+CROSS = (
+    ("cross", 1, {}),
+    ("cross-identity", 1, {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}),
+    ("cross-three", 3, {}),
+)
+
+
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab = {word: i for i, word in enumerate([*special, *WORDS.split()])}
+    rust = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    rust.normalizer = normalizers.NFC()
+    rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    rust.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special))
+    return PreTrainedTokenizerFast(tokenizer_object=rust, model_max_length=512, **names)
+
+
+def bert(kind: str, folder: Path, seed: int, **changes: Any) -> Path:
+    """A tiny BERT with loud weights, and its tokenizer."""
+    import transformers
+
+    tok = tokenizer()
+    config = transformers.BertConfig(
+        vocab_size=len(tok), hidden_size=14, num_hidden_layers=2, num_attention_heads=2, intermediate_size=22,
+        max_position_embeddings=20, **changes,
+    )  # fmt: skip
+    model = getattr(transformers, kind)(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            size = 1 / p.shape[-1] ** 0.5 if p.dim() == 2 else 0.3
+            p.copy_(torch.randn(p.shape, generator=generator) * size + (1 if "LayerNorm.weight" in name else 0))
+    model.save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def loud(module: Any, seed: int) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (p.shape[-1] ** -0.5 if p.dim() == 2 else 0.5))
+    return module
+
+
+def layouts(transformer: Path) -> dict[str, Any]:
+    """Name -> a SentenceTransformer of this version."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as M
+
+    def made(*steps: Any, **settings: Any) -> Any:
+        return SentenceTransformer(modules=[M.Transformer(str(transformer)), *steps], device="cpu", **settings)
+
+    def pool(mode: Any, **options: Any) -> Any:
+        return M.Pooling(14, mode, **options)
+
+    nn = torch.nn
+    kinds = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    found = {kind: made(pool(kind)) for kind in kinds}
+    found["joined"] = made(pool(["lasttoken", "cls", "mean", "max"]))
+    found |= {f"without-prompt-{kind}": made(pool(kind, include_prompt=False), prompts=PROMPTS) for kind in kinds}
+    found["prompts"] = made(pool("mean"), M.Normalize(), prompts=PROMPTS, default_prompt_name="sleepy")
+    found["dense"] = made(pool("mean"), loud(M.Dense(14, 9), 1), M.Normalize())
+    plain = M.Dense(14, 5, bias=False, activation_function=nn.Identity())
+    found["dense-plain"] = made(pool("cls"), M.Normalize(), loud(plain, 2))
+    gelu = loud(M.Dense(14, 10, activation_function=nn.GELU(), use_residual=True), 3)
+    same = loud(M.Dense(10, 10, activation_function=nn.ReLU(), use_residual=True), 4)
+    found["dense-residual"] = made(pool("mean"), gelu, same)
+    found["layer-norm"] = made(pool("mean"), loud(M.LayerNorm(14), 5), M.Dropout(0.3))
+    found["settings"] = made(pool("mean"), similarity_fn_name="euclidean", truncate_dim=6)
+    return found
+
+
+def old_layout(transformer: Path, folder: Path) -> None:
+    """As versions 0 and 1 wrote it: the transformer in a folder of its own, switches for the pooling, pickles."""
+    kinds = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    pooling = {
+        "word_embedding_dimension": 14,
+        **{f"pooling_mode_{kind}": "x" in kind or "cls" in kind for kind in kinds},
+    }
+    dense = {"in_features": 28, "out_features": 7, "bias": True,
+             "activation_function": "torch.nn.modules.activation.Tanh"}  # fmt: skip
+    names = ("Transformer", "Pooling", "Dense")
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_{name}", "type": f"sentence_transformers.models.{name}"}
+        for i, name in enumerate(names)
+    ]
+    shutil.copytree(transformer, folder / "0_Transformer")
+    write(folder / "modules.json", modules)
+    write(folder / "config.json", {"__version__": "0.3.8"})
+    write(folder / "0_Transformer" / "sentence_bert_config.json", {"max_seq_length": 12, "do_lower_case": False})
+    write(folder / "1_Pooling" / "config.json", pooling)
+    write(folder / "2_Dense" / "config.json", dense)
+    generator = torch.Generator().manual_seed(7)
+    weights = {
+        "linear.weight": torch.randn(7, 28, generator=generator) / 5,
+        "linear.bias": torch.randn(7, generator=generator),
+    }
+    torch.save(weights, folder / "2_Dense" / "pytorch_model.bin")
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def main() -> None:
+    sys.path.append(sys.argv[1])
+    import sentence_transformers
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    files: dict[str, Any] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        transformer = bert("BertModel", root / "transformer", 11)
+        for name, model in layouts(transformer).items():
+            model.save_pretrained(str(root / name), create_model_card=False)
+        write(root / "settings" / "sentence_bert_config.json", {"max_seq_length": 9, "do_lower_case": True})
+        old_layout(transformer, root / "old")
+        for folder in [each for each in root.iterdir() if each != transformer]:
+            tensors |= of_sentences(folder.name, SentenceTransformer(str(folder), device="cpu"))
+        for name, labels, said in CROSS:
+            folder = bert("BertForSequenceClassification", root / name, 13 + labels, num_labels=labels, **said)
+            tensors |= of_pairs(name, CrossEncoder(str(folder), device="cpu"))
+        prompts = {"prompts": {"web": "dogs : "}, "default_prompt_name": "web"}
+        saved = CrossEncoder(str(root / "cross-identity"), device="cpu", **prompts)
+        saved.save_pretrained(str(root / "cross-saved"), create_model_card=False)
+        tensors |= of_pairs("cross-saved", CrossEncoder(str(root / "cross-saved"), device="cpu"))
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            keep(path, root, files, tensors)
+    metadata = {"made by": f"sentence-transformers {sentence_transformers.__version__}"}
+    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, f"{OUT}.safetensors", metadata)
+    Path(f"{OUT}.safetensors").chmod(0o644)
+    write(Path(f"{OUT}.json"), {"texts": TEXTS, "query": QUERY, "files": files})
+
+
+def keep(path: Path, root: Path, files: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """A file as JSON, or its tensors; but not what a sentence model's folder has from `transformer`."""
+    inner = path.relative_to(root)
+    whole = ("transformer", "old", "cross-saved", *(name for name, *_ in CROSS))
+    borrowed = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+    if len(inner.parts) == 2 and inner.parts[0] not in whole and inner.name in borrowed:
+        return
+    if inner.parts[:2] == ("old", "0_Transformer") and inner.name != "sentence_bert_config.json":
+        return
+    if path.suffix == ".json":
+        files[str(inner)] = json.loads(path.read_text())
+    else:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path)
+        tensors |= {f"{inner}:{key}": value for key, value in found.items()}
+
+
+def of_sentences(name: str, model: Any) -> dict[str, torch.Tensor]:
+    """What a layout is compared by."""
+    as_tensor = {"convert_to_tensor": True}
+    plain = model.encode(TEXTS, **as_tensor)
+    found = {"vectors": plain, "similarity": model.similarity(plain, plain)}
+    found["pairwise"] = model.similarity_pairwise(plain, plain.flip(0))
+    found["query"] = model.encode_query(TEXTS, **as_tensor)
+    found["document"] = model.encode_document(TEXTS, **as_tensor)
+    found["prompt"] = model.encode(TEXTS, prompt="red fox : ", **as_tensor)
+    found["unit"] = model.encode(TEXTS, normalize_embeddings=True, truncate_dim=4, **as_tensor)
+    found["states"] = model.encode(TEXTS[1], output_value="token_embeddings")
+    found["longest"] = torch.tensor(model.max_seq_length)
+    for precision in ("int8", "uint8", "binary", "ubinary"):
+        found[precision] = torch.from_numpy(model.encode(TEXTS, precision=precision))
+    return {f"{name} {key}": value for key, value in found.items()}
+
+
+def of_pairs(name: str, model: Any) -> dict[str, torch.Tensor]:
+    pairs = [(QUERY, text) for text in TEXTS]
+    found = {
+        "scores": model.predict(pairs, convert_to_tensor=True),
+        "prompt": model.predict(pairs, prompt="dog : ", convert_to_tensor=True),
+    }
+    found["softmax"] = model.predict(pairs, apply_softmax=True, convert_to_tensor=True)
+    found["tanh"] = model.predict(pairs, activation_fn=torch.nn.Tanh(), convert_to_tensor=True)
+    found["longest"] = torch.tensor(model.max_seq_length)
+    if model.num_labels == 1:
+        ranked = model.rank(QUERY, TEXTS)
+        found["ranks"] = torch.tensor([each["corpus_id"] for each in ranked])
+    return {f"{name} {key}": value for key, value in found.items()}
+
+
+if __name__ == "__main__":
+    main()
