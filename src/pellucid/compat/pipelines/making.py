@@ -40,7 +40,8 @@ KINDS: tuple[type[Pipeline], ...] = (
 )
 TASKS = {kind.task: kind for kind in KINDS}
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-# Where no model is named: the checkpoints of the reference, at the commits that it names (versions 4.57 and 5.23).
+# Where no model is named: the checkpoints of the reference, at the commits that it names (versions 4.57 and 5.23), and
+# those that the documentation of sentence-transformers begins with.
 # text-generation takes the model inside the package.
 DEFAULT_MODELS = {
     "text-classification": ("distilbert/distilbert-base-uncased-finetuned-sst-2-english", "714eb0f"),
@@ -53,6 +54,8 @@ DEFAULT_MODELS = {
     "summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e"),
     "translation": ("google-t5/t5-base", "a9723ea"),
     "text2text-generation": ("google-t5/t5-base", "a9723ea"),
+    "sentence-embedding": ("sentence-transformers/all-MiniLM-L6-v2", "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"),
+    "reranking": ("cross-encoder/ms-marco-MiniLM-L6-v2", "c5ee24cb16019beea0893ab7796b1df96625c6b8"),
 }
 # Of the reference, versions 4 and 5, and about more than text.
 NOT_TEXT = """
