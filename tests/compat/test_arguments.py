@@ -17,6 +17,7 @@ from pellucid import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer,
 from pellucid.errors import ArgumentError, ConfigError, InputError, NotAModel, PellucidError, Unsupported
 
 LM = AutoModelForCausalLM.from_pretrained
+STORY = pellucid.hub.default_model()
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +132,9 @@ def test_what_only_chooses_an_implementation_is_recorded(folder: Path) -> None:
         (lambda f: pipeline("text-generation")(b"x"), InputError, "bytes"),
         (lambda f: pipeline("text-generation")("x", num_beams=0), ArgumentError, "num_beams=0"),
         (lambda f: pipeline("text-generation")("once " * 2000), InputError, "context"),
-        (lambda f: pipeline("feature-extraction")("once " * 2000), InputError, "context"),
-        (lambda f: pipeline("feature-extraction")("x", truncaton=True), ArgumentError, "truncation"),
-        (lambda f: pipeline("fill-mask"), PellucidError, "masked-lm"),
+        (lambda f: pipeline("feature-extraction", STORY)("once " * 2000), InputError, "context"),
+        (lambda f: pipeline("feature-extraction", STORY)("x", truncaton=True), ArgumentError, "truncation"),
+        (lambda f: pipeline("fill-mask", STORY), PellucidError, "masked-lm"),
         (lambda f: LM(f).save_pretrained(f, safe_serialization=False), Unsupported, "safe_serialization"),
         (lambda f: AutoModel.from_pretrained(f).generate([1]), Unsupported, "AutoModelForCausalLM"),
     ],

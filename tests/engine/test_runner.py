@@ -93,5 +93,5 @@ def test_a_stream_is_the_continuation_and_nothing_of_the_prompt(model: AutoModel
     tokenizer = AutoTokenizer.from_pretrained()
     options = model.generation_config.merged({"max_new_tokens": 14})
     pieces = [piece.text for piece in stream_text(model, tokenizer, [prompt], options)]
-    ((whole,),) = generate_text(model, tokenizer, [prompt], options)
+    (whole,) = generate_text(model, tokenizer, [prompt], options)[0].outputs
     assert "".join(pieces) == whole.text

@@ -177,3 +177,48 @@ CASES |= {
         (", none in windows", (), {"question": WHO, "context": LONG, "handle_impossible_answer": True, "top_k": 30}),
     )
 }  # fmt: skip
+
+T5_TASKS = {
+    "summarization": {"prefix": "summarize: ", "num_beams": 2, "no_repeat_ngram_size": 3, "min_length": 5},
+    "translation_en_to_de": {"prefix": "translate English to German: ", "num_beams": 3},
+}
+MODELS |= {
+    "t5": Made("t5", "seq2seq-lm", T5 | {"task_specific_params": T5_TASKS}, "t5"),
+    "llama": Made("llama", "causal-lm", {"vocab_size": 32000}, "llama2"),
+}
+FEW = {"max_new_tokens": 9}
+CHAT = [{"role": "user", "content": "Who is it?"}]
+OPEN = [*CHAT, {"role": "assistant", "content": "It is"}]
+CASES |= {
+    "write": Asked("text2text-generation", "t5", (FOX,), FEW, version_5=False),
+    "write, list": Asked("text2text-generation", "t5", ([FOX, KING],), FEW, version_5=False),
+    "write, greedy": Asked("text2text-generation", "t5", (FOX,), FEW | {"num_beams": 1}, version_5=False),
+    "write, several": Asked(
+        "text2text-generation", "t5", ([FOX, KING],), FEW | {"num_return_sequences": 2}, version_5=False
+    ),
+    "write, ids": Asked("text2text-generation", "t5", (FOX,), FEW | {"return_tensors": True}, version_5=False),
+    "write, cut": Asked("text2text-generation", "t5", (LONG * 9,), FEW | {"truncation": True}, version_5=False),
+    "summarize": Asked("summarization", "t5", (FOX,), FEW, version_5=False),
+    "summarize, ids": Asked("summarization", "t5", ([FOX],), FEW | {"return_tensors": True}, version_5=False),
+    "translate": Asked("translation", "t5", (FOX,), FEW, version_5=False),
+    "translate, pair": Asked("translation_en_to_de", "t5", ([FOX, KING],), FEW, version_5=False),
+    "translate, another pair": Asked("translation_en_to_fr", "t5", ([FOX, KING],), FEW, version_5=False),
+    **{
+        f"go on{name}": Asked("text-generation", "llama", inputs, {"do_sample": False, **FEW, **options})
+        for name, inputs, options in (
+            ("", (FOX,), {}),
+            (", list", ([FOX, KING],), {}),
+            (", new text", ([FOX],), {"return_full_text": False}),
+            (", ids", (FOX,), {"return_tensors": True}),
+            (", prefix", (FOX,), {"prefix": "Once. "}),
+            (", beams", (FOX,), {"num_beams": 3, "num_return_sequences": 2}),
+            (", without special tokens", (FOX,), {"add_special_tokens": False}),
+            (", hole", (FOX * 3,), {"handle_long_generation": "hole"}),
+            (", chat", (CHAT,), {}),
+            (", chats", ([CHAT, OPEN],), {}),
+            (", open chat", (OPEN,), {}),
+            (", chat, new text", (CHAT,), {"return_full_text": False}),
+            (", closed chat", (OPEN,), {"continue_final_message": False}),
+        )
+    },
+}

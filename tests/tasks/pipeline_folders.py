@@ -10,7 +10,10 @@ from pathlib import Path
 import reference as ref
 from tasks.pipeline_cases import MODELS
 
-CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer"}
+CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer", "llama2": "LlamaTokenizer"}
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
 TOKENIZERS = Path(__file__).parents[1] / "data" / "tokenizers"
 
 
@@ -22,9 +25,12 @@ def folder(name: str, root: Path) -> Path:
     config = data["config"] | made.changes
     if labels:
         config |= {"label2id": {label: i for i, label in labels.items()}, "num_labels": len(labels)}
+    if made.family == "llama":
+        config |= {"rope_theta": 10000.0}  # which version 4 reads elsewhere
     path = ref.checkpoint(ref.Case(made.family, f"pipeline {name}", made.task, config, data), root)
     for file in (TOKENIZERS / made.tokenizer).iterdir():
         shutil.copy(file, path)
     said = {"tokenizer_class": CLASSES[made.tokenizer], "model_max_length": config.get("max_position_embeddings", 512)}
+    said |= {"chat_template": TEMPLATE} | ({"add_bos_token": True} if made.tokenizer == "llama2" else {})
     (path / "tokenizer_config.json").write_text(json.dumps(said))
     return path

@@ -14,7 +14,8 @@ from models.tiny import refused
 from pellucid import AsyncTextIteratorStreamer, AutoModelForCausalLM, AutoTokenizer, pipeline
 from pellucid.engine.asking import Means
 from pellucid.errors import ArgumentError, InputError
-from pellucid.tasks.text_generation import Continuation, cut, generate_text, stream_text
+from pellucid.tasks.text_generation import Continuation, cut, stream_text
+from pellucid.tasks.text_generation import generate_text as generate
 
 PROMPTS = ["Once upon a time", "Lily went to the", "🙂 héllo", "Tom and his"]
 
@@ -29,6 +30,10 @@ def tokenizer() -> Any:
     found = AutoTokenizer.from_pretrained()
     found.pad_token = "</s>"
     return found
+
+
+def generate_text(*given: Any) -> list[list[Continuation]]:
+    return [each.outputs for each in generate(*given)]
 
 
 def told(model: Any, tokenizer: Any, **asked: Any) -> tuple[list[list[Continuation]], dict[tuple[int, int], str]]:
@@ -248,4 +253,4 @@ def test_the_pipeline(model: Any, tokenizer: Any) -> None:
     never = write("Once", logits_processor=[lambda ids, scores: scores.index_fill(1, torch.tensor([4, 5]), -1e9)])
     assert not {4, 5} & set(tokenizer.encode(never[0]["generated_text"]))
     assert len(write("Once", stopping_criteria=[lambda ids, scores: ids.shape[1] >= 6], return_tensors=True)[0][
-        "generated_token_ids"]) == 6 - len(tokenizer.encode("Once"))  # fmt: skip
+        "generated_token_ids"]) == 6  # fmt: skip

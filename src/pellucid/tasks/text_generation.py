@@ -13,7 +13,8 @@ from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Logprob, Request
 from pellucid.engine.stops import stop_texts
 from pellucid.models.model import Model
-from pellucid.tasks.rows import InputRefused
+from pellucid.tasks.rows import Cut, InputRefused
+from pellucid.tasks.rows import encode as encode_texts
 from pellucid.text.stops import Stops
 from pellucid.text.stream import Stream
 from pellucid.text.tokenizer import Tokenizer
@@ -35,6 +36,43 @@ class Continuation:
     ids: list[int]
     finish: str
     logprobs: list[Logprob] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A prompt with what followed it.
+
+    Args:
+        before: the ids that stand before those of the outputs: the prompt's, or what a decoder behind an encoder began
+            with.
+        dropped: tokens of the prompt that were cut off.
+    """
+
+    prompt: str
+    outputs: list[Continuation]
+    before: list[int]
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Style:
+    """How prompts are read and outputs written.
+
+    Args:
+        cut: what is done with a prompt that is longer than the model reads; None leaves that to the engine.
+        last: a longer prompt keeps its last so many tokens.
+        special: whether the tokenizer's own tokens go around a prompt.
+        skip_special, clean_up: as of `Tokenizer.decode`.
+    """
+
+    cut: Cut | None = None
+    last: int | None = None
+    special: bool = True
+    skip_special: bool = True
+    clean_up: bool | None = None
+
+
+STYLE = Style()
 
 
 @dataclass(frozen=True)
@@ -60,27 +98,52 @@ def generate_text(
     prompts: Sequence[str],
     options: GenerationConfig,
     means: Means | None = None,
-) -> list[list[Continuation]]:
+    style: Style = STYLE,
+) -> list[Continued]:
     """Continues all prompts together: `num_return_sequences` continuations for each, in their order.
+
+    A decoder goes on from its prompt; behind an encoder it answers to what that has read.
 
     Args:
         means: what else the call brings (a grammar, logprobs …); its tokenizer is the one of the prompts.
 
     Raises:
-        InputRefused: a prompt that is no string, or that has no token.
+        InputRefused: a prompt that is no string, that has no token, or that is too long.
     """
-    rows = encode(tokenizer, prompts, options)
-    asked = requests(model, options, rows, _with(tokenizer, means))
+    read, dropped = _read(model, tokenizer, prompts, options, style)
+    asked = requests(model, options, read, _with(tokenizer, means))
     texts = stop_texts(options)
     found = []
-    for prompt, row, request, outputs in zip(prompts, rows, asked, run(model, asked, pages(options))):
-        given, before = _before(tokenizer, row, request)
-        wholes = [tokenizer.decode([*before, *output.ids], skip_special_tokens=True) for output in outputs]
-        found.append([
-            Continuation(prompt, cut(given, whole[len(given) :], texts), output.ids, output.finish, output.logprobs)
+    for i, outputs in enumerate(run(model, asked, pages(options))):
+        given, before = _before(tokenizer, read[i], asked[i], style)
+        wholes = [_text(tokenizer, [*before, *output.ids], style) for output in outputs]
+        made = [
+            Continuation(prompts[i], cut(given, whole[len(given) :], texts), output.ids, output.finish, output.logprobs)
             for whole, output in zip(wholes, outputs)
-        ])  # fmt: skip
+        ]
+        found.append(Continued(prompts[i], made, list(asked[i].begin or asked[i].ids), dropped[i]))
     return found
+
+
+def _read(
+    model: Model, tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig, style: Style
+) -> tuple[list[Prompt], list[int]]:
+    """A row for each prompt, and how many tokens it lost."""
+    if style.cut is not None:
+        read = encode_texts(model, tokenizer, prompts, cut=style.cut, special=style.special)
+        return [Prompt(ids=row.ids) for row in read], [row.dropped for row in read]
+    given = encode(tokenizer, prompts, options, special=style.special)
+    if style.last is None:
+        return given, [0] * len(given)
+    lost = [max(0, len(row.ids) - style.last) for row in given]
+    return [replace(row, ids=row.ids[n:]) for row, n in zip(given, lost)], lost
+
+
+def _text(tokenizer: Tokenizer, ids: Sequence[int], style: Style) -> str:
+    text: str = tokenizer.decode(
+        list(ids), skip_special_tokens=style.skip_special, clean_up_tokenization_spaces=style.clean_up
+    )
+    return text
 
 
 def stream_text(
@@ -175,7 +238,9 @@ def _stops(given: str, texts: Sequence[str]) -> tuple[Stops, int]:
 # ---------------------------------------------------------------------------------------- prompts
 
 
-def encode(tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig) -> list[Prompt]:
+def encode(
+    tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConfig, *, special: bool = True
+) -> list[Prompt]:
     """A row for each prompt.
 
     Raises:
@@ -190,7 +255,7 @@ def encode(tokenizer: Tokenizer, prompts: Sequence[str], options: GenerationConf
             talk = isinstance(prompt, (Mapping, list)) and "role" in str(prompt)
             next = "tokenizer.apply_chat_template(messages, tokenize=False) makes a string" if talk else "give a string"
             raise InputRefused(row, what, next=next)
-        ids = tokenizer.encode(prompt) or opening(tokenizer, options)
+        ids = tokenizer.encode(prompt, add_special_tokens=special) or opening(tokenizer, options)
         if not ids:
             what = "the prompt is empty, and this model has no token to begin with"
             raise InputRefused(row, what, next="give some text")
@@ -209,8 +274,8 @@ def _with(tokenizer: Tokenizer, means: Means | None) -> Means:
     return replace(means or Means(), tokenizer=tokenizer)
 
 
-def _before(tokenizer: Tokenizer, row: Prompt, request: Request) -> tuple[str, Sequence[int]]:
+def _before(tokenizer: Tokenizer, row: Prompt, request: Request, style: Style = STYLE) -> tuple[str, Sequence[int]]:
     """The text that a continuation follows, and the ids that stand before its own."""
     if request.begin:
         return "", ()
-    return tokenizer.decode(list(row.ids), skip_special_tokens=True), request.ids
+    return _text(tokenizer, row.ids, style), request.ids

@@ -123,10 +123,11 @@ class Pipeline:
     def _results(
         self, inputs: Iterable[Any], size: int | None, progress: bool, options: dict[str, Any]
     ) -> Iterator[Any]:
-        names = _named(self.show)
-        shown = {name: value for name, value in options.items() if name in names}
-        runs = {name: value for name, value in options.items() if name in _named(self.run) or name not in names}
-        runs = {name: value for name, value in runs.items() if name not in UNNEEDED}
+        run_names, show_names = _named(type(self), "run"), _named(type(self), "show")
+        shown = {name: value for name, value in options.items() if name in show_names}
+        runs = {
+            name: value for name, value in options.items() if name in run_names or name not in (*show_names, *UNNEEDED)
+        }
         told = self._told()
 
         def run(window: list[Any]) -> Sequence[Any]:
@@ -163,7 +164,8 @@ class Pipeline:
         Raises:
             ArgumentError: names the nearest option.
         """
-        known = list(dict.fromkeys([*_named(cls.run), *_named(cls.show), *(DEFAULTS if cls.generates else ())]))
+        own = [*_named(cls, "run"), *_named(cls, "show")]
+        known = list(dict.fromkeys([*own, *(DEFAULTS if cls.generates else ())]))
         for name in options:
             if name not in (*known, *UNNEEDED):
                 near = advice(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"
@@ -186,9 +188,10 @@ def with_lost(shown: dict[str, Any], dropped: int) -> dict[str, Any]:
     return {**shown, "truncated_tokens": dropped} if dropped else shown
 
 
-def _named(method: Callable[..., Any]) -> list[str]:
-    """The options that a method names."""
-    return [name for name, each in signature(method).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
+def _named(kind: type[Pipeline], method: str) -> tuple[str, ...]:
+    """The options that a method names, in a class or in one that it extends."""
+    found = [signature(vars(each)[method]).parameters.items() for each in kind.__mro__ if method in vars(each)]
+    return tuple(name for named in found for name, each in named if each.kind is Parameter.KEYWORD_ONLY)
 
 
 def counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:

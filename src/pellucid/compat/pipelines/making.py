@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from inspect import signature
 from typing import Any
 
@@ -12,7 +13,12 @@ from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.answering import QuestionAnsweringPipeline
 from pellucid.compat.pipelines.base import Pipeline
-from pellucid.compat.pipelines.generating import TextGenerationPipeline
+from pellucid.compat.pipelines.generating import (
+    SummarizationPipeline,
+    Text2TextGenerationPipeline,
+    TextGenerationPipeline,
+    TranslationPipeline,
+)
 from pellucid.compat.pipelines.sentences import RerankingPipeline, SentenceEmbeddingPipeline
 from pellucid.compat.pipelines.tagging import TokenClassificationPipeline
 from pellucid.compat.pipelines.texts import (
@@ -35,10 +41,14 @@ KINDS: tuple[type[Pipeline], ...] = (
     TokenClassificationPipeline,
     QuestionAnsweringPipeline,
     ZeroShotClassificationPipeline,
+    Text2TextGenerationPipeline,
+    SummarizationPipeline,
+    TranslationPipeline,
     SentenceEmbeddingPipeline,
     RerankingPipeline,
 )
 TASKS = {kind.task: kind for kind in KINDS}
+PAIR = re.compile("translation_[^_]+_to_[^_]+")  # of languages
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 # Where no model is named: the checkpoints of the reference, at the commits that it names (versions 4.57 and 5.23), and
 # those that the documentation of sentence-transformers begins with.
@@ -101,7 +111,8 @@ def pipeline(
     """
     if framework not in (None, "pt"):
         raise ArgumentError(f"framework={framework!r}", where="framework", next="leave it out: it is torch")
-    kind = pipeline_class or _kind(_task_of(model) if task is None else task)
+    kind, named = _kind(_task_of(model) if task is None else task)
+    kind = pipeline_class or kind
     if model is None and kind.task in DEFAULT_MODELS:
         model, revision = DEFAULT_MODELS[kind.task]
         log.warning("%s: no model was named; this is %s at %s", kind.task, model, revision)
@@ -125,11 +136,11 @@ def pipeline(
             use_fast=use_fast,
         )
     assert isinstance(model, PreTrainedModel)
-    return kind(model, tokenizer, **defaults)
+    return kind(model, tokenizer, **named, **defaults)
 
 
-def _kind(task: Any) -> type[Pipeline]:
-    """The pipeline of a name or an alias.
+def _kind(task: Any) -> tuple[type[Pipeline], dict[str, str]]:
+    """The pipeline of a name or an alias, and the name where it says a pair of languages.
 
     Raises:
         ArgumentError: no such task. Unsupported: one that is about more than text.
@@ -137,11 +148,12 @@ def _kind(task: Any) -> type[Pipeline]:
     if task in NOT_TEXT:
         what = f"{task} reads or makes more than text"
         raise Unsupported(what, where="pipeline", next=f"tasks so far: {', '.join(TASKS)}")
-    found = TASKS.get(ALIASES.get(task, task))
+    pair = PAIR.fullmatch(task) if isinstance(task, str) else None
+    found = TASKS.get("translation" if pair else ALIASES.get(task, task))
     if found is None:
         near = nearest(str(task), [*TASKS, *ALIASES])
         raise ArgumentError(f"there is no task {task!r}", where="pipeline", next=near or f"known: {', '.join(TASKS)}")
-    return found
+    return found, {"name": task} if pair else {}
 
 
 def _task_of(model: Any) -> str:

@@ -140,11 +140,20 @@ class TranslationTokenizer(Tokenizer):
 
     def _for_targets(self) -> Tokenizer:
         """A tokenizer for what the model is to answer, with the same vocabulary."""
+        return self._around(self._target_lang())
+
+    def reading(self, lang: str) -> TranslationTokenizer:
+        """A tokenizer for texts in this language, with the same vocabulary; this one stays as it is."""
+        found = self._around(lang)
+        found._src_lang = _named(self._row, lang)
+        return found
+
+    def _around(self, lang: str | None) -> TranslationTokenizer:
         found = copy.copy(self)
         found.rust = rows.with_settings(self.rust, rows.Settings(None, None, self.split_special_tokens))
         found.rust.decoder = self.rust.decoder
         found._settled = {}
-        self._put(found.rust, self._target_lang())
+        self._put(found.rust, lang)
         return found
 
     def _build_translation_inputs(
