@@ -30,11 +30,20 @@ ARCHITECTURES = {
     "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
     "roberta": "bert", "umt5": "t5", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
+    "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
+    "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
+    "gemma4_text": "gemma4", "jina_embeddings_v3": "jina-bert-v3", "cohere2_moe": "cohere2moe", "glm": "chatglm",
+    "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
+OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
+# Architectures that the `gguf` package does not have yet -> one of the same names.
+NAMED_LIKE = {"mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"}
+LISTED = ("exaone4", "olmo3", "exaone_moe", "mellum", "cohere2_moe", "gemma4_text")  # which layers have the window
+WINDOWED = ("gpt_oss", "cohere2", "phimoe", "afmoe", "laguna", *LISTED)
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
 PERMUTED = (
-    "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "smollm3", "olmo", "arcee",
-    "ministral3",
+    "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
+    "arcee", "ministral3",
 )  # fmt: skip
 
 
@@ -47,8 +56,7 @@ def write(
         kind: of the matrices, or name and shape -> kind. Vectors are float32.
     """
     config = json.loads((folder / "config.json").read_text())
-    family = config["model_type"]
-    writer = gguf.GGUFWriter(path, ARCHITECTURES.get(family, family))
+    writer = gguf.GGUFWriter(path, architecture(config))
     describe(writer, config)
     for key, value in metadata.items():
         writer.add_string(key, value)
@@ -66,6 +74,14 @@ def write(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def architecture(c: dict[str, Any]) -> str:
+    """`general.architecture` of a config."""
+    family = c["model_type"]
+    if family == "nemotron_h" and "moe" in c["layers_block_type"]:
+        return "nemotron_h_moe"
+    return ARCHITECTURES.get(family, family)
 
 
 def packed(values: np.ndarray, kind: Kind) -> np.ndarray:
@@ -106,25 +122,38 @@ QUANTIZERS: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {Kind.Q4_K: q4_k}
 def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     """The keys that the converter writes for a config."""
     heads = first(c, "num_attention_heads", "n_head", "n_heads", "num_heads")
-    width, family = first(c, "hidden_size", "n_embd", "d_model"), c["model_type"]
-    offset = c["pad_token_id"] + 1 if family == "roberta" else 0
+    width, family = first(c, "hidden_size", "n_embd", "d_model", "dim"), c["model_type"]
+    offset = c["pad_token_id"] + 1 if family in OFFSET else 0
     w.add_context_length((first(c, "max_position_embeddings", "n_positions", "max_seq_len") or 2048) - offset)
     w.add_embedding_length(width)
-    w.add_block_count(first(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers") + further(c))
+    w.add_block_count(layers_of(c))
     w.add_head_count(heads or 0)
-    if family in ("lfm2", "lfm2_moe"):
-        w.add_head_count_kv([c["num_key_value_heads"] if kind != "conv" else 0 for kind in c["layer_types"]])
+    if family in ("lfm2", "lfm2_moe", "granitemoehybrid", "kimi_linear", "nemotron_h"):
+        attends = [kind in ("attention", "full_attention") for kind in c.get("layers_block_type") or c["layer_types"]]
+        count = 1 if family == "kimi_linear" else c["num_key_value_heads"]  # as one key head over the small vector
+        w.add_head_count_kv([count if yes else 0 for yes in attends])
+    elif family == "jamba":
+        attends = [i % c["attn_layer_period"] == c["attn_layer_offset"] for i in range(c["num_hidden_layers"])]
+        w.add_head_count_kv([c["num_key_value_heads"] if yes else 0 for yes in attends])
     elif c.get("num_key_value_heads"):
         w.add_head_count_kv(c["num_key_value_heads"])
-    hidden = first(c, "d_ff", "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
-    w.add_feed_forward_length(hidden or c.get("expansion_ratio", 4) * width)
+    hidden = not c.get("num_local_experts") and c.get("shared_intermediate_size")
+    hidden = hidden or first(c, "d_ff", "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
+    if family == "nemotron_h":
+        wide = {"mlp": c["intermediate_size"], "moe": c["moe_intermediate_size"]}
+        w.add_feed_forward_length([wide.get(kind, 0) for kind in c["layers_block_type"]])
+    else:
+        w.add_feed_forward_length(hidden or c.get("expansion_ratio", 4) * width)
     section = c.get("rope_parameters") or {}
     theta = section.get("full_attention", section).get("rope_theta") or c.get("rope_theta")
     if isinstance(theta, (int, float)):
         w.add_rope_freq_base(theta)
+    local = section.get("sliding_attention", {}).get("rope_theta", theta)
+    if local != theta:
+        w.add_key_value(f"{architecture(c)}.rope.freq_base_swa", local, F32)
     if c.get("rms_norm_eps"):
         w.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    if family in ("lfm2", "lfm2_moe", "mamba", "mamba2"):
+    if family in ("lfm2", "lfm2_moe", "mamba", "mamba2", "falcon_mamba", "nemotron_h"):
         w.add_layer_norm_rms_eps(first(c, "norm_eps", "layer_norm_epsilon"))
     for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"):
         if c.get(key):
@@ -140,11 +169,14 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_final_logit_softcapping(c["final_logit_softcapping"])
     if count := c.get("num_local_experts") or c.get("num_experts"):
         w.add_expert_count(count)
-        w.add_expert_used_count(c["num_experts_per_tok"] if "num_experts_per_tok" in c else c["moe_topk"])
-    elif c.get("n_routed_experts"):
+        w.add_expert_used_count(first(c, "num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts"))
+    elif c.get("n_routed_experts") and family != "nemotron_h":
         w.add_expert_used_count(c["num_experts_per_tok"])
     for key, add in {
         "n_routed_experts": w.add_expert_count, "n_shared_experts": w.add_expert_shared_count,
+        "num_shared_experts": w.add_expert_shared_count, "num_dense_layers": w.add_leading_dense_block_count,
+        "route_scale": w.add_expert_weights_scale, "router_scaling_factor": w.add_expert_weights_scale,
+        "moe_routed_scaling_factor": w.add_expert_weights_scale,
         "moe_num_experts": w.add_expert_count, "moe_k": w.add_expert_used_count,
         "moe_num_shared_experts": w.add_expert_shared_count, "moe_layer_start_index": w.add_leading_dense_block_count,
         "moe_layer_interval": w.add_interleave_moe_layer_step, "first_k_dense_replace": w.add_leading_dense_block_count,
@@ -154,15 +186,17 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         "logit_scale": w.add_logit_scale, "shared_intermediate_size": w.add_expert_shared_feed_forward_length,
         "interleave_moe_layer_step": w.add_interleave_moe_layer_step,
     }.items():  # fmt: skip
+        if family == "nemotron_h":
+            break
         if c.get(key) or c.get(key) == 0:
             add(c[key])
-    if family in ("glm4_moe", "dots1", "minimax_m2"):
+    if family in ("glm4_moe", "dots1", "minimax_m2", "exaone_moe", "afmoe", "laguna", "hy_v3"):
         w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if family in ("gpt_oss", "minimax_m2", "llama4_text", "hunyuan_v1_moe"):
         w.add_expert_feed_forward_length(c["intermediate_size"])
-    if family in ("gpt_oss", "cohere2", "exaone4", "olmo3", "phimoe") and c.get("sliding_window"):
+    if family in WINDOWED and c.get("sliding_window"):
         w.add_sliding_window(c["sliding_window"])
-        if family in ("exaone4", "olmo3"):
+        if family in LISTED:
             w.add_sliding_window_pattern([kind == "sliding_attention" for kind in c["layer_types"]])
     special(w, c)
     if c.get("shared_expert_intermediate_size"):
@@ -194,6 +228,12 @@ def first(c: dict[str, Any], *keys: str) -> Any:
     return next((c[key] for key in keys if c.get(key)), None)
 
 
+def layers_of(c: dict[str, Any]) -> int:
+    if "layers_block_type" in c:
+        return len(c["layers_block_type"])
+    return first(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers") + further(c)
+
+
 def further(c: dict[str, Any]) -> int:
     """Layers that predict further tokens, which the converter counts for this family."""
     return c.get("num_nextn_predict_layers", 0) if c["model_type"] == "glm4_moe" else 0
@@ -210,16 +250,104 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             if c.get("num_dense_layers"):
                 w.add_leading_dense_block_count(c["num_dense_layers"])
                 w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-        case "mamba" | "mamba2" as family:
+        case "jamba":
+            w.add_ssm_conv_kernel(c["mamba_d_conv"])
+            w.add_ssm_inner_size(c["mamba_expand"] * c["hidden_size"])
+            w.add_ssm_state_size(c["mamba_d_state"])
+            w.add_ssm_time_step_rank(c["mamba_dt_rank"])
+        case "nemotron_h":
+            w.add_ssm_conv_kernel(c["conv_kernel"])
+            w.add_ssm_state_size(c["ssm_state_size"])
+            w.add_ssm_inner_size(c["mamba_num_heads"] * c["mamba_head_dim"])
+            w.add_ssm_time_step_rank(c["mamba_num_heads"])
+            w.add_ssm_group_count(c["n_groups"])
+            if "moe" in c["layers_block_type"]:
+                w.add_expert_count(c["n_routed_experts"])
+                w.add_expert_used_count(c["num_experts_per_tok"])
+                w.add_expert_shared_count(1)
+                w.add_expert_feed_forward_length(c["moe_intermediate_size"])
+                w.add_expert_shared_feed_forward_length(c["moe_shared_expert_intermediate_size"])
+                w.add_expert_weights_norm(c["norm_topk_prob"])
+                w.add_expert_weights_scale(c["routed_scaling_factor"])
+                w.add_expert_group_count(c["n_group"])
+                if c.get("moe_latent_size"):
+                    w.add_moe_latent_size(c["moe_latent_size"])
+        case "falcon_h1":
+            w.add_ssm_conv_kernel(c["mamba_d_conv"])
+            w.add_ssm_state_size(c["mamba_d_state"])
+            w.add_ssm_inner_size(c["mamba_d_ssm"])
+            w.add_ssm_time_step_rank(c["mamba_n_heads"])
+            w.add_ssm_group_count(c["mamba_n_groups"])
+        case "qwen3_next":
+            w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
+            w.add_ssm_state_size(c["linear_key_head_dim"])
+            w.add_ssm_group_count(c["linear_num_key_heads"])
+            w.add_ssm_time_step_rank(c["linear_num_value_heads"])
+            w.add_ssm_inner_size(c["linear_value_head_dim"] * c["linear_num_value_heads"])
+            w.add_full_attention_interval(2)
+        case "cohere2_moe":
+            w.add_feed_forward_length(c["prefix_dense_intermediate_size"])
+            w.add_expert_feed_forward_length(c["intermediate_size"])
+            w.add_expert_shared_feed_forward_length(c["intermediate_size"] * c["num_shared_experts"])
+            w.add_leading_dense_block_count(c["mlp_layer_types"].index("sparse"))
+            w.add_expert_gating_func(gguf.ExpertGatingFuncType[c["expert_selection_fn"].upper()])
+            w.add_rope_dimension_count(c["head_dim"])
+        case "laguna":
+            w.add_head_count(c["num_attention_heads_per_layer"])
+            w.add_expert_weights_norm(True)
+            w.add_leading_dense_block_count(c["mlp_layer_types"].index("sparse"))
+            w.add_rope_dimension_count(c["head_dim"] // 2)
+            w.add_rope_dimension_count_swa(c["head_dim"])
+        case "hy_v3":
+            w.add_expert_weights_norm(True)
+            w.add_expert_shared_feed_forward_length(c["moe_intermediate_size"] * c["num_shared_experts"])
+        case "glm":
+            w.add_rope_dimension_count(c["head_dim"] // 2)
+        case "distilbert":
+            w.add_feed_forward_length(c["hidden_dim"])
+            w.add_layer_norm_eps(1e-12)
+            w.add_token_type_count(1)
+            w.add_causal_attention(False)
+        case "gemma4_text":
+            gemma4(w, c)
+        case "kimi_linear":
+            w.add_leading_dense_block_count(c["mlp_layer_types"].index("sparse"))
+            w.add_context_length(c["model_max_length"])
+            w.add_expert_used_count(c["num_experts_per_token"])
+            w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+            w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
+            w.add_kda_head_dim(c["linear_head_dim"])
+            w.add_kv_lora_rank(c["kv_lora_rank"])
+            w.add_rope_dimension_count(c["qk_rope_head_dim"])
+            w.add_key_length(c["kv_lora_rank"] + c["qk_rope_head_dim"])
+            w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
+            w.add_value_length_mla(c["v_head_dim"])
+        case "granitemoehybrid":
+            w.add_ssm_conv_kernel(c["mamba_d_conv"])
+            w.add_ssm_inner_size(c["mamba_expand"] * c["hidden_size"])
+            w.add_ssm_state_size(c["mamba_d_state"])
+            w.add_ssm_time_step_rank(c["mamba_n_heads"])
+            w.add_ssm_group_count(c["mamba_n_groups"])
+            w.add_rope_scaling_finetuned(False)
+        case "minicpm3":
+            w.add_q_lora_rank(c["q_lora_rank"])
+            w.add_kv_lora_rank(c["kv_lora_rank"])
+            w.add_key_length(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
+            w.add_rope_dimension_count(c["qk_rope_head_dim"])
+        case "exaone_moe":
+            w.add_expert_shared_feed_forward_length(c["moe_intermediate_size"] * c["num_shared_experts"])
+        case "afmoe":
+            w.add_expert_weights_norm(True)
+        case "mamba" | "mamba2" | "falcon_mamba" as family:
             inner = c["expand"] * c["hidden_size"]
             w.add_ssm_conv_kernel(c["conv_kernel"])
             w.add_ssm_inner_size(inner)
             w.add_ssm_state_size(c["state_size"])
-            w.add_ssm_time_step_rank(c["time_step_rank"] if family == "mamba" else inner // c["head_dim"])
+            w.add_ssm_time_step_rank(c["time_step_rank"] if family != "mamba2" else inner // c["head_dim"])
             if family == "mamba2":
                 w.add_ssm_group_count(c["n_groups"])
             else:
-                w.add_ssm_dt_b_c_rms(False)
+                w.add_ssm_dt_b_c_rms(family == "falcon_mamba")
         case "modernbert":
             w.add_sliding_window(c["local_attention"])
             w.add_sliding_window_pattern(2)
@@ -279,9 +407,33 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_head_count_kv(1)
         case "minimax_m2":
             w.add_rope_dimension_count(c["rotary_dim"])
-        case "bert" | "roberta" | "nomic_bert":
+        case "bert" | "roberta" | "nomic_bert" | "camembert" | "xlm-roberta" | "jina_embeddings_v3":
             w.add_token_type_count(c["type_vocab_size"])
             w.add_causal_attention(False)
+
+
+def gemma4(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
+    types, shared, own = c["layer_types"], c["num_kv_shared_layers"], c["per_layer_config"]
+    full = own[str(types.index("full_attention"))]  # released files say it as global_head_dim
+    w.add_shared_kv_layers(shared)
+    w.add_embedding_length_per_layer_input(c["hidden_size_per_layer_input"] or 0)
+    w.add_key_length(full["head_dim"])
+    w.add_value_length(full["head_dim"])
+    w.add_key_length_swa(c["head_dim"])
+    w.add_value_length_swa(c["head_dim"])
+    w.add_rope_dimension_count(full["head_dim"])
+    w.add_rope_dimension_count_swa(c["head_dim"])
+    if c["use_double_wide_mlp"]:
+        wide, first_shared = c["intermediate_size"], len(types) - shared
+        w.add_feed_forward_length([wide if i < first_shared else 2 * wide for i in range(len(types))])
+    if "num_key_value_heads" in full:
+        kv = {"full_attention": full["num_key_value_heads"], "sliding_attention": c["num_key_value_heads"]}
+        w.add_head_count_kv([kv[kind] for kind in types])
+    if c["final_logit_softcapping"]:
+        w.add_final_logit_softcapping(c["final_logit_softcapping"])
+    half, share = full["head_dim"] // 2, c["rope_parameters"]["full_attention"]["partial_rotary_factor"]
+    factors = [1.0] * int(half * share) + [1e30] * (half - int(half * share))
+    w.add_tensor("rope_freqs.weight", np.array(factors, dtype=np.float32))
 
 
 def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
@@ -302,9 +454,10 @@ def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_rope_scaling_orig_ctx_len(c["original_max_position_embeddings"])
     elif kind == "yarn":
         w.add_rope_scaling_orig_ctx_len(section["original_max_position_embeddings"])
-    if kind == "longrope":
+    if kind == "longrope" and c["model_type"] == "phi3":
         old = c["original_max_position_embeddings"]
         w.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(c["max_position_embeddings"] / old) / math.log(old)))
+    if kind == "longrope":
         for name in ("long", "short"):
             w.add_tensor(f"rope_factors_{name}.weight", np.array(section[f"{name}_factor"], dtype=np.float32))
     if kind == "llama3":
@@ -331,8 +484,9 @@ def llama3(section: dict[str, Any], dim: int) -> list[float]:
 def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under llama.cpp's name, as its converter lays it out."""
     family = c["model_type"]
-    layers = first(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers") + further(c)
-    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == ARCHITECTURES.get(family, family))
+    layers = layers_of(c)
+    like = NAMED_LIKE.get(family, architecture(c))
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == like)
     names = gguf.get_tensor_name_map(arch, layers)
     weights, stacks = open_weights(folder), {}
     for name in weights.names:
@@ -344,6 +498,10 @@ def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
             continue
         yield from changed(family, c, name, tensor, names)
     for name, experts in stacks.items():
+        if family == "jamba":
+            name = name.replace(".feed_forward.", ".mlp.")
+        if family == "nemotron_h":
+            name = name.replace("backbone.", "model.").replace(".mixer.", ".mlp.")
         if family == "lfm2_moe":
             name = name.removeprefix("model.")
         whole = torch.stack([experts[e] for e in range(len(experts))])
@@ -356,6 +514,22 @@ def found(names: gguf.TensorNameMap, name: str) -> str:
     return known
 
 
+def multiplier(c: dict[str, Any], name: str, tensor: Tensor) -> float | Tensor:
+    """What Falcon H1 multiplies the outputs of a matrix by."""
+    into = c["attention_in_multiplier"]
+    times = {
+        "feed_forward.down_proj": c["mlp_multipliers"][1], "feed_forward.gate_proj": c["mlp_multipliers"][0],
+        "k_proj": c["key_multiplier"] * into, "q_proj": into, "v_proj": into, "o_proj": c["attention_out_multiplier"],
+        "mamba.out_proj": c["ssm_out_multiplier"], "lm_head": c["lm_head_multiplier"],
+        "embed_tokens": c["embedding_multiplier"],
+    }  # fmt: skip
+    if name.endswith("mamba.in_proj.weight"):
+        inner, state = c["mamba_d_ssm"], c["mamba_n_groups"] * c["mamba_d_state"]
+        rows = torch.tensor([inner, inner, state, state, c["mamba_n_heads"]])
+        return torch.tensor(c["ssm_multipliers"]).repeat_interleave(rows)[:, None] * c["ssm_in_multiplier"]
+    return next((value for part, value in times.items() if f"{part}.weight" in name), 1.0)
+
+
 def changed(
     family: str, c: dict[str, Any], name: str, tensor: Tensor, names: gguf.TensorNameMap
 ) -> Iterator[tuple[str, Tensor]]:
@@ -363,8 +537,12 @@ def changed(
     if family in PERMUTED and (".q_proj." in name or ".k_proj." in name):
         n = heads if ".q_proj." in name else c.get("num_key_value_heads") or heads
         tensor = tensor.reshape(n, 2, len(tensor) // n // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
-    if (family.startswith("gemma") or family == "nemotron") and name.endswith("norm.weight"):
+    if family in ("gemma", "gemma2", "gemma3_text", "nemotron") and name.endswith("norm.weight"):
         tensor = tensor + 1
+    if family == "qwen3_next" and name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+        tensor = tensor + 1
+    if family == "falcon_h1":
+        tensor = tensor * multiplier(c, name, tensor)
     if family == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
         tensor = tensor.t()
     if "query_key_value" in name and family in ("gpt_neox", "bloom"):  # each head has its q, k and v
@@ -374,21 +552,54 @@ def changed(
         parts = tensor.view(kv, heads // kv + 2, -1, *tensor.shape[1:])
         pieces = (parts[:, :-2], parts[:, [-2]], parts[:, [-1]])
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
-    name = re.sub("^(bert|roberta|nomic_bert)[.]", "", name)
+    name = re.sub("^(bert|roberta|nomic_bert|distilbert)[.]", "", name)
     if name.startswith(("pooler.", "cls.")) or "position_ids" in name:
         return
-    if family == "roberta" and name == "embeddings.position_embeddings.weight":
+    if family in OFFSET and name == "embeddings.position_embeddings.weight":
         tensor = tensor[c["pad_token_id"] + 1 :]
     if name.endswith("A_log"):
         tensor = -torch.exp(tensor)
+    if family == "kimi_linear" and name.endswith("conv1d.weight"):
+        yield found(names, name), tensor[None]
+        return
     if name.endswith(("conv1d.weight", "conv.conv.weight")):
         tensor = tensor.squeeze(1)
-    if family == "mamba2":
+    if family == "gemma4_text":
+        if (layer := re.search("layers.([0-9]+).(router.scale|router.per_expert_scale)", name)) is not None:
+            at = "ffn_gate_inp" if layer[2] == "router.scale" else "ffn_down_exps"
+            yield f"blk.{layer[1]}.{at}.scale", tensor
+            return
+        if name.endswith("layer_scalar") or ".experts." in name:
+            name += ".weight"
+    if family == "hy_v3":
+        name = name.replace("shared_mlp", "shared_experts").replace("expert_bias.bias", "expert_bias")
+        if name.endswith("expert_bias"):
+            yield name.replace("model.layers.", "blk.").replace("mlp.expert_bias", "exp_probs_b"), tensor
+            return
+    if family == "laguna":
+        if "g_proj" in name:
+            yield f"blk.{name.split('.')[2]}.attn_gate.weight", tensor
+            return
+        name = name.replace("shared_expert.", "shared_experts.")
+        name = name.replace("experts.e_score_correction_bias", "expert_bias.bias")
+    if family == "kimi_linear" and "_proj." in name:
+        name = name.replace(".block_sparse_moe.", ".mlp.")  # as the reference writes dense layers
+    if family in ("qwen3_next", "kimi_linear"):
+        name = name.replace("dt_bias", "dt_proj.bias")
+    if family == "qwen3_next" and "in_proj_qkvz" in name:
+        k, v = c["linear_key_head_dim"], c["linear_value_head_dim"]
+        groups, each = c["linear_num_key_heads"], c["linear_num_value_heads"] // c["linear_num_key_heads"] * v
+        parts = [part.flatten(0, 1) for part in tensor.unflatten(0, (groups, -1)).split([k, k, each, each], dim=1)]
+        layer = int(name.split(".layers.")[1].split(".")[0])
+        yield f"blk.{layer}.attn_qkv.weight", torch.cat(parts[:3])
+        yield f"blk.{layer}.attn_gate.weight", parts[3]
+        return
+    if family in ("mamba2", "granitemoehybrid", "nemotron_h", "falcon_h1"):
         name = name.replace("dt_bias", "dt_proj.bias")
         if name.endswith(("A_log", ".D")):
             tensor = tensor[:, None]
-        if name.endswith("mixer.norm.weight"):
-            tensor = tensor.unflatten(0, (c["n_groups"], -1))
+        if name.endswith(("mixer.norm.weight", "mamba.norm.weight")):
+            tensor = tensor.unflatten(0, (first(c, "n_groups", "mamba_n_groups"), -1))
     if name.endswith(("shared_expert_gate.weight", "e_score_correction_bias")):
         tensor = tensor.squeeze()
     if name.endswith("expert_bias"):
@@ -410,10 +621,13 @@ def changed(
     if family.startswith("granitemoe") and name.endswith("input_linear.weight"):
         shared = "shared_mlp" in name
         for part, half in zip(("GATE", "UP"), tensor.chunk(2, dim=-2)):
-            kind = gguf.MODEL_TENSOR[f"FFN_{part}_{'SHEXP' if shared else 'EXP'}"]
+            which = "" if not c["num_local_experts"] else "_SHEXP" if shared else "_EXP"
+            kind = gguf.MODEL_TENSOR[f"FFN_{part}{which}"]
             layer = int(name.split(".layers.")[1].split(".")[0])
             yield gguf.TENSOR_NAMES[kind].format(bid=layer) + ".weight", half
         return
+    if family == "granitemoehybrid" and not c["num_local_experts"]:
+        name = name.replace("shared_mlp.output_linear", "mlp.down_proj")
     if family == "llama4_text" and ".experts." in name:
         matrix = tensor.transpose(1, 2)
         parts = matrix.chunk(2, dim=1) if "gate_up" in name else (matrix,)
@@ -425,7 +639,7 @@ def changed(
         name, tensor = name + ".weight", tensor.transpose(1, 2) if name.endswith("w2") else tensor
     if name.endswith("e_score_correction_bias"):
         name = name.replace("e_score_correction_bias", "e_score_correction.bias")
-    if family in ("deepseek_v2", "deepseek_v3") and name.endswith("kv_b_proj.weight"):
+    if family in ("deepseek_v2", "deepseek_v3", "kimi_linear") and name.endswith("kv_b_proj.weight"):
         keys, values = tensor.unflatten(0, (heads, -1)).split([c["qk_nope_head_dim"], c["v_head_dim"]], dim=1)
         yield found(names, name.replace("kv_b_proj", "k_b_proj")), keys.transpose(1, 2)
         yield found(names, name.replace("kv_b_proj", "v_b_proj")), values

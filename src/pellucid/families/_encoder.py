@@ -177,7 +177,7 @@ def embedding(c: Config, **options: Any) -> Embed:
     if "positions" not in options:
         options["positions"] = LearnedPositions(rows=c.size("max_position_embeddings"))
     if "token_types" not in options:
-        options["token_types"] = c.size("type_vocab_size")
+        options["token_types"] = c.number("type_vocab_size")
     if "norm" not in options:
         options["norm"] = layer_norm(c)
     if "projection" not in options and options.get("width", c.hidden_size) != c.hidden_size:

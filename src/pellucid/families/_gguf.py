@@ -20,7 +20,7 @@ from pellucid import gguf
 from pellucid.config import Config
 from pellucid.errors import ConfigError, Unsupported
 from pellucid.spec import Task
-from pellucid.weights.table import Entry, Flat, Fused, Paired, Share, Shifted, Stacked, Unused
+from pellucid.weights.table import Cut, Entry, Flat, Fused, MinusExp, Paired, Share, Shifted, Squeezed, Stacked, Unused
 
 # general.architecture -> model_type, where the two differ.
 ARCHITECTURES = {
@@ -29,7 +29,10 @@ ARCHITECTURES = {
     "hunyuan-dense": "hunyuan_v1_dense", "hunyuan-moe": "hunyuan_v1_moe", "ernie4_5-moe": "ernie4_5_moe",
     "minimax-m2": "minimax_m2", "llama4": "llama4_text", "deepseek2": "deepseek_v2",
     "lfm2moe": "lfm2_moe", "nomic-bert": "nomic_bert", "modern-bert": "modernbert", "t5encoder": "t5",
-    "mistral3": "ministral3",
+    "mistral3": "ministral3", "exaone-moe": "exaone_moe",
+    "granitehybrid": "granitemoehybrid", "nemotron_h_moe": "nemotron_h", "falcon-h1": "falcon_h1",
+    "gemma4": "gemma4_text", "jina-bert-v3": "jina_embeddings_v3", "cohere2moe": "cohere2_moe", "chatglm": "glm",
+    "qwen3next": "qwen3_next", "kimi-linear": "kimi_linear",
 }  # fmt: skip
 
 # general.architecture -> a key, and the model_type of files that have it: one name stands for two families.
@@ -37,6 +40,7 @@ VARIANTS = {
     "llama": ("expert_count", "mixtral"), "olmo2": ("attention.sliding_window", "olmo3"),
     "deepseek2": ("expert_weights_norm", "deepseek_v3"),
     "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
+    "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"),
 }  # fmt: skip
 
 
@@ -180,6 +184,8 @@ KEYS = {
     "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv",
     "max_position_embeddings": "context_length", "rope_theta": "rope.freq_base",
 }  # fmt: skip
+HYBRID_KEYS = {key: name for key, name in KEYS.items() if key != "num_key_value_heads"}  # see `mixed`
+UNTURNED_KEYS = {key: name for key, name in KEYS.items() if key != "rope_theta"}  # see `ropes`
 RMS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
 HEAD_DIM = {"head_dim": "attention.key_length"}
 LAYER = {"layer_norm_eps": "attention.layer_norm_epsilon"}
@@ -192,13 +198,14 @@ ROUTED_EXPERTS = {  # as DeepSeek has them
     "n_group": "expert_group_count", "topk_group": "expert_group_used_count",
     "first_k_dense_replace": "leading_dense_block_count",
 }  # fmt: skip
+SOFTMAX = 1  # llama.cpp's number of a way to score experts
 WINDOW = {"sliding_window": "attention.sliding_window"}
 
 
 def rope(said: Said) -> dict[str, Any]:
     """`rope_scaling` by the keys `rope.scaling.*`, and by the factors that Llama 3 and LongRoPE have as tensors."""
     kind, factor = said.get("rope.scaling.type"), said.get("rope.scaling.factor")
-    original = said.get("rope.scaling.original_context_length")
+    original = said.get("rope.scaling.original_context_length", said.get("context_length"))
     if said.has("rope_factors_long.weight"):
         names = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
         factors = {key: said.numbers(name) for key, name in names.items()}
@@ -223,6 +230,22 @@ def rope(said: Said) -> dict[str, Any]:
             if (value := said.get(f"rope.scaling.yarn_{key}")) is not None:
                 section[key] = value
     return {"rope_scaling": section}
+
+
+def ropes(said: Said) -> dict[str, Any]:
+    """A section of rotary positions for each type of layer; windowed layers are never stretched."""
+    whole, head_dim = said.get("rope.freq_base"), said.get("attention.key_length")
+
+    def share(turned: int | None) -> dict[str, Any]:
+        return {"partial_rotary_factor": turned / head_dim} if turned and head_dim and turned < head_dim else {}
+
+    full = rope(said).get("rope_scaling", {"rope_type": "default"}) | share(said.get("rope.dimension_count"))
+    local = {"rope_type": "default"} | share(said.get("rope.dimension_count_swa"))
+    sections = {
+        "full_attention": {"rope_theta": whole, **full},
+        "sliding_attention": {"rope_theta": said.get("rope.freq_base_swa", whole), **local},
+    }
+    return {"rope_parameters": sections}
 
 
 def llama3(said: Said) -> dict[str, Any]:
@@ -254,6 +277,7 @@ def biases(said: Said) -> dict[str, Any]:
 def window_types(said: Said) -> dict[str, Any]:
     """Which layers have a window, where the file says it for each."""
     found = said.by_layer("attention.sliding_window_pattern")
+    found = found and found[: said.get("block_count") - said.get("nextn_predict_layers", 0)]
     return {"layer_types": found and ["sliding_attention" if local else "full_attention" for local in found]}
 
 
@@ -266,11 +290,27 @@ def mixed(said: Said, other: str) -> dict[str, Any]:
 
 def state(said: Said) -> dict[str, Any]:
     """What Mamba's files say by their tensors and sizes."""
+    found = state_at(said, 0)
+    names = {"mamba_expand": "expand", "mamba_conv_bias": "use_conv_bias", "mamba_proj_bias": "use_bias"}
+    return {name: found[key] for key, name in names.items()}
+
+
+def state_at(said: Said, layer: int) -> dict[str, Any]:
+    """The same, of Mamba in a layer beside attention."""
     return {
-        "expand": said.get("ssm.inner_size") // said.get("embedding_length"),
-        "use_conv_bias": said.has("blk.0.ssm_conv1d.bias"),
-        "use_bias": said.has("blk.0.ssm_in.bias"),
+        "mamba_expand": said.get("ssm.inner_size") // said.get("embedding_length"),
+        "mamba_conv_bias": said.has(f"blk.{layer}.ssm_conv1d.bias"),
+        "mamba_proj_bias": said.has(f"blk.{layer}.ssm_in.bias"),
     }
+
+
+def mixed_state(said: Said) -> dict[str, Any]:
+    """Of layers of Mamba 2 and of attention."""
+    found = mixed(said, "linear_attention")
+    types = found["layer_types"] or []
+    first = types.index("linear_attention") if "linear_attention" in types else 0
+    head_dim = said.get("ssm.inner_size") // said.get("ssm.time_step_rank")
+    return found | state_at(said, first) | {"mamba_d_head": head_dim}
 
 
 def extra_layers(said: Said) -> dict[str, Any]:
@@ -332,6 +372,44 @@ STATE: dict[str, Entry] = {  # of both Mambas
     "blk.{i}.ssm_dt.bias": AT + "attn.dt_bias",
     "blk.{i}.ssm_out.{p}": AT + "attn.out.{p}",
 }
+MAMBA: dict[str, Entry] = STATE | {
+    "blk.{i}.ssm_in.{p}": Fused(AT + "attn.{}.{p}", "xz"),
+    "blk.{i}.ssm_x.weight": Fused(AT + "attn.{}.weight", ("dt_in", "b", "c")),
+    "blk.{i}.ssm_dt.weight": AT + "attn.dt.weight",
+    "blk.{i}.ssm_a": MinusExp(AT + "attn.a_log"),
+    "blk.{i}.ssm_d": AT + "attn.d",
+    **{f"blk.{{i}}.ssm_{x}_norm.weight": f"{AT}attn.{x}_norm.weight" for x in ("dt", "b", "c")},
+}
+
+
+def mamba2(groups: int) -> dict[str, Entry]:
+    """Mamba 2; its norm lies in groups."""
+    return STATE | {
+        "blk.{i}.ssm_in.{p}": Fused(AT + "attn.{}.{p}", ("z", "x", "b", "c", "dt")),
+        "blk.{i}.ssm_a": Squeezed(MinusExp(AT + "attn.a_log"), (1,)),
+        "blk.{i}.ssm_d": Squeezed(AT + "attn.d", (1,)),
+        "blk.{i}.ssm_norm.weight": Cut(AT + "attn.norm.weight", groups),
+    }
+
+
+DELTANET: dict[str, Entry] = {
+    "blk.{i}.attn_qkv.weight": Fused(AT + "attn.{}.weight", "qkv"),
+    "blk.{i}.attn_gate.weight": AT + "attn.z.weight",
+    "blk.{i}.ssm_conv1d.weight": Flat(Fused(AT + "attn.{}_conv.weight", "qkv"), dim=1),
+    "blk.{i}.ssm_dt.bias": AT + "attn.dt_bias",
+    "blk.{i}.ssm_a": MinusExp(AT + "attn.a_log"),
+    "blk.{i}.ssm_norm.weight": AT + "attn.norm.weight",
+    "blk.{i}.ssm_out.weight": AT + "attn.out.weight",
+}
+DELTANET_KEYS = {
+    "linear_conv_kernel_dim": "ssm.conv_kernel", "linear_key_head_dim": "ssm.state_size",
+    "linear_num_key_heads": "ssm.group_count", "linear_num_value_heads": "ssm.time_step_rank",
+    "full_attention_interval": "full_attention_interval",
+}  # fmt: skip
+MAMBA2_KEYS = {  # as models that attend too have them
+    "mamba_d_conv": "ssm.conv_kernel", "mamba_d_state": "ssm.state_size", "mamba_n_groups": "ssm.group_count",
+    "mamba_n_heads": "ssm.time_step_rank",
+}  # fmt: skip
 STATE_KEYS = {
     "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "conv_kernel": "ssm.conv_kernel",
     "state_size": "ssm.state_size", "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",

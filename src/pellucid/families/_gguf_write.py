@@ -120,6 +120,8 @@ def _unless_said(spec: Spec) -> dict[str, Any]:
             found |= {"expert_count": moe.experts, "expert_used_count": moe.router.top_k}
             if moe.shared is not None:
                 found["expert_shared_feed_forward_length"] = moe.shared.mlp.hidden
+            if moe.router.renormalise:
+                found["expert_weights_norm"] = True
             if moe.router.score in GATING:
                 found["expert_gating_func"] = GATING[moe.router.score]
     return found

@@ -1,7 +1,9 @@
 """Arcee's Trinity: four norms, gated attention, rotary positions in windowed layers only. huggingface.co/arcee-ai."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, EXPERTS, HEAD_DIM, KEYS, RMS, WINDOW, Gguf
 from pellucid.families._moe import experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, Embed, Gate, QkNorm, Router, Sandwich, Spec
 
@@ -28,6 +30,16 @@ WEIGHTS = LLAMA | QK_NORM | moe_weights(router="router.gate.weight", bias="exper
     "model.layers.{i}.pre_mlp_layernorm.weight": "blocks.{i}.mlp_norm.weight",
     "model.layers.{i}.post_mlp_layernorm.weight": "blocks.{i}.mlp_post_norm.weight",
 }  # fmt: skip
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | WINDOW | EXPERTS | {
+        "num_shared_experts": "expert_shared_count", "moe_intermediate_size": "expert_feed_forward_length",
+        "num_dense_layers": "leading_dense_block_count", "route_scale": "expert_weights_scale",
+    },
+    lambda c: DECODER | _gguf.SANDWICH | _gguf.experts(c.num_experts) | {
+        "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.proj.weight",
+    },
+    set={"mup_enabled": True}, more=_gguf.rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -19,7 +19,7 @@ WEIGHTS = BERT | CLS
 GGUF = Gguf(
     KEYS | LAYER,
     AROUND | {"position_embd.weight": "embed.positions.weight"},
-    more=lambda said: {"type_vocab_size": said.rows("token_types.weight")},
+    more=lambda said: {"type_vocab_size": said.rows("token_types.weight") or 0},  # DistilBERT has none
 )  # fmt: skip
 
 

@@ -4,7 +4,21 @@ from dataclasses import replace
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, layer_norm, rms, windows
+from pellucid.families._gguf import (
+    DECODER,
+    EXPERTS,
+    HEAD_DIM,
+    KEYS,
+    LAYER,
+    RMS,
+    SOFTMAX,
+    WINDOW,
+    Gguf,
+    rope,
+    window_types,
+)
 from pellucid.families._moe import experts, moe_weights, shared_experts, sparse_layers
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, LmHead, Moe, Parallel, Router, Spec
@@ -26,6 +40,17 @@ IGNORED = {"output_router_logits": None}
 
 BASE = "model."
 WEIGHTS = LLAMA | moe_weights()
+GGUF = Gguf(
+    KEYS | RMS | LAYER | HEAD_DIM | WINDOW | EXPERTS | {
+        "intermediate_size": "expert_feed_forward_length", "prefix_dense_intermediate_size": "feed_forward_length",
+        "num_shared_experts": "expert_shared_count", "first_k_dense_replace": "leading_dense_block_count",
+        "norm_topk_prob": "expert_weights_norm", "logit_scale": "logit_scale",
+    },
+    lambda c: DECODER | _gguf.experts(c.num_experts),
+    more=lambda said: rope(said) | window_types(said) | {
+        "expert_selection_fn": "softmax" if said.get("expert_gating_func") == SOFTMAX else "sigmoid",
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

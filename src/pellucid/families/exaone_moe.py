@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, RMS, WINDOW, Gguf, extra_layers, rope, window_types
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, PreNorm, QkNorm, Spec
 from pellucid.weights.table import Entry, Unused
@@ -17,7 +19,7 @@ DEFAULTS = {
     "attention_dropout": 0.0, "sliding_window": 4096, "sliding_window_pattern": 4, "layer_types": None,
     "mlp_layer_types": None, "first_k_dense_replace": 1, "moe_intermediate_size": 1024, "num_experts": 64,
     "num_experts_per_tok": 8, "num_shared_experts": 1, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
-    "n_group": 1, "topk_group": 1,
+    "n_group": 1, "topk_group": 1, "num_nextn_predict_layers": None,
 }  # fmt: skip
 IGNORED = {
     "output_router_logits": None, "num_nextn_predict_layers": None, "scoring_func": ("sigmoid",),
@@ -28,6 +30,14 @@ BASE = "model."
 WEIGHTS: dict[str, Entry] = LLAMA | QK_NORM | moe_weights(bias="e_score_correction_bias") | {
     "mtp.*": Unused("predicts several tokens at once"),
 }  # fmt: skip
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | WINDOW | {
+        "num_experts": "expert_count", "num_shared_experts": "expert_shared_count",
+        **{key: name for key, name in _gguf.ROUTED_EXPERTS.items() if not key.startswith("n_")},
+    },
+    lambda c: _gguf.further_layers(c, DECODER | _gguf.experts(c.num_experts)),
+    set={"sliding_window": None}, more=lambda said: rope(said) | extra_layers(said) | window_types(said),
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

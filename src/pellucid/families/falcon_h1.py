@@ -1,10 +1,13 @@
 """Falcon H1: attention and Mamba 2 side by side in every block, and multipliers everywhere. Paper: arXiv 2507.22448."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, MAMBA2_KEYS, RMS, Gguf, Said
 from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA2, mamba2
 from pellucid.spec import Block, Embed, LmHead, PreNorm, Spec, Together
 from pellucid.weights.table import Entry, mapped
@@ -36,6 +39,27 @@ SELF = {name: entry for name, entry in JAMBA.items() if "_proj" in name and ".se
 WEIGHTS: dict[str, Entry] = JAMBA | deeper("attention", SELF) | {
     f"model.layers.{{i}}.mamba.{name}": entry for name, entry in deeper("mamba", MAMBA2).items()
 }  # fmt: skip
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    own = {name: entry for name, entry in DECODER.items() if ".attn_" in name and "norm" not in name}
+    mixers = deeper("attention", own) | deeper("mamba", _gguf.mamba2(c.mamba_n_groups))
+    return DECODER | mixers | {"blk.{i}.ffn_norm": "blocks.{i}.mlp_norm.weight"}  # as llama.cpp's converter calls it
+
+
+def gguf_sizes(said: Said) -> dict[str, Any]:
+    """The multipliers are in a file's weights."""
+    return _gguf.state_at(said, 0) | {
+        "mamba_d_head": said.get("ssm.inner_size") // said.get("ssm.time_step_rank"),
+        "mamba_rms_norm": said.has("blk.0.ssm_norm.weight"), "projectors_bias": said.has("blk.0.ssm_out.bias"),
+        "attention_bias": said.has("blk.0.attn_q.bias"), "mlp_bias": said.has("blk.0.ffn_up.bias"),
+    }  # fmt: skip
+
+
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | MAMBA2_KEYS | {"mamba_d_ssm": "ssm.inner_size"}, gguf_weights,
+    set={"mamba_norm_before_gate": False}, more=gguf_sizes,
+)  # fmt: skip
 
 
 def multipliers(c: Config, key: str, count: int) -> list[float]:

@@ -3,6 +3,7 @@
 from pellucid.config import Config
 from pellucid.families._decoder import classes, decoder
 from pellucid.families.mamba import DEFAULTS as MAMBA
+from pellucid.families.mamba import GGUF as GGUF
 from pellucid.families.mamba import IGNORED as IGNORED
 from pellucid.families.mamba import WEIGHTS as WEIGHTS
 from pellucid.families.mamba import mixer

@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, GATE_UP, KEYS, QKV, RMS, Gguf, partial
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.spec import Block, PreNorm, Spec
 from pellucid.weights.table import Fused, over
@@ -20,6 +21,15 @@ BASE = "model."
 WEIGHTS = over(LLAMA, {
     "model.layers.{i}.mlp.gate_up_proj.weight": Fused("blocks.{i}.mlp.{}.weight", ("gate", "up")),
 })  # fmt: skip
+
+
+GGUF = Gguf(
+    KEYS | RMS, DECODER | QKV | GATE_UP,
+    more=lambda said: partial(said) | {
+        "attention_bias": said.has("blk.0.attn_q.bias") or said.has("blk.0.attn_qkv.bias"),
+        "head_dim": said.get("embedding_length") // said.get("attention.head_count"),
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,11 +1,15 @@
 """Granite 4: Mamba 2 with a layer of attention now and then, experts or none. huggingface.co/ibm-granite."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, gated, rms
+from pellucid.families._gguf import DECODER, LOCAL_EXPERTS, MAMBA2_KEYS, Gguf, Said, paired
 from pellucid.families._moe import experts
 from pellucid.families._read import grouped_heads, read_rope
 from pellucid.families._recurrent import BESIDE, MAMBA2, hybrid_types, mamba2
-from pellucid.families.granite import granite_decoder
+from pellucid.families.granite import GRANITE_KEYS, granite_decoder
 from pellucid.spec import Block, Ffn, Mixer, PreNorm, Router, SharedExpert, Spec
 from pellucid.weights.table import Entry, Fused, Stacked
 
@@ -42,16 +46,35 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     return table
 
 
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    found = paired(DECODER)(c) | _gguf.mamba2(c.mamba_n_groups)
+    return found | _gguf.experts(c.num_local_experts) if c.num_local_experts else found
+
+
+def gguf_sizes(said: Said) -> dict[str, Any]:
+    """Without experts, the part beside them is all there is; rotary positions are for models without Mamba."""
+    hidden = said.get("expert_shared_feed_forward_length") or said.get("feed_forward_length")
+    rope = "rope" if said.get("rope.scaling.finetuned") else None
+    return _gguf.mixed_state(said) | {"shared_intermediate_size": hidden, "position_embedding_type": rope}
+
+
+GGUF = Gguf(
+    {key: name for key, name in GRANITE_KEYS.items() if key != "num_key_value_heads"} | LOCAL_EXPERTS | MAMBA2_KEYS,
+    gguf_weights, set={"num_local_experts": 0}, more=gguf_sizes,
+)  # fmt: skip
+
+
 def spec(c: Config) -> Spec:
     shared = gated(c, hidden="shared_intermediate_size")
     rope = read_rope(c, grouped_heads(c)[2])
     attn = attention(
         c, scale=c.number("attention_multiplier", float), rope=rope if c.position_embedding_type == "rope" else None
     )
-    router, mlp = Router(top_k=c.size("num_experts_per_tok"), score="topk_softmax"), gated(c)
     moe: Ffn = shared
+    expert, _ = gated(c), c.number("num_experts_per_tok")  # 0 where there are no experts
     if c.number("num_local_experts"):
-        moe = experts(c, router, count="num_local_experts", expert=mlp, shared=SharedExpert(mlp=shared))
+        router = Router(top_k=c.size("num_experts_per_tok"), score="topk_softmax")
+        moe = experts(c, router, count="num_local_experts", expert=expert, shared=SharedExpert(mlp=shared))
     scale, order = c.number("residual_multiplier", float), PreNorm(norm=rms(c))
     mixers: dict[str, Mixer] = {"full_attention": attn, "linear_attention": mamba2(c)}
     types = hybrid_types(c, lambda i: "linear_attention")

@@ -1,7 +1,11 @@
 """Hunyuan 3. huggingface.co/tencent."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import Said
 from pellucid.families._latent import further_layers
 from pellucid.families._moe import experts, moe_weights, shared_experts, sparse_layers
 from pellucid.spec import Block, PreNorm, QkNorm, Router, Spec
@@ -29,6 +33,30 @@ BASE = "model."
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     moe = moe_weights(router="router.gate.weight", bias="expert_bias", shared="shared_mlp")
     return further_layers(c, LLAMA | QK_NORM | moe)
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    table = _gguf.DECODER | _gguf.experts(c.num_experts)
+    return _gguf.further_layers(c, table | {"blk.{i}.exp_probs_b": "blocks.{i}.mlp.router.select_bias"})
+
+
+def gguf_layers(said: Said) -> dict[str, Any]:
+    """Which layers have experts, and how many of them see every token."""
+    found = _gguf.extra_layers(said)
+    sparse = [said.has(f"blk.{i}.ffn_gate_inp.weight") for i in range(found["num_hidden_layers"])]
+    shared, each = said.get("expert_shared_feed_forward_length"), said.get("expert_feed_forward_length")
+    return _gguf.rope(said) | found | {
+        "mlp_layer_types": ["sparse" if yes else "dense" for yes in sparse],
+        "num_shared_experts": shared // each if shared else None,
+    }  # fmt: skip
+
+
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM | _gguf.EXPERTS | {
+        "moe_intermediate_size": "expert_feed_forward_length", "router_scaling_factor": "expert_weights_scale",
+    },
+    gguf_weights, more=gguf_layers,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

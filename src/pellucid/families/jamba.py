@@ -1,7 +1,11 @@
 """Jamba: Mamba with a layer of attention now and then, and experts in every second layer. Paper: arXiv 2403.19887."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, EXPERTS, HYBRID_KEYS, RMS, Gguf, Said
 from pellucid.families._moe import experts, moe_weights
 from pellucid.families._read import activation
 from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA, step_rank
@@ -28,6 +32,26 @@ BASE = "model."
 WEIGHTS: dict[str, Entry] = JAMBA | moe_weights("feed_forward", router="router.weight") | {
     **{f"model.layers.{{i}}.mamba.{name}": slot for name, slot in MAMBA.items()},
 }  # fmt: skip
+
+
+def periods(said: Said) -> dict[str, Any]:
+    """How often layers attend, and have experts; what files say layer by layer."""
+    found: dict[str, Any] = {}
+    heads, count = said.by_layer("attention.head_count_kv") or [], said.get("block_count")
+    sparse = [i for i in range(count) if said.has(f"blk.{i}.ffn_gate_inp.weight")]
+    for kind, layers in {"attn": [i for i, kv in enumerate(heads) if kv], "expert": sparse}.items():
+        first, second = (*layers, *(count, 2 * count)[len(layers) :])[:2]
+        found |= {f"{kind}_layer_offset": first, f"{kind}_layer_period": second - first}
+    return found | _gguf.state_at(said, heads.index(0)) | {"num_key_value_heads": max(heads, default=None)}
+
+
+GGUF = Gguf(
+    HYBRID_KEYS | RMS | EXPERTS | {
+        "mamba_d_conv": "ssm.conv_kernel", "mamba_d_state": "ssm.state_size", "mamba_dt_rank": "ssm.time_step_rank",
+    },
+    lambda c: DECODER | _gguf.MAMBA | _gguf.experts(c.num_experts),
+    more=periods,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

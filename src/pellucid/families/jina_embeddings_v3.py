@@ -4,6 +4,7 @@ from pellucid.config import Config
 from pellucid.families import _encoder as shared
 from pellucid.families._decoder import under
 from pellucid.families._encoder import BERT, HIDDEN, ROBERTA, classes, lm_head, mlp, rotary_encoder
+from pellucid.families._gguf import AROUND, KEYS, LAYER, QKV, Gguf
 from pellucid.spec import Dense, Spec, Task
 from pellucid.weights.table import Fused
 
@@ -31,6 +32,9 @@ WEIGHTS = (
     | ROBERTA
 )
 HEADS = HIDDEN
+GGUF = Gguf(
+    KEYS | LAYER, AROUND | QKV, more=lambda said: {"type_vocab_size": said.rows("token_types.weight")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -2,13 +2,15 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, layer_types, rms
+from pellucid.families._gguf import HYBRID_KEYS, RMS, Gguf
 from pellucid.families._latent import DERIVED, MLA, latent
 from pellucid.families._moe import NUMBERED, deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.families._read import activation
 from pellucid.families._recurrent import of_layers
 from pellucid.spec import Block, KimiDelta, Mixer, PreNorm, Spec
-from pellucid.weights.table import Entry, Squeezed
+from pellucid.weights.table import Entry, MinusExp, Squeezed
 
 CLASSES = classes("KimiLinear", "causal-lm")
 DEFAULTS = {
@@ -61,6 +63,36 @@ EXPERTS: dict[str, Entry] = {
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     linear = [i for i, kind in enumerate(types(c)) if kind == "linear_attention"]
     return of_layers(linear, LINEAR | LOW) | MLA | EXPERTS
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    linear = [i for i, kind in enumerate(types(c)) if kind == "linear_attention"]
+    return _gguf.latent(c) | _gguf.experts(c.num_experts) | of_layers(linear, GGUF_LINEAR)
+
+
+GGUF_LINEAR: dict[str, Entry] = {
+    **{f"blk.{{i}}.ssm_conv1d_{x}.weight": f"blocks.{{i}}.attn.{x}_conv.weight" for x in "qkv"},
+    "blk.{i}.ssm_a": Squeezed(MinusExp("blocks.{i}.attn.a_log"), (1,)),
+    "blk.{i}.ssm_dt.bias": "blocks.{i}.attn.dt_bias",
+    "blk.{i}.ssm_beta.weight": "blocks.{i}.attn.b.weight",
+    "blk.{i}.ssm_f_a.weight": "blocks.{i}.attn.a_in.weight",
+    "blk.{i}.ssm_f_b.weight": "blocks.{i}.attn.a.weight",
+    "blk.{i}.ssm_g_a.weight": "blocks.{i}.attn.z_in.weight",
+    "blk.{i}.ssm_g_b.weight": "blocks.{i}.attn.z.weight",
+    "blk.{i}.ssm_norm.weight": "blocks.{i}.attn.norm.weight",
+    "blk.{i}.attn_output.weight": "blocks.{i}.attn.out.weight",
+}
+GGUF = Gguf(
+    {key: name for key, name in HYBRID_KEYS.items() if key not in ("max_position_embeddings", "rope_theta")} | RMS | {
+        "model_max_length": "context_length", "linear_head_dim": "kda.head_dim",
+        "linear_num_heads": "attention.head_count", "linear_conv_kernel_dim": "ssm.conv_kernel",
+        "num_experts": "expert_count", "num_experts_per_token": "expert_used_count",
+        "num_shared_experts": "expert_shared_count", "moe_intermediate_size": "expert_feed_forward_length",
+        "routed_scaling_factor": "expert_weights_scale", "first_k_dense_replace": "leading_dense_block_count",
+    },
+    gguf_weights, set={"q_lora_rank": None},
+    more=lambda said: _gguf.latent_sizes(said) | {"layer_types": _gguf.mixed(said, "linear_attention")["layer_types"]},
+)  # fmt: skip
 
 
 def types(c: Config) -> list[str]:

@@ -1,10 +1,13 @@
 """Laguna: gated attention, a number of heads for each layer. huggingface.co/poolside."""
 
 from dataclasses import replace
+from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import Said
 from pellucid.families._moe import experts, moe_weights, sparse_layers
 from pellucid.families._read import grouped_heads, read_ropes
 from pellucid.spec import Block, Gate, PreNorm, QkNorm, Router, SharedExpert, Spec
@@ -30,6 +33,32 @@ BASE = "model."
 WEIGHTS = LLAMA | QK_NORM | moe_weights(bias="experts.e_score_correction_bias", shared="shared_expert") | {
     "model.layers.{i}.self_attn.g_proj.weight": "blocks.{i}.attn.gate.proj.weight",
 }  # fmt: skip
+
+
+def gguf_layers(said: Said) -> dict[str, Any]:
+    """Which layers have a window, experts, and how many heads; what kind of gate."""
+    count, first = said.get("block_count"), said.get("leading_dense_block_count", 0)
+    heads = said.by_layer("attention.head_count") or [said.get("attention.head_count")] * count
+    types = ["sliding_attention" if i % 4 else "full_attention" for i in range(count)]  # as llama.cpp counts
+    return _gguf.ropes(said) | {
+        "num_attention_heads": heads[0], "num_attention_heads_per_layer": heads,
+        "gating": "per-head" if said.rows("blk.0.attn_gate.weight") == heads[0] else "per-element",
+        "layer_types": types if said.get("attention.sliding_window") else ["full_attention"] * count,
+        "mlp_layer_types": ["dense"] * first + ["sparse"] * (count - first),
+    }  # fmt: skip
+
+
+GGUF = _gguf.Gguf(
+    {key: name for key, name in _gguf.UNTURNED_KEYS.items() if key != "num_attention_heads"}
+    | _gguf.RMS | _gguf.HEAD_DIM | _gguf.WINDOW | _gguf.EXPERTS | {
+        "moe_intermediate_size": "expert_feed_forward_length", "moe_routed_scaling_factor": "expert_weights_scale",
+        "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    },
+    lambda c: _gguf.DECODER | _gguf.experts(c.num_experts) | {
+        "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.proj.weight",
+    },
+    more=gguf_layers,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

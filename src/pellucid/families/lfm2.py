@@ -2,7 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import HEAD_WEIGHTS, attention, classes, decoder, layer_types
-from pellucid.families._gguf import DECODER, KEYS, Gguf, mixed, rope
+from pellucid.families._gguf import DECODER, HYBRID_KEYS, Gguf, mixed, rope
 from pellucid.families._gguf import SHORTCONV as GGUF_CONV
 from pellucid.families._read import numbered
 from pellucid.families._recurrent import SHORTCONV
@@ -38,9 +38,7 @@ WEIGHTS: dict[str, Entry] = HEAD_WEIGHTS | {
     "model.layers.{i}.feed_forward.w3.weight": "blocks.{i}.mlp.up.weight",
     "model.layers.{i}.feed_forward.w2.weight": "blocks.{i}.mlp.down.weight",
 }
-LFM2_KEYS = {
-    key: name for key, name in KEYS.items() if key != "num_key_value_heads"
-} | {"norm_eps": "attention.layer_norm_rms_epsilon", "conv_L_cache": "shortconv.l_cache"}  # fmt: skip
+LFM2_KEYS = HYBRID_KEYS | {"norm_eps": "attention.layer_norm_rms_epsilon", "conv_L_cache": "shortconv.l_cache"}
 GGUF = Gguf(
     LFM2_KEYS, DECODER | GGUF_CONV | {"token_embd_norm.weight": "norm.weight"},
     set={"block_auto_adjust_ff_dim": False},

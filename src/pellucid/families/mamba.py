@@ -2,11 +2,12 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import classes, decoder
-from pellucid.families._gguf import DECODER, STATE, STATE_KEYS, Gguf, state
+from pellucid.families._gguf import DECODER, STATE_KEYS, Gguf, state
+from pellucid.families._gguf import MAMBA as GGUF_MAMBA
 from pellucid.families._read import activation
 from pellucid.families._recurrent import BESIDE, MAMBA, step_rank
 from pellucid.spec import Block, Mamba, PreNorm, RmsNorm, Spec
-from pellucid.weights.table import Entry, Fused, MinusExp
+from pellucid.weights.table import Entry
 
 CLASSES = classes("Mamba", "causal-lm")
 DEFAULTS = {
@@ -29,17 +30,7 @@ WEIGHTS: dict[str, Entry] = {
     **{f"backbone.layers.{{i}}.mixer.{name}": slot for name, slot in MAMBA.items()},
     "lm_head.weight": "lm_head.out.weight",
 }
-GGUF = Gguf(
-    STATE_KEYS | {"time_step_rank": "ssm.time_step_rank"},
-    DECODER | STATE | {
-        "blk.{i}.ssm_in.{p}": Fused("blocks.{i}.attn.{}.{p}", "xz"),
-        "blk.{i}.ssm_x.weight": Fused("blocks.{i}.attn.{}.weight", ("dt_in", "b", "c")),
-        "blk.{i}.ssm_dt.weight": "blocks.{i}.attn.dt.weight",
-        "blk.{i}.ssm_a": MinusExp("blocks.{i}.attn.a_log"),
-        "blk.{i}.ssm_d": "blocks.{i}.attn.d",
-    },
-    more=state,
-)  # fmt: skip
+GGUF = Gguf(STATE_KEYS | {"time_step_rank": "ssm.time_step_rank"}, DECODER | GGUF_MAMBA, more=state)
 
 
 def mixer(c: Config, norm: RmsNorm | None = None) -> Mamba:

@@ -2,13 +2,14 @@
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder
-from pellucid.families._gguf import DECODER, STATE, STATE_KEYS, Gguf, state
+from pellucid.families._gguf import DECODER, STATE_KEYS, Gguf, state
 from pellucid.families._read import activation
 from pellucid.families._recurrent import BESIDE, MAMBA2, step_limits
 from pellucid.families.mamba import WEIGHTS as MAMBA
 from pellucid.spec import Block, Mamba2, PreNorm, RmsNorm, Spec
-from pellucid.weights.table import Cut, Entry, Fused, MinusExp, Squeezed
+from pellucid.weights.table import Entry
 
 CLASSES = classes("Mamba2", "causal-lm")
 DEFAULTS = {
@@ -27,12 +28,7 @@ WEIGHTS: dict[str, Entry] = {name: slot for name, slot in MAMBA.items() if ".mix
 }
 GGUF = Gguf(
     STATE_KEYS | {"num_heads": "ssm.time_step_rank", "n_groups": "ssm.group_count"},
-    lambda c: DECODER | STATE | {
-        "blk.{i}.ssm_in.{p}": Fused("blocks.{i}.attn.{}.{p}", ("z", "x", "b", "c", "dt")),
-        "blk.{i}.ssm_a": Squeezed(MinusExp("blocks.{i}.attn.a_log"), (1,)),
-        "blk.{i}.ssm_d": Squeezed("blocks.{i}.attn.d", (1,)),
-        "blk.{i}.ssm_norm.weight": Cut("blocks.{i}.attn.norm.weight", c.n_groups),
-    },
+    lambda c: DECODER | _gguf.mamba2(c.n_groups),
     more=lambda said: state(said) | {"head_dim": said.get("ssm.inner_size") // said.get("ssm.time_step_rank")},
 )  # fmt: skip
 

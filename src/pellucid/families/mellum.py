@@ -1,7 +1,9 @@
 """Mellum 2. huggingface.co/JetBrains."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, gated, rms, windows
+from pellucid.families._gguf import DECODER, EXPERTS, HEAD_DIM, RMS, UNTURNED_KEYS, WINDOW, Gguf, ropes, window_types
 from pellucid.families._moe import experts, moe_weights, sparse_layers
 from pellucid.families._read import grouped_heads, read_ropes
 from pellucid.spec import Block, PreNorm, QkNorm, Router, Spec
@@ -28,6 +30,10 @@ IGNORED = dict.fromkeys((  # of the layer that predicts one more token
 
 BASE = "model."
 WEIGHTS: dict[str, Entry] = LLAMA | QK_NORM | moe_weights() | {"mtp.*": Unused("predicts more than one token")}
+GGUF = Gguf(
+    UNTURNED_KEYS | RMS | HEAD_DIM | WINDOW | EXPERTS | {"moe_intermediate_size": "expert_feed_forward_length"},
+    lambda c: DECODER | _gguf.experts(c.num_experts), more=lambda said: ropes(said) | window_types(said),
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

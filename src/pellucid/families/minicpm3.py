@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, KEYS, LATENT, RMS, Gguf, rope
 from pellucid.families._latent import DERIVED, MLA, latent
 from pellucid.spec import Block, Embed, LmHead, PreNorm, Spec
 
@@ -19,6 +20,16 @@ IGNORED = DERIVED
 
 BASE = "model."
 WEIGHTS = MLA
+GGUF = Gguf(
+    KEYS | RMS | {
+        "q_lora_rank": "attention.q_lora_rank", "kv_lora_rank": "attention.kv_lora_rank",
+        "qk_rope_head_dim": "rope.dimension_count",
+    },
+    DECODER | LATENT,  # the three scales are those of the one released model
+    more=lambda said: rope(said) | {
+        "qk_nope_head_dim": said.get("attention.key_length") - said.get("rope.dimension_count"),
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

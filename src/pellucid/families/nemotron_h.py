@@ -1,8 +1,12 @@
 """Nemotron H: Mamba 2, attention, MLPs and experts, one of them in each block. Paper: arXiv 2504.03624."""
 
+from typing import Any
+
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import attention, classes, decoder
+from pellucid.families._gguf import DECODER, ROUTED_EXPERTS, Gguf, Said
 from pellucid.families._moe import deepseek_router, experts
 from pellucid.families._read import activation
 from pellucid.families._recurrent import BESIDE, MAMBA2, OLD_TYPES
@@ -73,6 +77,48 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         part = "attn" if kind.endswith("attention") else "mlp"
         table[f"backbone.layers.{i}.norm.weight"] = f"blocks.{i}.{part}_norm.weight"
     return table
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    table = DECODER | _gguf.mamba2(c.n_groups) | _gguf.experts(c.n_routed_experts) | {
+        "blk.{i}.ffn_latent_down.weight": "blocks.{i}.mlp.enter.weight",
+        "blk.{i}.ffn_latent_up.weight": "blocks.{i}.mlp.leave.weight",
+    }  # fmt: skip
+    for i, kind in enumerate(kinds(c)):
+        part = "attn" if kind.endswith("attention") else "mlp"
+        table[f"blk.{i}.attn_norm.weight"] = f"blocks.{i}.{part}_norm.weight"
+    return table
+
+
+def gguf_layers(said: Said) -> dict[str, Any]:
+    """What each layer is: attention has key heads, MLPs have a width."""
+    count = said.get("block_count")
+    heads, widths = (said.by_layer(key) or [0] * count for key in ("attention.head_count_kv", "feed_forward_length"))
+    sparse = [said.has(f"blk.{i}.ffn_gate_inp.weight") for i in range(count)]
+    found = [
+        "full_attention" if kv else "moe" if s else "mlp" if wide else "linear_attention"
+        for kv, wide, s in zip(heads, widths, sparse)
+    ]
+    mamba, dense = found.index("linear_attention"), found.index("mlp") if "mlp" in found else 0
+    return {
+        "layers_block_type": found, "num_key_value_heads": max(heads), "intermediate_size": max(widths),
+        "mamba_head_dim": said.get("ssm.inner_size") // said.get("ssm.time_step_rank"),
+        "use_conv_bias": said.has(f"blk.{mamba}.ssm_conv1d.bias"), "use_bias": said.has(f"blk.{mamba}.ssm_in.bias"),
+        "mlp_bias": said.has(f"blk.{dense}.ffn_up.bias"),
+    }  # fmt: skip
+
+
+GGUF = Gguf(
+    {
+        "hidden_size": "embedding_length", "num_attention_heads": "attention.head_count",
+        "max_position_embeddings": "context_length", "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",
+        "head_dim": "attention.key_length", "conv_kernel": "ssm.conv_kernel", "ssm_state_size": "ssm.state_size",
+        "n_groups": "ssm.group_count", "mamba_num_heads": "ssm.time_step_rank", "moe_latent_size": "moe_latent_size",
+        "moe_shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+        **ROUTED_EXPERTS,
+    },
+    gguf_weights, more=gguf_layers,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

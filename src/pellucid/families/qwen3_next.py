@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import (
     GENERIC,
     LLAMA,
@@ -16,6 +17,8 @@ from pellucid.families._decoder import (
     span_under_transformer,
     under,
 )
+from pellucid.families._gguf import DECODER, DELTANET_KEYS, HEAD_DIM, KEYS, RMS, Gguf, Said, partial
+from pellucid.families._gguf import EXPERTS as GGUF_EXPERTS
 from pellucid.families._moe import experts, moe_weights, qwen_sparse_layers
 from pellucid.families._recurrent import DELTANET, delta_net, hybrid_types, of_layers
 from pellucid.spec import Block, Gate, Mixer, Moe, PreNorm, QkNorm, RmsNorm, Router, SharedExpert, Spec, Task
@@ -57,6 +60,34 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         for parts in ("qkvz", "ba")
     }
     return table(c, fused) | EXPERTS
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    groups, heads = c.size("linear_num_key_heads"), c.size("num_attention_heads")
+    norms = {name: entry for name, entry in DECODER.items() if "norm" in name and "ffn" not in name}
+    return DECODER | _gguf.shifted(norms | _gguf.POST_NORM) | _gguf.DELTANET | _gguf.experts(c.num_experts) | {
+        "blk.{i}.ssm_ba.weight": Fused("blocks.{i}.attn.{}.weight", "ba", groups),
+        "blk.{i}.ssm_in.weight": Fused("blocks.{i}.attn.{}.weight", "qkvz", groups),  # older files
+        "blk.{i}.attn_q.{p}": Fused("blocks.{i}.attn.{}.{p}", ("q", "gate.proj"), heads),
+    }  # fmt: skip
+
+
+def gguf_sizes(said: Said) -> dict[str, Any]:
+    """Sizes of gated DeltaNet, and which layers have it where a file says it for each."""
+    recurs = said.by_layer("attention.recurrent_layers")
+    return partial(said) | {
+        "linear_value_head_dim": said.get("ssm.inner_size") // said.get("ssm.time_step_rank"),
+        "layer_types": recurs and ["linear_attention" if yes else "full_attention" for yes in recurs],
+    }
+
+
+GGUF = Gguf(
+    KEYS | RMS | HEAD_DIM | DELTANET_KEYS | GGUF_EXPERTS | {
+        "moe_intermediate_size": "expert_feed_forward_length",
+        "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    },
+    gguf_weights, more=gguf_sizes,
+)  # fmt: skip
 
 
 def HEADS(c: Config) -> dict[Task, Mapping[str, Entry]]:  # noqa: N802

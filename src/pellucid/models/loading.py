@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from pellucid.ops.rope import inverse_frequencies
 from pellucid.spec import Attention, Block, Rope, Sinusoidal, Spec, Task
 from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import Weights, open_weights
-from pellucid.weights.table import OTHER_HEAD, Place, Table
+from pellucid.weights.table import OTHER_HEAD, Place, Table, Viewed
 
 if TYPE_CHECKING:
     from pellucid.models.plan import Plan
@@ -277,6 +279,8 @@ def _fill(
         place = model.file_table.find(name)
         if place is not None and weights.packed(name):
             place = as_packed(place, shapes, weights)
+        if place is not None and model.container is not None:
+            place = as_viewed(place, shapes, weights)
         ignored = any(fnmatch(name, pattern) for pattern in ignore_tensors)
         if ignored:
             report.unused[name] = "named in ignore_tensors"
@@ -324,6 +328,16 @@ def as_packed(place: Place, shapes: Mapping[str, tuple[int, ...]], weights: Weig
     if turned is place or not all(slot in shapes for slot in place.slots):
         return place
     return turned if turned.shape(shapes) == tuple(weights.entry(place.name).shape) else place
+
+
+def as_viewed(place: Place, shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> Place:
+    """GGUF knows no dimensions of one in front: a file may have any number of them."""
+    if not place.slots or place.row is not None or not all(slot in shapes for slot in place.slots):
+        return place
+    wanted, found = place.shape(shapes), tuple(weights.entry(place.name).shape)
+    same = wanted != found and math.prod(wanted) == math.prod(found)
+    bare = [tuple(dropwhile(lambda n: n == 1, shape)) for shape in (wanted, found)]
+    return replace(place, layout=Viewed(place.layout, wanted, found)) if same and bare[0] == bare[1] else place
 
 
 def _has_row(place: Place, slots: Mapping[str, Tensor]) -> bool:
@@ -421,9 +435,8 @@ def _assign(
         sizes = [slots[slot].shape[0] if slots[slot].dim() else 1 for slot in place.slots]
         parts = place.split(tensor, sizes)
         stays = any(isinstance(part, PackedTensor) for part in parts)
-        model.places.append(
-            place if stays else model.file_table.find(name) or place
-        )  # unpacked, it lies as files have it
+        as_is = stays or isinstance(place.layout, Viewed)  # unpacked, it lies as files have it
+        model.places.append(place if as_is else model.file_table.find(name) or place)
         for slot, piece, part in zip(place.slots, pieces, parts):
             if sources[piece][0][0] != name:
                 continue

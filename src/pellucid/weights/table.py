@@ -85,7 +85,7 @@ class Shifted:
 class Flat:
     """A tensor with a dimension of one more than the file has, at this place of its shape."""
 
-    of: str
+    of: str | Fused
     dim: int = 0
 
 
@@ -111,6 +111,18 @@ class Stacked:
     of: str | Fused | Transposed | Squeezed
     count: int
     flat: bool = False  # [count * rows, ...] instead of [count, rows, ...]
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """A tensor that one file has with more or fewer dimensions of one in front, which GGUF files lose.
+
+    No family writes this: it is found when a file is opened.
+    """
+
+    of: Layout
+    wanted: tuple[int, ...]
+    found: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,7 @@ class Unused:
     kept: bool = False
 
 
-Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Cut | MinusExp | Stacked
+Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Cut | MinusExp | Stacked | Viewed
 Entry = Layout | Row | Share | Recomputed | Unused
 
 OTHER_HEAD = "part of another head"
@@ -234,6 +246,8 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
         case Folded(of, heads):
             rows, columns = _shape(of, shapes)
             return (rows, heads, columns // heads)
+        case Viewed(found=found):
+            return found
         case Stacked(of, count, flat):
             first, *others = _shape(of, shapes[: len(shapes) // count])
             return (count * first, *others) if flat else (count, first, *others)
@@ -264,6 +278,8 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return _split(of, tensor.unsqueeze(dim), rows)
         case Cut(of):
             return _split(of, tensor.flatten(), rows)
+        case Viewed(of, wanted):
+            return _split(of, tensor.reshape(wanted), rows)
         case Stacked(of, count, flat):
             slices = tensor.unflatten(0, (count, -1)) if flat else tensor
             each = len(rows) // count
@@ -300,6 +316,8 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
             return _join(of, parts).squeeze(dim)
         case Cut(of, count):
             return _join(of, parts).unflatten(0, (count, -1))
+        case Viewed(of, _, found):
+            return _join(of, parts).reshape(found)
         case Stacked(of, count, flat):
             each = len(parts) // count
             slices = [_join(of, parts[e * each : (e + 1) * each]) for e in range(count)]
@@ -311,7 +329,7 @@ def rounds(layout: Layout) -> bool:
     match layout:
         case Shifted() | MinusExp():
             return True
-        case Transposed(of) | Squeezed(of) | Stacked(of):
+        case Transposed(of) | Squeezed(of) | Stacked(of) | Viewed(of):
             return rounds(of)
         case _:
             return False
@@ -326,7 +344,7 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
             return tuple(pattern.replace("{}", part) for part in parts)
         case (
             Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Cut(of) | MinusExp(of)
-            | Stacked(of) | Row(of) | Share(of)
+            | Stacked(of) | Viewed(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return _patterns(of)
         case Recomputed() | Unused():
@@ -342,7 +360,7 @@ def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
             return replace(entry, pattern=change(pattern))
         case (
             Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Cut(of) | MinusExp(of)
-            | Stacked(of) | Row(of) | Share(of)
+            | Stacked(of) | Viewed(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():

@@ -10,7 +10,9 @@ from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, SANDWICH, decoder, gated, layer_types, rms
+from pellucid.families._gguf import DECODER, Said, window_types
 from pellucid.families._read import read_ropes
 from pellucid.spec import Attention, Block, Custom, Embed, LmHead, Moe, QkNorm, RmsNorm, Router, Sandwich, Spec
 from pellucid.weights.table import Entry, Fused, Stacked, Unused
@@ -65,6 +67,71 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
             for i in shared for part in parts
         },
     }  # fmt: skip
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    count, layers = c.number("num_experts", null=0), c.layers("num_hidden_layers")
+    shared = range(layers - c.number("num_kv_shared_layers"), layers)
+    return DECODER | _gguf.SANDWICH | {
+        "blk.{i}.layer_output_scale.weight": "blocks.{i}.scalar",
+        "per_layer_token_embd.weight": "blocks.0.inputs.tokens.weight",
+        "per_layer_model_proj.weight": "blocks.0.inputs.project.weight",
+        "per_layer_proj_norm.weight": "blocks.0.inputs.norm.weight",
+        "blk.{i}.inp_gate.weight": "blocks.{i}.side.gate.weight",
+        "blk.{i}.proj.weight": "blocks.{i}.side.up.weight",
+        "blk.{i}.post_norm.weight": "blocks.{i}.side.norm.weight",
+        "blk.{i}.ffn_gate_inp.weight": "blocks.{i}.moe.router.weight",
+        "blk.{i}.ffn_gate_inp.scale": "blocks.{i}.moe.scale",
+        "blk.{i}.ffn_down_exps.scale": "blocks.{i}.moe.expert_scale",
+        "blk.{i}.ffn_gate_up_exps.weight": Stacked(
+            Fused("blocks.{i}.moe.experts.{e}.{}.weight", ("gate", "up")), count
+        ),
+        "blk.{i}.ffn_down_exps.weight": Stacked("blocks.{i}.moe.experts.{e}.down.weight", count),
+        "blk.{i}.pre_ffw_norm_2.weight": "blocks.{i}.moe.norm_in.weight",
+        "blk.{i}.post_ffw_norm_2.weight": "blocks.{i}.moe.norm_out.weight",
+        "blk.{i}.post_ffw_norm_1.weight": "blocks.{i}.dense_norm.weight",
+        **{
+            f"blk.{i}.attn_{part}.weight": Unused("keys and values are those of an earlier layer", kept=True)
+            for i in shared for part in ("k", "v", "k_norm")
+        },
+    }  # fmt: skip
+
+
+def gguf_layers(said: Said) -> dict[str, Any]:
+    """Sizes of both types of layers; full ones turn as many channels as have a frequency."""
+    types = window_types(said)["layer_types"] or []
+    counts = said.by_layer("attention.head_count_kv") or [said.get("attention.head_count_kv")] * len(types)
+    widths = said.by_layer("feed_forward_length") or [said.get("feed_forward_length")]
+    heads = {kind: next((n for n, one in zip(counts, types) if one == kind), counts[0]) for kind in TYPES}
+    full = types.index("full_attention") if "full_attention" in types else 0
+    turned = said.numbers("rope_freqs.weight") if said.has("rope_freqs.weight") else [1.0]
+    sections = {
+        "full_attention": {
+            "rope_type": "proportional", "rope_theta": said.get("rope.freq_base"),
+            "partial_rotary_factor": sum(factor == 1 for factor in turned) / len(turned),
+        },
+        "sliding_attention": {"rope_type": "default", "rope_theta": said.get("rope.freq_base_swa", 10000.0)},
+    }  # fmt: skip
+    return {
+        "layer_types": types, "num_key_value_heads": heads["sliding_attention"], "rope_parameters": sections,
+        "num_global_key_value_heads": heads["full_attention"], "intermediate_size": widths[0],
+        "use_double_wide_mlp": max(widths) > widths[0], "enable_moe_block": said.has("blk.0.ffn_gate_inp.weight"),
+        "attention_k_eq_v": not said.has(f"blk.{full}.attn_v.weight"),
+        "vocab_size_per_layer_input": said.rows("per_layer_token_embd.weight") or said.rows("token_embd.weight"),
+    }  # fmt: skip
+
+
+GGUF = _gguf.Gguf(
+    {
+        "hidden_size": "embedding_length", "num_hidden_layers": "block_count",
+        "num_attention_heads": "attention.head_count", "head_dim": "attention.key_length_swa",
+        "global_head_dim": "attention.key_length", "max_position_embeddings": "context_length",
+        "final_logit_softcapping": "final_logit_softcapping", "num_experts": "expert_count",
+        "hidden_size_per_layer_input": "embedding_length_per_layer_input", "top_k_experts": "expert_used_count",
+        "num_kv_shared_layers": "attention.shared_kv_layers", "moe_intermediate_size": "expert_feed_forward_length",
+    } | _gguf.RMS | _gguf.WINDOW,
+    gguf_weights, more=gguf_layers,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:
