@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
@@ -171,9 +173,8 @@ def _fetch(
     gguf_file: str | None,
 ) -> Path:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    try:
+    with _answers(name, revision):
         files = HfApi(token=token).list_repo_files(name, revision=revision)
         folder = snapshot_download(
             name,
@@ -183,6 +184,20 @@ def _fetch(
             allow_patterns=_wanted(files, want) if gguf_file is None else [gguf_file],
             force_download=force,
         )
+    return Path(folder)
+
+
+@contextmanager
+def _answers(name: str, revision: str | None) -> Iterator[None]:
+    """The hub's refusals as ours.
+
+    Raises:
+        NotAModel: there is no such model or revision, or it is gated; or the connection broke.
+    """
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        yield
     except GatedRepoError:
         raise NotAModel(f"{name!r} is gated", where="the hub", next="accept its terms there and pass token=…") from None
     except RepositoryNotFoundError:
@@ -193,7 +208,11 @@ def _fetch(
         ) from None
     except RevisionNotFoundError:
         raise NotAModel(f"{name!r} has no revision {revision!r}", where="the hub", next="check the revision") from None
-    return Path(folder)
+    except Exception as error:  # of the HTTP client, which was another one in other versions of huggingface_hub
+        if type(error).__module__.partition(".")[0] not in ("huggingface_hub", "httpx", "httpx2", "requests"):
+            raise
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NotAModel(f"{name!r}: {said}", where="the hub", next="try again; the files that came are kept") from None
 
 
 def _wanted(files: list[str], want: Want) -> list[str]:
@@ -210,6 +229,125 @@ def _wanted(files: list[str], want: Want) -> list[str]:
         of_modules = (*CONFIG, *TOKENIZER, *MODULES, *WEIGHTS, *OLD_WEIGHTS)
         wanted += [*MODULES, *(f"{MODULE}{name}" for name in of_modules)]
     return wanted
+
+
+# ------------------------------------------------------------------------------------------------ files alone
+
+
+@dataclass(frozen=True)
+class Download:
+    """What was fetched of a model on the hub.
+
+    Args:
+        commit: the revision that it is.
+        files, left_out: their names and bytes.
+    """
+
+    name: str
+    commit: str
+    folder: Path
+    files: dict[str, int]
+    left_out: dict[str, int]
+
+
+def download(
+    name: str,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    revision: str | None = None,
+    token: str | bool | None = None,
+    everything: bool = False,
+    progress: bool = False,
+) -> Download:
+    """Fetches the files of a model into huggingface_hub's cache; what is there already, whole or in part, is kept.
+
+    Args:
+        include: patterns of files, in place of what Pellucid reads: config, tokenizer, weights (safetensors rather than
+            pickles), card.
+        exclude: patterns of files to leave out.
+        everything: all files.
+        progress: show it on stderr.
+
+    Raises:
+        NotAModel: as `resolve` has it; or there is no network, or no file of such a name.
+    """
+    from glob import escape
+
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    if not _ID.fullmatch(name):
+        raise NotAModel(f"{name!r} is no id of the hub", next="give one like org/name")
+    if offline_by_environment():
+        asked = " or ".join(OFFLINE_VARIABLES)
+        raise NotAModel("offline mode is on, and a download needs the network", where=name, next=f"unset {asked}")
+    if not _reachable():
+        raise NotAModel("the hub does not answer", where=name, next="check the network; HTTPS_PROXY names a proxy")
+    with _answers(name, revision):
+        about = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+        patterns = list(include) or (["*"] if everything else _wanted([*sizes], "model"))
+        names = [file for file in sizes if _matches(file, patterns) and not _matches(file, exclude)]
+        if not names:
+            there = ", ".join([*sizes][:20]) or "nothing"
+            raise NotAModel(f"no file of {name!r} is left to fetch", where="the hub", next=f"there are {there}")
+        enable_progress_bars() if progress else disable_progress_bars()
+        folder = snapshot_download(
+            name, revision=revision, token=token, allow_patterns=[escape(file) for file in names]
+        )
+    left = {file: size for file, size in sizes.items() if file not in names}
+    return Download(name, str(about.sha), Path(folder), {file: sizes[file] for file in names}, left)
+
+
+def _matches(file: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(file, pattern) for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One revision of a model in huggingface_hub's cache.
+
+    Args:
+        refs: branches and tags that lead to it.
+        used: when a file of it was last read, seconds since 1970.
+    """
+
+    name: str
+    commit: str
+    refs: tuple[str, ...]
+    folder: Path
+    files: int
+    nbytes: int
+    used: float
+
+
+def cached(cache_dir: Path | None = None) -> list[Cached]:
+    """The models in huggingface_hub's cache, by name, the revision that was used last first."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir(cache_dir).repos
+    except CacheNotFound:
+        return []
+    found = [
+        Cached(
+            repo.repo_id, each.commit_hash, tuple(sorted(each.refs)), each.snapshot_path, each.nb_files,
+            each.size_on_disk, max((file.blob_last_accessed for file in each.files), default=0.0),
+        )
+        for repo in repos if repo.repo_type == "model" for each in repo.revisions
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: (one.name.lower(), -one.used))
+
+
+def remove(found: Sequence[Cached], cache_dir: Path | None = None) -> int:
+    """Removes revisions from the cache; bytes that are free now. Files that another revision shares stay."""
+    from huggingface_hub import scan_cache_dir
+
+    plan = scan_cache_dir(cache_dir).delete_revisions(*(one.commit for one in found))
+    plan.execute()
+    return int(plan.expected_freed_size)
 
 
 # ------------------------------------------------------------------------------------------------ headers alone
@@ -253,18 +391,8 @@ def _remote(name: str, revision: str | None, token: str | bool | None) -> Remote
     Raises:
         NotAModel: there is none, or the hub does not answer.
     """
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-
-    try:
+    with _answers(name, revision):
         return Remote(name, revision, token)
-    except RepositoryNotFoundError:
-        what = f"there is no {name!r}, neither a folder here nor a model on the hub"
-        raise NotAModel(what, where=Path(name).absolute(), next="check the spelling; give token=… if private") from None
-    except HfHubHTTPError as error:
-        said = str(error).splitlines()[0]
-        raise NotAModel(
-            f"{name!r}: {said}", where="the hub", next="check the name and the revision, or try again"
-        ) from None
 
 
 class Remote:

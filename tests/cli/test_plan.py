@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import torch
 
 import pellucid
 import reference as ref
+from endpoint import serving
 from models import tiny as models
 from models.tiny import refused
 from pellucid import hub
@@ -247,72 +245,19 @@ def test_a_gguf_file_on_the_hub(remote: Callable[[Path], Hub], tmp_path: Path) -
     assert pellucid.plan("org/model", offline=False, gguf_file="y.gguf").weights == found.weights
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """What huggingface_hub asks of the hub, for one model whose files are in a folder; counts the bytes it gives."""
-
-    folder: Path
-    given: list[int]
-
-    def do_GET(self) -> None:  # noqa: N802  the base class calls it so
-        path = self.path.partition("?")[0]
-        files = {file.name: file.stat().st_size for file in self.folder.iterdir()}
-        file = path.rpartition("/")[2]
-        if "/resolve/" in path and file in files:
-            data, asked = (
-                (self.folder / file).read_bytes(),
-                re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or ""),
-            )
-            begin, end = (int(asked[1]), int(asked[2]) + 1) if asked else (0, len(data))
-            headers = {
-                "ETag": '"x"',
-                "X-Repo-Commit": "a" * 40,
-                "Content-Range": f"bytes {begin}-{end - 1}/{len(data)}",
-            }
-            self.answer(206 if asked else 200, data[begin:end], headers)
-        elif path.startswith("/api/models/org/model"):
-            tree: Any = [{"type": "file", "path": name, "size": size, "oid": "1" * 40} for name, size in files.items()]
-            siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
-            about = {"id": "org/model", "sha": "a" * 40, "siblings": siblings}
-            self.answer(200, json.dumps(tree if "/tree/" in path else about).encode(), {})
-        else:
-            self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-
-    do_HEAD = do_GET
-
-    def answer(self, code: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.given.append(len(data))
-            self.wfile.write(data)
-
-    def log_message(self, *message: Any) -> None:
-        """Nothing."""
-
-
 def test_the_hubs_own_client(tmp_path: Path) -> None:
     """Over a socket of this machine: the config and the first megabyte are asked for, and no more."""
     (tmp_path / "hub").mkdir()
     models.make("llama", vocab_size=20_001, hidden_size=64).save_pretrained(tmp_path / "hub")
-    handler = type("Here", (Endpoint,), {"folder": tmp_path / "hub", "given": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        there = {
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(tmp_path),
-            "HF_HUB_OFFLINE": "0",
-        }
+    with serving(tmp_path / "hub", tmp_path) as (handler, there):
         code = "import json, pellucid; print(json.dumps(dict(pellucid.plan('org/model', measure=False).weights)))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **there})
         lost = "import pellucid; pellucid.plan('org/nowhere', measure=False)"
         none = subprocess.run([sys.executable, "-c", lost], capture_output=True, text=True, env={**os.environ, **there})
-        server.shutdown()
     assert done.returncode == 0, done.stderr
     wanted = sum(file.stat().st_size for file in (tmp_path / "hub").glob("*.safetensors"))
     assert json.loads(done.stdout) == dict(pellucid.plan(tmp_path / "hub").weights)
-    assert wanted > 5_000_000 and sum(handler.given) < 1_200_000  # type: ignore[attr-defined]
+    assert wanted > 5_000_000 and sum(handler.given) < 1_200_000
     assert "there is no 'org/nowhere'" in none.stderr
 
 

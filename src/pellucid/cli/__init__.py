@@ -15,6 +15,8 @@ from pellucid.errors import nearest
 COMMANDS = {
     "generate": "Continue a text with a language model.",
     "run": "Do a task for a text, or for every line of a file.",
+    "embed": "Turn texts into vectors that say how alike they are.",
+    "rerank": "Put texts in the order of how well they answer a query.",
     "show": "Say what a model is: its parts, or the code that it runs.",
     "chat": "Talk with a model that has a chat template.",
     "tokenize": "Show the tokens of a text, or the text of ids.",
@@ -25,6 +27,9 @@ COMMANDS = {
     "diff": "Find the first value where two models part.",
     "plan": "Say what a model takes, and how fast it can be here.",
     "bench": "Measure prompt and decode speed, memory, share of the bandwidth.",
+    "download": "Fetch the files of a model; nothing is loaded.",
+    "cache": "List the models that were fetched, or remove some.",
+    "completion": "Print what a shell needs to complete commands and options.",
 }
 
 

@@ -94,6 +94,21 @@ def read_text(given: str | None, name: str, *, most: int | None = None) -> str:
     return given or ""
 
 
+def texts_of(texts: tuple[str, ...], path: str | None) -> Iterator[str]:
+    """Texts of arguments, of standard input for "-" alone, or of a file's lines.
+
+    Raises:
+        UsageError: none of them is given, or two.
+    """
+    if bool(texts) == (path is not None):
+        raise click.UsageError("give TEXT ('-' for standard input), or --file")
+    if path is not None:
+        from pellucid.tasks.flow import Lines
+
+        return iter(Lines(path))
+    return read_lines("-") if texts == ("-",) else iter([read_text(text, "TEXT") for text in texts])
+
+
 def read_lines(text: str) -> Iterator[str]:
     """Lines of an argument, or of standard input as they come."""
     if text != "-":

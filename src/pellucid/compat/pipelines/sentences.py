@@ -27,6 +27,7 @@ class SentenceEmbeddingPipeline(Pipeline):
         normalize_embeddings: to length 1.
         truncate_dim: so many dimensions, the first.
         return_tensors: True for tensors.
+        return_embeddings: True for an `Embedding` of each text, which also has its tokens and what was dropped.
     """
 
     task = "sentence-embedding"
@@ -60,7 +61,9 @@ class SentenceEmbeddingPipeline(Pipeline):
         dim = layout.dim if truncate_dim is None else whole_number("truncate_dim", truncate_dim)
         return self.made.embed(inputs, How(before, windows, dim, normalize_embeddings))
 
-    def show(self, found: Embedding, *, return_tensors: bool = False) -> Any:
+    def show(self, found: Embedding, *, return_tensors: bool = False, return_embeddings: bool = False) -> Any:
+        if return_embeddings:
+            return found
         return found.vector if return_tensors else found.vector.tolist()
 
 
