@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::int64_t OUTPUTS = 128;  // their part of W in a block of k stays in the second cache ...
 constexpr std::int64_t GROUP = 48;     // ... while so many rows of x, in tiles, are multiplied with it
-constexpr std::int64_t ALONE = 4;      // rows of a tile for which W is unpacked in registers: so it is for two tiles
+constexpr std::int64_t ALONE = 8;      // rows for which W is unpacked in registers: in one tile,
+constexpr std::int64_t HALF = 4;       // or in two, where each has two accumulators for an output
 
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -36,9 +37,9 @@ typedef bfloat16x8_t Pairs;
 inline Vector dot(Vector sum, Pairs w, Pairs x) { return (Vector)vbfdotq_f32((float32x4_t)sum, w, x); }
 #endif
 
-template <bool NATURAL>
+template <class S>
 inline void keep(const Half *from, Value *to) {
-  std::memcpy(to, from, STEP * 2);
+  *(Words *)to = S::order(*(const Loose *)from);
 }
 
 template <int M, int P, class S>
@@ -56,17 +57,17 @@ inline void step(Vector (&sum)[M][P], const S *w, std::int64_t k, const Value *x
 typedef float Value;  // x in float32, in the order of the source: the even places of STEP values before the odd ones
 constexpr std::int64_t BLOCK = 1024;  // k: a tile's rows of x stay in the first cache
 
-template <bool NATURAL>
+template <class S>
 inline void keep(const Half *from, Value *to) {
   const Words pairs = *(const Loose *)from;
   *(Vector *)to = (Vector)(pairs << 16);
   *(Vector *)(to + WIDTH) = (Vector)(pairs & 0xffff0000u);
 }
 
-template <bool NATURAL>
+template <class S>
 inline void keep(const float *from, Value *to) {
-  if (NATURAL) std::memcpy(to, from, STEP * 4);
-  for (int i = 0; i < WIDTH && !NATURAL; i++) to[i] = from[2 * i], to[WIDTH + i] = from[2 * i + 1];
+  if (S::NATURAL) std::memcpy(to, from, STEP * 4);
+  for (int i = 0; i < WIDTH && !S::NATURAL; i++) to[i] = from[2 * i], to[WIDTH + i] = from[2 * i + 1];
 }
 
 template <int M, int P, class S>
@@ -121,49 +122,61 @@ struct Part {
   std::int64_t from, to;    // k
   const std::uint8_t *at;   // their numbers: where they lie, or where they have been unpacked,
   std::int64_t stride;      // and bytes from row to row
-  std::int64_t edge = product.w.group - from % product.w.group;  // where the second scale begins, seen from the first k
+  std::int64_t edge = -(from % product.w.group);  // where the first scale begins, seen from the first k
   std::int64_t group = from / product.w.group;
 
   Open row(std::int64_t o) const {
     const Matrix &w = product.w;
     return {&w, at + (o - begin) * stride, (w.height == 1 ? o : o / w.height) * w.groups + group};
   }
+
+  // An output's numbers from this k on, which are less than a step, and zeros.
+  template <class S>
+  S rest(std::int64_t o, std::int64_t k, std::uint8_t (&room)[STEP * 2]) const {
+    S w(Part{product, begin, end, from + k, to, at + S::bytes(k), stride}.row(o));
+    w.turn();
+    std::memset(room, 0, sizeof room);
+    std::memcpy(room, w.at, S::bytes(to - from - k));
+    w.at = room;
+    return w;
+  }
 };
 
 // M rows of x by all outputs of a part, P at a time; what lies `ahead` of a value read is fetched into the second cache.
 template <int M, int P, class S>
-void tile(const Part &part, const Value *x, float *total, std::int64_t ahead) {
+__attribute__((noinline)) void tile(const Part &part, const Value *x, float *total, std::int64_t ahead) {
+  constexpr std::int64_t line = S::bytes(STEP) < 64 ? 64 / S::bytes(STEP) * STEP : STEP;  // numbers
   const RowProduct &p = part.product;
-  const std::int64_t count = part.to - part.from;
+  const std::int64_t count = S::FILLED ? (part.to - part.from + STEP - 1) / STEP * STEP : part.to - part.from;
   for (std::int64_t o = part.begin; o < part.end; o += P) {
-    const auto row = [&](int i) { return part.row(o + i < p.out ? o + i : p.out - 1); };
-    S w[4] = {S(row(0)), S(row(1)), S(row(P > 2 ? 2 : 0)), S(row(P > 2 ? 3 : 0))};
+    const auto output = [&](int i) { return o + i < p.out ? o + i : p.out - 1; };
+    const auto row = [&](int i) { return S(part.row(output(i))); };
+    S w[4] = {row(0), row(1), row(P > 2 ? 2 : 0), row(P > 2 ? 3 : 0)};
     Vector sum[M][P] = {}, scaled[M][P] = {};
-    for (std::int64_t k = 0, edge = part.edge; k < count; edge += p.w.group) {
-      const std::int64_t stop = edge < count ? edge : count;
-      for (int i = 0; i < P; i++) w[i].turn();
-      for (; k + STEP <= stop; k += STEP) {
-        for (int i = 0; i < P; i++) __builtin_prefetch(w[i].at + S::bytes(k) + ahead, 0, 2);
-        step<M, P>(sum, w, k, x + k);
-      }
-      if (k < stop) {
-        if constexpr (S::FILLED) {
-          step<M, P>(sum, w, k, x + k);
-        } else {
-          alignas(64) std::uint8_t rest[P][STEP * 2] = {};
-          S last[4] = {w[0], w[1], w[2], w[3]};
-          for (int i = 0; i < P; i++) {
-            std::memcpy(rest[i], w[i].at + S::bytes(k), S::bytes(stop - k));
-            last[i].at = rest[i];
-          }
-          step<M, P>(sum, last, 0, x + k);
-        }
-        k = stop;
-      }
+    std::int64_t k = 0, edge = part.edge;
+    const auto turn = [&] {
       if constexpr (S::SCALED)
         for (int m = 0; m < M; m++)
           for (int i = 0; i < P; i++) scaled[m][i] += sum[m][i] * w[i].factor, sum[m][i] = Vector{};
+      for (int i = 0; i < P; i++) w[i].turn();
+      edge += p.w.group;
+    };
+    for (; k + STEP <= count; k += STEP) {
+      if (k >= edge) turn();
+      if (k % line == 0)
+        for (int i = 0; i < P; i++) __builtin_prefetch(w[i].at + S::bytes(k) + ahead, 0, 2);
+      step<M, P>(sum, w, k, x + k);
     }
+    if (k < count) {
+      if (k >= edge) turn();
+      alignas(64) std::uint8_t bytes[4][STEP * 2];
+      const auto rest = [&](int i) { return part.rest<S>(output(i), k, bytes[i]); };
+      const S last[4] = {rest(0), rest(1), rest(P > 2 ? 2 : 0), rest(P > 2 ? 3 : 0)};
+      step<M, P>(sum, last, 0, x + k);
+    }
+    if constexpr (S::SCALED)
+      for (int m = 0; m < M; m++)
+        for (int i = 0; i < P; i++) scaled[m][i] += sum[m][i] * w[i].factor;
     const auto &sums_of = S::SCALED ? scaled : sum;
     float *at = total + (o - part.begin);
     for (int m = 0; m < M; m += 4 / P) {
@@ -184,14 +197,14 @@ void tile_of(int rows, const Part &part, const Value *x, float *total, std::int6
 }
 
 // `count` values of a row of x, and zeros up to a whole step.
-template <bool NATURAL, class T>
+template <class S, class T>
 void keep_row(const T *x, std::int64_t count, Value *to) {
   std::int64_t k = 0;
-  for (; k + STEP <= count; k += STEP) keep<NATURAL>(x + k, to + k);
+  for (; k + STEP <= count; k += STEP) keep<S>(x + k, to + k);
   if (k == count) return;
   alignas(64) T rest[STEP] = {};
   std::memcpy(rest, x + k, (count - k) * sizeof(T));
-  keep<NATURAL>(rest, to + k);
+  keep<S>(rest, to + k);
 }
 
 // The numbers of a part of W, for tiles to come.
@@ -208,17 +221,13 @@ void unpack(const Part &part, T *to) {
   const std::int64_t count = part.to - part.from;
   for (std::int64_t o = part.begin; o < part.end; o++, to += BLOCK) {
     S w(part.row(o));
-    for (std::int64_t k = 0, edge = part.edge; k < count; edge += part.product.w.group) {
-      const std::int64_t stop = edge < count ? edge : count;
-      w.turn();
-      for (; k + STEP <= stop; k += STEP) put_step(w, k, to + k);
-      if (k == stop) continue;
-      alignas(64) std::uint8_t rest[STEP * 2] = {};
-      S last = w;
-      std::memcpy(rest, w.at + S::bytes(k), S::bytes(stop - k));
-      last.at = rest;
-      put_step(last, 0, to + k);
-      k = stop;
+    for (std::int64_t k = 0, edge = part.edge; k < count; k += STEP) {
+      if (k >= edge) w.turn(), edge += part.product.w.group;
+      alignas(64) std::uint8_t bytes[STEP * 2];
+      if (k + STEP <= count)
+        put_step(w, k, to + k);
+      else
+        put_step(part.rest<S>(o, k, bytes), 0, to + k);
     }
   }
 }
@@ -229,12 +238,11 @@ void unpack(const Part &part, T *to) {
 // S reads W where it lies, and K reads what S has unpacked to U.
 template <class T, class S, class K = S, class U = Half>
 bool multiply(const RowProduct &p, std::int64_t begin, std::int64_t end) {
-  constexpr int alone = S::PACKED ? ALONE : MOST;
-  constexpr int most = S::SCALED ? MANY : MOST;
+  constexpr int most = S::SCALED ? MANY : MOST, alone = S::SCALED ? HALF : MOST;
   alignas(64) float total[GROUP][OUTPUTS];
   alignas(64) Value x[most][BLOCK];
   U *kept = nullptr;
-  if (S::PACKED && p.rows > 2 * ALONE) {
+  if (S::PACKED && p.rows > ALONE) {
     kept = (U *)std::aligned_alloc(64, OUTPUTS * BLOCK * sizeof(U));
     if (!kept) return false;
   }
@@ -242,7 +250,7 @@ bool multiply(const RowProduct &p, std::int64_t begin, std::int64_t end) {
     const std::int64_t until = o + OUTPUTS < end ? o + OUTPUTS : end;
     for (std::int64_t row = 0; row < p.rows; row += GROUP) {
       const std::int64_t rows = p.rows - row < GROUP ? p.rows - row : GROUP;
-      const std::int64_t one = S::PACKED && !kept ? alone : most, each = S::PACKED && !kept ? alone : MANY;
+      const std::int64_t one = kept ? most : alone, each = S::PACKED && !kept ? alone : MANY;
       const std::int64_t tiles = rows <= one ? 1 : (rows + each - 1) / each;
       for (std::int64_t k = 0; k < p.in; k += BLOCK) {
         const std::uint8_t *at = (const std::uint8_t *)p.w.numbers + o * p.w.stride + S::bytes(k);
@@ -256,7 +264,7 @@ bool multiply(const RowProduct &p, std::int64_t begin, std::int64_t end) {
         for (std::int64_t t = 0; t < tiles; t++) {
           const std::int64_t first = rows * t / tiles, last = rows * (t + 1) / tiles;
           for (std::int64_t m = first; m < last; m++)
-            keep_row<S::NATURAL>((const T *)p.x + (row + m) * p.x_stride + k, part.to - k, x[m - first]);
+            keep_row<S>((const T *)p.x + (row + m) * p.x_stride + k, part.to - k, x[m - first]);
           if (kept)
             tile_of<most, K>(last - first, part, x[0], total[first], 0);
           else
@@ -281,8 +289,13 @@ bool multiply(const RowProduct &p, std::int64_t begin, std::int64_t end) {
 bool LEVEL(const RowProduct &p, std::int64_t begin, std::int64_t end) {
   switch (p.w.lie + (p.half ? 0 : 100)) {
     case BFLOAT16: return multiply<Half, Plain>(p, begin, end);
-    case HIGH_FIRST: return multiply<Half, Nibbles<true, true>, Plain>(p, begin, end);
-    case LOW_FIRST: return multiply<Half, Nibbles<false, true>, Plain>(p, begin, end);
+#if DOT && WIDTH == 16
+    case HIGH_FIRST: return multiply<Half, Shifted<true>, Rounded>(p, begin, end);
+    case LOW_FIRST: return multiply<Half, Shifted<false>, Rounded>(p, begin, end);
+#else
+    case HIGH_FIRST: return multiply<Half, Nibbles<true, true>, Rounded>(p, begin, end);
+    case LOW_FIRST: return multiply<Half, Nibbles<false, true>, Rounded>(p, begin, end);
+#endif
     case SIGNED: return multiply<Half, Signed, Scaled>(p, begin, end);
     case FLOAT8: return multiply<Half, Float8, Scaled>(p, begin, end);
 #if !DOT

@@ -8,10 +8,12 @@
 //                 Only where the first of two numbers is in the low half there are zeros
 //     Signed      bytes, and
 //     Float8      E4M3: a bfloat16 holds each of them exactly, so it is their sums that are scaled, group by group
-//     Kept        numbers that another source has unpacked, for several tiles: float32, in the order of vectors
-//     Scaled      the same in bfloat16, for sums that are scaled
+//     Kept        numbers that another source has unpacked, for several tiles: float32, in the order of vectors,
+//     Rounded     or bfloat16,
+//     Scaled      for sums that are scaled
 //
-// For a product in bfloat16 `Nibbles` gives numbers that are rounded to it: those of the unpacked matrix.
+// For a product in bfloat16 `Nibbles` gives numbers that are rounded to it: those of the unpacked matrix. `Shifted` does
+// the same in another order, for products in pairs.
 
 #pragma once
 
@@ -40,11 +42,12 @@ constexpr std::int64_t STEP = 2 * WIDTH;  // numbers given at a time
 
 typedef float Vector __attribute__((vector_size(WIDTH * 4)));
 typedef std::uint32_t Words __attribute__((vector_size(WIDTH * 4)));
+typedef std::uint16_t Halves __attribute__((vector_size(WIDTH * 4)));
 typedef std::int32_t Whole __attribute__((vector_size(WIDTH * 4)));
 typedef std::uint32_t Loose __attribute__((vector_size(WIDTH * 4), aligned(1), may_alias));
 
 // Rounded to bfloat16, still in float32. What is not a number stays so, unless an addition carries into its sign: see
-// `Open::scale`.
+// `Nibbles::turn`.
 inline Vector rounded(Vector value) {
 #if WIDTH == 16
   const __m512i bits = (__m512i)value;
@@ -168,21 +171,19 @@ struct Open {
   std::int64_t place;  // of the next scale; they are taken in turn
 
   float zero() const { return w->zeros ? w->zeros[place] : 0; }
-
-  // What is not a number is always the same one.
   float scale() const {
-    float scale = w->scales ? w->scales[place] : w->map[w->packed[place]] * w->nested[place >> w->nest];
-    if (!w->scales) {
-      asm("" : IN_REGISTER(scale));  // rounded before the addition, as in torch
-      scale += w->offset;
-    }
-    return scale == scale ? scale : __builtin_nanf("");
+    if (w->scales) return w->scales[place];
+    float product = w->map[w->packed[place]] * w->nested[place >> w->nest];
+    asm("" : IN_REGISTER(product));  // rounded before the addition, as in torch
+    return product + w->offset;
   }
+
+  static Words order(Words step) { return step; }  // of STEP values of x in bfloat16, as this source has its numbers
 };
 
 struct Plain : Open {
   static constexpr bool SCALED = false, NATURAL = false, PACKED = false, FILLED = false;
-  static std::int64_t bytes(std::int64_t count) { return count * 2; }
+  static constexpr std::int64_t bytes(std::int64_t count) { return count * 2; }
   explicit Plain(const Open &open) : Open(open) {}
   void turn() {}
   Words words(std::int64_t k) const { return *(const Loose *)(at + k * 2); }
@@ -200,11 +201,12 @@ struct Natural : Plain {
 template <bool HIGH, bool ROUND>
 struct Nibbles : Open {
   static constexpr bool SCALED = false, NATURAL = false, PACKED = true, FILLED = false;
-  static std::int64_t bytes(std::int64_t count) { return (count + 1) / 2; }
+  static constexpr std::int64_t bytes(std::int64_t count) { return (count + 1) / 2; }
   Table values, here;
   explicit Nibbles(const Open &open) : Open(open), values(table(w->values)), here(values) {}
   void turn() {
-    here = (HIGH ? values : values.less(zero())).times(scale());
+    const float by = scale();
+    here = (HIGH ? values : values.less(zero())).times(by == by ? by : __builtin_nanf(""));
     if (ROUND) here = here.round();
     place++;
   }
@@ -214,9 +216,41 @@ struct Nibbles : Open {
   Words words(std::int64_t k) const { return both(even(k), odd(k)); }
 };
 
+#if DOT && WIDTH == 16
+
+// The same, rounded, in an order of its own. STEP numbers are 8 words of 4 nibbles: first come all their first nibbles,
+// then all second ones, and so on. So one shift of the words, repeated, brings each nibble to the end of a word, and one
+// permutation looks all of them up. It reads 5 bits of each word, so the table lies there twice. What is too small for a
+// normal bfloat16 becomes 0 in it, as it would in the product.
+template <bool HIGH>
+struct Shifted : Open {
+  static constexpr bool SCALED = false, NATURAL = false, PACKED = true, FILLED = false;
+  static constexpr std::int64_t bytes(std::int64_t count) { return (count + 1) / 2; }
+  static Words order(Words step) {
+    Halves places;
+    for (int i = 0; i < STEP; i++) places[i] = i % 8 * 4 + (HIGH ? i / 8 ^ 1 : i / 8);
+    return (Words)_mm512_permutexvar_epi16((__m512i)places, (__m512i)step);
+  }
+  Table values;
+  __m512i here = {};
+  explicit Shifted(const Open &open) : Open(open), values(table(w->values)) {}
+  void turn() {
+    const __m512 all = (__m512)(HIGH ? values : values.less(zero())).times(scale()).all;
+    place++;
+    here = (__m512i)_mm512_cvtne2ps_pbh(all, all);
+  }
+  Words words(std::int64_t k) const {
+    const __m512i bits = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(at + k / 2)));
+    const __m512i nibbles = _mm512_srlv_epi32(bits, _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    return (Words)_mm512_permutexvar_epi16(nibbles, here);
+  }
+};
+
+#endif
+
 struct Signed : Open {
   static constexpr bool SCALED = true, NATURAL = false, PACKED = true, FILLED = false;
-  static std::int64_t bytes(std::int64_t count) { return count; }
+  static constexpr std::int64_t bytes(std::int64_t count) { return count; }
   float factor = 1;
   explicit Signed(const Open &open) : Open(open) {}
   void turn() { factor = scale(), place++; }
@@ -234,17 +268,22 @@ struct Float8 : Signed {
 
 struct Kept : Open {
   static constexpr bool SCALED = false, NATURAL = false, FILLED = true;  // up to a whole step
-  static std::int64_t bytes(std::int64_t count) { return count * 4; }
+  static constexpr std::int64_t bytes(std::int64_t count) { return count * 4; }
   explicit Kept(const Open &open) : Open(open) {}
   void turn() {}
   Vector even(std::int64_t k) const { return *(const Vector *)(at + k * 4); }
   Vector odd(std::int64_t k) const { return *(const Vector *)(at + (k + WIDTH) * 4); }
 };
 
-struct Scaled : Plain {
+struct Rounded : Plain {
+  static constexpr bool FILLED = true;
+  using Plain::Plain;
+};
+
+struct Scaled : Rounded {
   static constexpr bool SCALED = true;
   float factor = 1;
-  using Plain::Plain;
+  using Rounded::Rounded;
   void turn() { factor = scale(), place++; }
 };
 
