@@ -33,11 +33,13 @@ ARCHITECTURES = {
     "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
     "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
     "gemma4_text": "gemma4", "jina_embeddings_v3": "jina-bert-v3", "cohere2_moe": "cohere2moe", "glm": "chatglm",
+    "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
     "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
 OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
 # Architectures that the `gguf` package does not have yet -> one of the same names.
 NAMED_LIKE = {"mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"}
+DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 LISTED = ("exaone4", "olmo3", "exaone_moe", "mellum", "cohere2_moe", "gemma4_text")  # which layers have the window
 WINDOWED = ("gpt_oss", "cohere2", "phimoe", "afmoe", "laguna", *LISTED)
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
@@ -278,7 +280,9 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_ssm_inner_size(c["mamba_d_ssm"])
             w.add_ssm_time_step_rank(c["mamba_n_heads"])
             w.add_ssm_group_count(c["mamba_n_groups"])
-        case "qwen3_next":
+        case "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text":
+            if c["model_type"] != "qwen3_next":
+                w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
             w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
             w.add_ssm_state_size(c["linear_key_head_dim"])
             w.add_ssm_group_count(c["linear_num_key_heads"])
@@ -514,6 +518,21 @@ def found(names: gguf.TensorNameMap, name: str) -> str:
     return known
 
 
+def tiled(c: dict[str, Any], name: str, tensor: Tensor) -> Tensor:
+    """Value heads in groups -> the first of each group, then the second ones."""
+    keys, values = c["linear_num_key_heads"], c["linear_num_value_heads"]
+    qk = 2 * keys * c["linear_key_head_dim"]
+
+    def turned(part: Tensor) -> Tensor:
+        return part.unflatten(0, (keys, values // keys, -1)).transpose(0, 1).reshape(part.shape)
+
+    if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+        return torch.cat([tensor[:qk], turned(tensor[qk:])])
+    if name.endswith("out_proj.weight"):
+        return turned(tensor.t()).t()
+    return tensor if name.endswith("norm.weight") else turned(tensor)
+
+
 def multiplier(c: dict[str, Any], name: str, tensor: Tensor) -> float | Tensor:
     """What Falcon H1 multiplies the outputs of a matrix by."""
     into = c["attention_in_multiplier"]
@@ -539,7 +558,7 @@ def changed(
         tensor = tensor.reshape(n, 2, len(tensor) // n // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
     if family in ("gemma", "gemma2", "gemma3_text", "nemotron") and name.endswith("norm.weight"):
         tensor = tensor + 1
-    if family == "qwen3_next" and name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+    if family in DELTANET and name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
         tensor = tensor + 1
     if family == "falcon_h1":
         tensor = tensor * multiplier(c, name, tensor)
@@ -584,7 +603,9 @@ def changed(
         name = name.replace("experts.e_score_correction_bias", "expert_bias.bias")
     if family == "kimi_linear" and "_proj." in name:
         name = name.replace(".block_sparse_moe.", ".mlp.")  # as the reference writes dense layers
-    if family in ("qwen3_next", "kimi_linear"):
+    if family in ("qwen3_5_text", "qwen3_5_moe_text") and "linear_attn" in name:
+        tensor = tiled(c, name, tensor)
+    if family in (*DELTANET, "kimi_linear"):
         name = name.replace("dt_bias", "dt_proj.bias")
     if family == "qwen3_next" and "in_proj_qkvz" in name:
         k, v = c["linear_key_head_dim"], c["linear_value_head_dim"]

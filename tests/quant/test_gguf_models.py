@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize
 
 import gguf_models
 import reference as ref
 from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, gguf
 from pellucid.cli import main
 from pellucid.errors import WeightsError
+from pellucid.ops.packed import PackedTensor
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -35,7 +36,8 @@ MINICPM3 = {
     "v_head_dim": None, "rms_norm_eps": 1e-6,
 }  # fmt: skip
 MINICPM3_LONG = {"type": "longrope", "original_max_position_embeddings": 512, **LONG}
-QWEN3_NEXT = {"mlp_only_layers": [], "linear_value_head_dim": 5, "rms_norm_eps": 1e-6}
+QWEN3_5 = {"linear_value_head_dim": 5, "rms_norm_eps": 1e-6}
+QWEN3_NEXT = {**QWEN3_5, "mlp_only_layers": []}
 GEMMA4 = {"global_head_dim": 16, "final_logit_softcapping": 3.5}  # llama.cpp caps at 30 if nothing is said
 GEMMA4_SHARED = {
     "num_kv_shared_layers": 2, "use_double_wide_mlp": True,
@@ -145,6 +147,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "nemotron_h": ("nemotron_h", {"layers_block_type": ["mamba", "mlp", "attention", "mamba"]}),
     "nemotron_h, experts": ("nemotron_h", {"layers_block_type": ["mamba", "moe", "attention", "moe"], "n_group": 1}),
     "falcon_h1": ("falcon_h1", {}),
+    "qwen3_5_text": ("qwen3_5_text", QWEN3_5),
+    "qwen3_5_moe_text": ("qwen3_5_moe_text", QWEN3_5),
     "qwen3_next": ("qwen3_next", QWEN3_NEXT),
     "gemma4": ("gemma4_text", GEMMA4),
     "gemma4, shared keys": ("gemma4_text", {**GEMMA4, **GEMMA4_SHARED}),
@@ -199,6 +203,23 @@ def test_numbers_that_are_turned_into_others_are_saved_as_they_were(tmp_path):
     other = AutoModelForCausalLM.from_pretrained(tmp_path / "changed" / path.name)
     assert ref.distance(other.blocks[0].attn.a_log, ours.blocks[0].attn.a_log) < 1e-6
     assert torch.equal(other.blocks[1].attn.a_log, ours.blocks[1].attn.a_log)
+
+
+def test_columns_in_another_order_are_unpacked_and_saved_as_they_were(tmp_path):
+    """Qwen 3.5's value heads are columns of a matrix of blocks too, and no block can be cut."""
+    family, sizes = MODELS["qwen3_5_text"]
+    case = ref.case(family, "", "causal-lm")
+    own = {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_value_heads": 4, "hidden_size": 64}
+    case = replace(case, variant="gguf q8_0", config={**case.config, **sizes, **own})
+    path = gguf_models.write(ref.checkpoint(case, tmp_path), tmp_path / "m.gguf", GGMLQuantizationType.Q8_0)
+    ours = AutoModelForCausalLM.from_pretrained(path)
+    attn = ours.blocks[0].attn
+    assert isinstance(attn.z.weight, PackedTensor) and not isinstance(attn.out.weight, PackedTensor)
+    stored = next(tensor for tensor in GGUFReader(path).tensors if tensor.name == "blk.0.ssm_out.weight")
+    numbers = torch.from_numpy(dequantize(stored.data, GGMLQuantizationType.Q8_0)).unflatten(1, (2, 2, 32))
+    assert torch.equal(attn.out.weight, numbers.transpose(1, 2).flatten(1))
+    ours.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
 def split(path: Path, folder: Path, count: int) -> Path:
@@ -264,7 +285,11 @@ def test_a_file_gives_the_numbers_of_the_folder_it_was_made_of_and_is_saved_as_i
     )  # positions from 2 on are from 0 on in the file; weights are multiplied
     assert other or (ours.spec.stack, ours.spec.encoder) == (theirs.spec.stack, theirs.spec.encoder)
     # One was added, and taken off; exp, and log; multiplied.
-    rounded = name in ("qwen3_next", "falcon_h1") or "gemma" in name or "blk.0.ssm_a" in gguf.read(path).tensors
+    rounded = (
+        name in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "falcon_h1")
+        or "gemma" in name
+        or "blk.0.ssm_a" in gguf.read(path).tensors
+    )
     assert ref.distance(found, wanted) <= (1e-5 if rounded else 0)
     ours.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()

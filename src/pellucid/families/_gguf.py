@@ -32,7 +32,7 @@ ARCHITECTURES = {
     "mistral3": "ministral3", "exaone-moe": "exaone_moe",
     "granitehybrid": "granitemoehybrid", "nemotron_h_moe": "nemotron_h", "falcon-h1": "falcon_h1",
     "gemma4": "gemma4_text", "jina-bert-v3": "jina_embeddings_v3", "cohere2moe": "cohere2_moe", "chatglm": "glm",
-    "qwen3next": "qwen3_next", "kimi-linear": "kimi_linear",
+    "qwen3next": "qwen3_next", "qwen35": "qwen3_5_text", "qwen35moe": "qwen3_5_moe_text", "kimi-linear": "kimi_linear",
 }  # fmt: skip
 
 # general.architecture -> a key, and the model_type of files that have it: one name stands for two families.
@@ -313,10 +313,10 @@ def mixed_state(said: Said) -> dict[str, Any]:
     return found | state_at(said, first) | {"mamba_d_head": head_dim}
 
 
-def extra_layers(said: Said) -> dict[str, Any]:
+def extra_layers(said: Said, key: str = "num_nextn_predict_layers") -> dict[str, Any]:
     """`num_hidden_layers` without those that predict further tokens."""
     count = said.get("nextn_predict_layers", 0)
-    return {"num_hidden_layers": said.get("block_count", 0) - count, "num_nextn_predict_layers": count}
+    return {"num_hidden_layers": said.get("block_count", 0) - count, key: count}
 
 
 def gemma_scale(said: Said, largest: int) -> dict[str, Any]:
@@ -463,7 +463,8 @@ def experts(count: int) -> dict[str, Entry]:
     for matrix in ("gate", "up", "down"):
         table[f"blk.{{i}}.ffn_{matrix}_exps.{{p}}"] = Stacked(f"{AT}mlp.experts.{{e}}.{matrix}.{{p}}", count)
         table[f"blk.{{i}}.ffn_{matrix}_shexp.{{p}}"] = f"{AT}mlp.shared.{matrix}.{{p}}"
-    return table
+    gate_up = Fused(AT + "mlp.experts.{e}.{}.weight", ("gate", "up"))
+    return table | {"blk.{i}.ffn_gate_up_exps.weight": Stacked(gate_up, count)}
 
 
 LATENT: dict[str, Entry] = {
@@ -501,9 +502,9 @@ def latent_sizes(said: Said) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def further_layers(c: Config, table: Mapping[str, Entry]) -> dict[str, Entry]:
+def further_layers(c: Config, table: Mapping[str, Entry], key: str = "num_nextn_predict_layers") -> dict[str, Entry]:
     """The table with the layers behind the last one, which predict the tokens after the next, as unused."""
-    first, count = c.layers("num_hidden_layers"), c.number("num_nextn_predict_layers", null=0, most=64)
+    first, count = c.layers("num_hidden_layers"), c.number(key, null=0, most=64)
     unused = Unused("predicts more than one token", kept=True)
     names = [name for name in table if "{i}" in name] + ["blk.{i}.*"]
     return {**table, **{name.replace("{i}", str(first + i)): unused for i in range(count) for name in names}}

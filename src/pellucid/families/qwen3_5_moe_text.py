@@ -1,10 +1,11 @@
 """Qwen 3.5 with experts. qwen.ai/blog?id=qwen3.5."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes
 from pellucid.families.qwen3_5_text import DEFAULTS as QWEN
 from pellucid.families.qwen3_5_text import IGNORED as OTHERS
-from pellucid.families.qwen3_5_text import LINEAR, text
+from pellucid.families.qwen3_5_text import LINEAR, MTP, gguf_sizes, gguf_weights, text
 from pellucid.families.qwen3_next import EXPERTS, mixture, table
 from pellucid.spec import Spec
 from pellucid.weights.table import Entry, Fused, Stacked
@@ -26,6 +27,15 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         "model.layers.{i}.mlp.experts.gate_up_proj": Stacked(Fused(expert + ".{}.weight", ("gate", "up")), count=count),
         "model.layers.{i}.mlp.experts.down_proj": Stacked(expert + ".down.weight", count=count),
     }  # fmt: skip
+
+
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM | _gguf.DELTANET_KEYS | _gguf.EXPERTS | {
+        "moe_intermediate_size": "expert_feed_forward_length",
+        "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    },
+    lambda c: _gguf.further_layers(c, gguf_weights(c) | _gguf.experts(c.num_experts), MTP), more=gguf_sizes,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,11 +1,16 @@
 """Qwen 3.5: three layers of gated DeltaNet, one of gated attention. qwen.ai/blog?id=qwen3.5."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, rms
+from pellucid.families._gguf import Said
 from pellucid.families._read import grouped_heads, read_rope
-from pellucid.families.qwen3_next import mixers, table
+from pellucid.families.qwen3_next import gguf_decoder, mixers, table
+from pellucid.families.qwen3_next import gguf_sizes as next_sizes
 from pellucid.spec import Block, Ffn, PreNorm, Spec
-from pellucid.weights.table import Entry, Fused
+from pellucid.weights.table import Below, Entry, Flat, Fused, MinusExp, Tiled
 
 CLASSES = classes("Qwen3_5", "causal-lm") | {
     None: "Qwen3_5TextModel", "sequence-classification": "Qwen3_5TextForSequenceClassification",
@@ -33,6 +38,45 @@ LINEAR: dict[str, Entry] = {
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     return table(c, LINEAR)
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    """As Qwen3-Next has it, but for the order of value heads."""
+    groups, values = c.size("linear_num_key_heads"), c.size("linear_num_value_heads")
+
+    def tiled(name: str, dim: int = 0) -> Tiled:
+        return Tiled(f"blocks.{{i}}.attn.{name}", groups, values // groups, dim)
+
+    def qkv(name: str) -> Below:
+        own = [f"blocks.{{i}}.attn.{x}{name}" for x in "qk"]
+        return Below((*own, tiled("v" + name)))
+
+    return gguf_decoder(c) | {
+        "blk.{i}.attn_qkv.weight": qkv(".weight"),
+        "blk.{i}.ssm_conv1d.weight": Flat(qkv("_conv.weight"), dim=1),
+        "blk.{i}.attn_gate.weight": tiled("z.weight"),
+        "blk.{i}.ssm_alpha.weight": tiled("a.weight"),
+        "blk.{i}.ssm_beta.weight": tiled("b.weight"),
+        "blk.{i}.ssm_dt.bias": tiled("dt_bias"),
+        "blk.{i}.ssm_a": MinusExp(tiled("a_log")),
+        "blk.{i}.ssm_out.weight": tiled("out.weight", dim=1),
+    }  # fmt: skip
+
+
+def gguf_sizes(said: Said) -> dict[str, Any]:
+    """Sizes, and positions of three axes."""
+    axes = said.by_layer("rope.dimension_sections")
+    sections = {"mrope_section": axes and axes[:3], "mrope_interleaved": True}
+    found = next_sizes(said) | _gguf.extra_layers(said, MTP)
+    turned = {"rope_theta": said.get("rope.freq_base"), "partial_rotary_factor": found["partial_rotary_factor"]}
+    return found | {"rope_parameters": {**found.pop("rope_scaling", {"rope_type": "default"}), **turned, **sections}}
+
+
+MTP = "mtp_num_hidden_layers"
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM | _gguf.DELTANET_KEYS,
+    lambda c: _gguf.further_layers(c, gguf_weights(c), MTP), more=gguf_sizes,
+)  # fmt: skip
 
 
 def text(c: Config, family: str, mlp: Ffn) -> Spec:

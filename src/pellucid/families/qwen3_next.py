@@ -62,19 +62,26 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     return table(c, fused) | EXPERTS
 
 
-def gguf_weights(c: Config) -> dict[str, Entry]:
-    groups, heads = c.size("linear_num_key_heads"), c.size("num_attention_heads")
+def gguf_decoder(c: Config) -> dict[str, Entry]:
+    """Both kinds of layers; norms have one added, but for that of linear attention."""
     norms = {name: entry for name, entry in DECODER.items() if "norm" in name and "ffn" not in name}
-    return DECODER | _gguf.shifted(norms | _gguf.POST_NORM) | _gguf.DELTANET | _gguf.experts(c.num_experts) | {
+    q = Fused("blocks.{i}.attn.{}.{p}", ("q", "gate.proj"), c.size("num_attention_heads"))
+    shifted = _gguf.shifted(norms | _gguf.POST_NORM)
+    return DECODER | shifted | _gguf.DELTANET | {"blk.{i}.attn_q.{p}": q}
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    groups = c.size("linear_num_key_heads")
+    return gguf_decoder(c) | _gguf.experts(c.num_experts) | {
         "blk.{i}.ssm_ba.weight": Fused("blocks.{i}.attn.{}.weight", "ba", groups),
         "blk.{i}.ssm_in.weight": Fused("blocks.{i}.attn.{}.weight", "qkvz", groups),  # older files
-        "blk.{i}.attn_q.{p}": Fused("blocks.{i}.attn.{}.{p}", ("q", "gate.proj"), heads),
     }  # fmt: skip
 
 
 def gguf_sizes(said: Said) -> dict[str, Any]:
     """Sizes of gated DeltaNet, and which layers have it where a file says it for each."""
     recurs = said.by_layer("attention.recurrent_layers")
+    recurs = recurs and recurs[: said.get("block_count") - said.get("nextn_predict_layers", 0)]
     return partial(said) | {
         "linear_value_head_dim": said.get("ssm.inner_size") // said.get("ssm.time_step_rank"),
         "layer_types": recurs and ["linear_attention" if yes else "full_attention" for yes in recurs],

@@ -16,6 +16,8 @@ from pellucid import families, gguf, hub
 from pellucid.errors import PellucidError
 from pellucid.models.model import Model
 from pellucid.ops.packed import PackedTensor
+from pellucid.quant.format import Group
+from pellucid.quant.gguf import pack
 from pellucid.text import fingerprint
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.weights.gguf import SUFFIX, GgufFile
@@ -56,7 +58,9 @@ class GgufTensors(Mapping[str, tuple[str, tuple[int, ...], Tensor]]):
     def __getitem__(self, name: str) -> tuple[str, tuple[int, ...], Tensor]:
         """In the file's own kind where that loses nothing; what was packed and no longer is, in the model's dtype."""
         tensor, entry = self.tensors.whole(name), self.file.entries.get(name)
-        if entry is not None and rounds(self.tensors.places[name].layout) and self._untouched(name):
+        unpacked = entry is not None and entry.dtype not in DTYPES and not isinstance(tensor, PackedTensor)
+        lost = unpacked or rounds(self.tensors.places[name].layout)
+        if entry is not None and lost and self._untouched(name):
             return entry.dtype, entry.shape, self.file.tensor(name)
         if isinstance(tensor, PackedTensor) and tensor.kind in gguf.KINDS:
             return tensor.kind, tuple(tensor.shape), tensor.parts["blocks"]
@@ -72,8 +76,14 @@ class GgufTensors(Mapping[str, tuple[str, tuple[int, ...], Tensor]]):
         now = [held[slot] for slot in place.slots]
         if any(isinstance(each, PackedTensor) for each in now):
             return False
-        then = place.split(self.file.tensor(name), [len(each) for each in now])
+        then = place.split(self._numbers(name), [len(each) for each in now])
         return all(torch.equal(old.to(new.dtype), new) for old, new in zip(then, now))
+
+    def _numbers(self, name: str) -> Tensor:
+        entry, tensor = self.file.entries[name], self.file.tensor(name)
+        if entry.dtype in DTYPES:
+            return tensor
+        return pack(Group(name, {"blocks": name}, entry.shape, entry.dtype), {"blocks": tensor}, {}).dense()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors.places)

@@ -74,6 +74,26 @@ class Paired:
 
 
 @dataclass(frozen=True)
+class Tiled:
+    """Heads in groups, where the file has the first head of each group, then the second ones, …: 0, n/2, 1, n/2 + 1.
+
+    So llama.cpp keeps the value heads of Qwen 3.5's linear attention; `dim` 1 where they are a matrix's columns.
+    """
+
+    of: str
+    groups: int
+    each: int
+    dim: int = 0
+
+
+@dataclass(frozen=True)
+class Below:
+    """Parameters one below the other in the rows of one tensor, as `Fused` has them, each in a layout of its own."""
+
+    of: tuple[str | Tiled, ...]
+
+
+@dataclass(frozen=True)
 class Shifted:
     """A vector that the file has with a number added: a norm's weight, which a family counts from zero."""
 
@@ -85,7 +105,7 @@ class Shifted:
 class Flat:
     """A tensor with a dimension of one more than the file has, at this place of its shape."""
 
-    of: str | Fused
+    of: str | Fused | Below
     dim: int = 0
 
 
@@ -101,7 +121,7 @@ class Cut:
 class MinusExp:
     """What the file has as -exp(x): the decays of state spaces, rounded twice."""
 
-    of: str
+    of: str | Tiled
 
 
 @dataclass(frozen=True)
@@ -162,7 +182,10 @@ class Unused:
     kept: bool = False
 
 
-Layout = str | Fused | Transposed | Squeezed | Folded | Paired | Shifted | Flat | Cut | MinusExp | Stacked | Viewed
+Layout = (
+    str | Fused | Transposed | Squeezed | Folded | Paired | Tiled | Below | Shifted | Flat | Cut | MinusExp | Stacked
+    | Viewed
+)  # fmt: skip
 Entry = Layout | Row | Share | Recomputed | Unused
 
 OTHER_HEAD = "part of another head"
@@ -204,7 +227,8 @@ class Place:
             return [tensor.transpose(1, 2) if self.share.turned else tensor]
         if self.row is not None or not self.layout:
             return [tensor]
-        moved = getattr(tensor, "moved", None)  # of a packed matrix
+        columns = isinstance(self.layout, Tiled) and self.layout.dim > 0
+        moved = None if columns else getattr(tensor, "moved", None)  # of a packed matrix, by rows
         parts = None if moved is None else moved(lambda numbers: _split(self.layout, numbers, rows))
         return _split(self.layout, tensor, rows) if parts is None else parts
 
@@ -225,7 +249,7 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
     match layout:
         case str():
             return shapes[0]
-        case Fused():
+        case Fused() | Below():
             return (sum(shape[0] for shape in shapes), *shapes[0][1:])
         case Transposed(of):
             return _shape(of, shapes)[::-1]
@@ -234,7 +258,7 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
             for d in sorted(dims):
                 shape.insert(d, 1)
             return tuple(shape)
-        case Paired(of) | Shifted(of) | MinusExp(of):
+        case Paired(of) | Tiled(of) | Shifted(of) | MinusExp(of):
             return _shape(of, shapes)
         case Flat(of, dim):
             shape = list(_shape(of, shapes))
@@ -270,6 +294,12 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return _split(of, tensor.flatten(1), rows)
         case Paired(of, heads):
             return _split(of, tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2), rows)
+        case Tiled(of, groups, each, dim):
+            apart = tensor.unflatten(dim, (each, groups, -1))
+            return _split(of, apart.transpose(dim, dim + 1).flatten(dim, dim + 2), rows)
+        case Below(of):
+            parts = zip(of, tensor.split(list(rows)), rows)
+            return [_split(layout, part, [n])[0] for layout, part, n in parts]
         case Shifted(of, by):
             return _split(of, tensor - by, rows)
         case MinusExp(of):
@@ -307,6 +337,11 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
             return _join(of, parts).unflatten(1, (heads, -1))
         case Paired(of, heads):
             return _join(of, parts).unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+        case Tiled(of, groups, each, dim):
+            apart = _join(of, parts).unflatten(dim, (groups, each, -1))
+            return apart.transpose(dim, dim + 1).flatten(dim, dim + 2)
+        case Below(of):
+            return torch.cat([_join(layout, [part]) for layout, part in zip(of, parts)])
         case Shifted(of, by):
             whole = _join(of, parts)
             return whole.to(torch.promote_types(whole.dtype, torch.float32)) + by
@@ -342,9 +377,11 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
             return (entry,)
         case Fused(pattern, parts):
             return tuple(pattern.replace("{}", part) for part in parts)
+        case Below(of):
+            return tuple(slot for each in of for slot in _patterns(each))
         case (
-            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Cut(of) | MinusExp(of)
-            | Stacked(of) | Viewed(of) | Row(of) | Share(of)
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Tiled(of) | Shifted(of) | Flat(of) | Cut(of)
+            | MinusExp(of) | Stacked(of) | Viewed(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return _patterns(of)
         case Recomputed() | Unused():
@@ -358,9 +395,11 @@ def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
             return change(entry)
         case Fused(pattern):
             return replace(entry, pattern=change(pattern))
+        case Below(of):
+            return Below(tuple(mapped(each, change) for each in of))  # type: ignore[misc]  # of the same kinds
         case (
-            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Shifted(of) | Flat(of) | Cut(of) | MinusExp(of)
-            | Stacked(of) | Viewed(of) | Row(of) | Share(of)
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Tiled(of) | Shifted(of) | Flat(of) | Cut(of)
+            | MinusExp(of) | Stacked(of) | Viewed(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
