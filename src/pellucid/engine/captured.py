@@ -203,9 +203,7 @@ class Captured:
         self.runner, self.model, self.pages, self.ahead = runner, model, pages, ahead
         on_cuda = model.device.type == "cuda"
         self.graphs = graphs or (CudaGraphs() if on_cuda else again)
-        attentions = [spec.attn for spec in model.stack.blocks if isinstance(spec, s.Block)]
-        kinds = [spec.window or spec.chunk for spec in attentions if isinstance(spec, s.Attention)]
-        self.kinds = list(dict.fromkeys(kinds))
+        self.kinds = kinds_of(model)
         self.limit = room(model)
         self.chosen = torch.zeros(ROWS, dtype=torch.int64, device=model.device)
         self.captures = 0  # sizes that were recorded
@@ -219,7 +217,7 @@ class Captured:
         if self.model.training or self.runner.listened:
             self._flight = None
             return list(parts)
-        mine = [part for part in parts if self.takes(part)]
+        mine = [part for part in parts if alone(part, self.pages)]
         if len(mine) <= ROWS:
             self._step(mine)
         else:
@@ -228,12 +226,6 @@ class Captured:
                 self._land(self._launch([self._fed(part) for part in mine[begin : begin + ROWS]]), mine[begin:][:ROWS])
         done = set(map(id, mine))
         return [part for part in parts if id(part) not in done]
-
-    def takes(self, part: Part) -> bool:
-        """Whether a part is one token whose logits alone are wanted, with nobody listening."""
-        task, seq = part.task, part.task.seq
-        plain = not (seq.source or seq.taps or seq.mute or seq.adapter or task.feed.hidden)
-        return plain and seq.behind == 1 and task.first == len(seq.tokens) - 1 and seq.row.pages is self.pages
 
     # ---------------------------------------------------------------------------------------- a step
 
@@ -313,6 +305,20 @@ class Captured:
         taken = [flight.fed[id(seq)][0] for seq in seqs]
         self.runner.hand_out(parts, [1] * len(parts), logits_BV[taken], ())
         return chosen
+
+
+def alone(part: Part, pages: Pages) -> bool:
+    """Whether a part is one token whose logits alone are wanted, with nobody listening, of a row in these pages."""
+    task, seq = part.task, part.task.seq
+    plain = not (seq.source or seq.taps or seq.mute or seq.adapter or task.feed.hidden)
+    return plain and seq.behind == 1 and task.first == len(seq.tokens) - 1 and seq.row.pages is pages
+
+
+def kinds_of(model: Model) -> list[Base]:
+    """The kinds of pages that a model's layers have."""
+    attentions = [spec.attn for spec in model.stack.blocks if isinstance(spec, s.Block)]
+    kinds = [spec.window or spec.chunk for spec in attentions if isinstance(spec, s.Attention)]
+    return list(dict.fromkeys(kinds))
 
 
 def steps_of(runner: Runner) -> Captured | None:

@@ -14,7 +14,7 @@ from pellucid.cache.cache import Cache
 from pellucid.cache.group import PAGE
 from pellucid.cache.pages import Pages
 from pellucid.cache.row import Row
-from pellucid.engine import captured
+from pellucid.engine import captured, replayed
 from pellucid.engine.admission import check_ids
 from pellucid.engine.clock import Clock
 from pellucid.engine.listening import Layout, listening
@@ -54,7 +54,7 @@ class Runner:
         self.steps = 0  # forwards so far
         self.computed = 0  # tokens so far
         self.clock = Clock()
-        self.captured = captured.steps_of(self)
+        self.captured = captured.steps_of(self) or replayed.replays_of(self)
         self._tapped = [module for module in model.modules() if isinstance(module, Tapped)]
 
     def row(self) -> Row:

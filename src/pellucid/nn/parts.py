@@ -74,7 +74,8 @@ class Table(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         weight_VD = stored(self)
-        if isinstance(weight_VD, PackedTensor) and not (torch.compiler.is_compiling() or cpu.recorded()):
+        torchs = torch.compiler.is_compiling() or cpu.recorded() or cpu.recorder.current is not None
+        if isinstance(weight_VD, PackedTensor) and not torchs:
             return weight_VD.lookup(ids)
         return F.embedding(ids, weight_VD)
 

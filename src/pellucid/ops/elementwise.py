@@ -50,6 +50,8 @@ def activate(x: Tensor, act: Activation) -> Tensor:
     """The function that a spec calls `act`."""
     if act not in SIMPLE and native.looks_up(x):
         return native.look_up(values(act), x)
+    if native.activates(act, x):
+        return native.activate(act, x)
     return activation(x, act)
 
 
@@ -57,6 +59,8 @@ def gated(gate: Tensor, up: Tensor, act: Activation) -> Tensor:
     """act(gate) * up. Source: arXiv 2002.05202."""
     if act not in SIMPLE and native.looks_up(gate, up):
         return native.look_up(values(act), gate, up)
+    if native.activates(act, gate, up):
+        return native.activate(act, gate, up)
     return activation(gate, act) * up
 
 

@@ -65,6 +65,11 @@ def exactly() -> Iterator[None]:
         _exact.reset(before)
 
 
+def asked_exactly() -> bool:
+    """Whether the caller is in such a context."""
+    return _exact.get()
+
+
 class PackedTensor(Tensor):
     """A matrix [*lead, I] of floating-point numbers, in a format of its own.
 

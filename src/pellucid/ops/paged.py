@@ -16,6 +16,7 @@ from pellucid.ops import flash
 from pellucid.ops.attention import attend, visible
 from pellucid.ops.codes import Codes
 from pellucid.ops.cpu import paged as native
+from pellucid.ops.cpu import recorder
 from pellucid.ops.elementwise import upcast
 
 
@@ -107,8 +108,13 @@ def attend_newest(
     serve whatever the tables and ends come to say.
 
     Args:
-        tables_BI, ends_B: int32, on q's device; `ends_B` at least 1.
+        tables_BI, ends_B: int32, on q's device; `ends_B` at least 1. In a recording on the CPU `ends_B` is int64.
     """
+    if recorder.current is not None and native.takes(q_BHK, k_PSJK, v_PSJU):
+        return native.record_newest(
+            q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, scale=scale, window=window, chunk=chunk, cap=cap, sinks_H=sinks_H,
+            slopes_H=slopes_H,
+        )  # fmt: skip
     plain = not any(x is not None for x in (chunk, cap, sinks_H, slopes_H))
     if plain and flash.takes(q_BHK, k_PSJK, v_PSJU) and flash.in_place(k_PSJK):
         begin_C = torch.arange(len(ends_B) + 1, dtype=torch.int32, device=q_BHK.device)

@@ -7,9 +7,13 @@ written-out references are in the tests that compare them (tests/ops/test_cpu.py
 from __future__ import annotations
 
 import ctypes
+import struct
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +26,19 @@ WORTH_SHARING = 2**19  # multiply-adds of a product, from which a second thread 
 WIDTHS = (64, 48, 32, 24, 16, 8)  # outputs side by side in oneDNN's layouts
 BLOCKS = (1024, 512, 2048)  # products that oneDNN sums before they join the total
 WAYS = {0: "nothing", 1: "AVX2", 2: "AVX-512", 3: "AVX512_BF16", 4: "NEON", 5: "NEON and BF16"}  # bfloat16 products
+
+
+MATRIX, ROWS_WORK = struct.Struct("Q5q6Qqf4x"), struct.Struct("3Q4q?7xq")  # as in kernels.h
+FEW_ROWS = struct.Struct("4Q6q")
+
+
+class _Recorder(threading.local):
+    """The recording that this thread makes (steps.py), whose calls kernels note instead of running."""
+
+    current: Any = None
+
+
+recorder = _Recorder()
 
 
 def threads(work: int, worth: int = WORTH_SHARING) -> int:
@@ -62,11 +79,12 @@ def openmp() -> str | None:
 def recorded() -> bool:
     """Whether somebody records or transforms torch's calls (`torch.jit.trace`, `make_fx`, `vmap`, a dispatch mode).
 
-    They see nothing of a kernel that is called behind torch's back, so torch must compute then.
+    They see nothing of a kernel that is called behind torch's back, so torch must compute then. A recording of our own
+    does: kernels tell it.
     """
     return (
         torch._C._is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_dispatch_stack() > (recorder.current is not None)
         or torch._C._functorch.peek_interpreter_stack() is not None
     )
 
@@ -112,6 +130,10 @@ def product(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, way: int | None
     x_NI = x_NI if x_NI.stride(1) == 1 else x_NI.contiguous()
     rows = x_NI.shape[0]
     y_NO = x.new_empty(rows, O)
+    if recorder.current is not None:
+        matrix = MATRIX.pack(weight_OI.data_ptr(), weight_OI.stride(0) * 2, 0, 1 << 60, 1, *[0] * 8, 0.0)
+        record_rows(matrix, x_NI, bias_O, y_NO, bfloat16_way() if way is None else way, [weight_OI])
+        return y_NO if x.dim() == 2 else y_NO.view(*x.shape[:-1], O)
     failed = library.pellucid_bfloat16(
         weight_OI.data_ptr(), x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
         rows, O, I, weight_OI.stride(0), x_NI.stride(0), bfloat16_way() if way is None else way,
@@ -120,6 +142,18 @@ def product(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, way: int | None
     if failed:
         raise Unsupported(f"this processor cannot multiply by {WAYS[way or 0]}", where="ops.cpu")
     return y_NO if x.dim() == 2 else y_NO.view(*x.shape[:-1], O)
+
+
+def record_rows(
+    matrix: bytes, x_NI: Tensor, bias_O: Tensor | None, y_NO: Tensor, way: int, parts: Sequence[Tensor]
+) -> None:
+    """Notes a product with a matrix of `kernels.h` as a call of a step."""
+    (rows, I), outputs = x_NI.shape, y_NO.shape[1]  # noqa: E741
+    work = matrix + ROWS_WORK.pack(
+        x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(), rows, outputs, I,
+        x_NI.stride(0), x_NI.dtype is torch.bfloat16, way,
+    )  # fmt: skip
+    recorder.current.call("rows_share", work, rows * outputs * I, (x_NI, bias_O, *parts), (y_NO,))
 
 
 @dataclass(frozen=True)
@@ -144,6 +178,13 @@ class Panels:
         rows = x_NI.shape[0]
         y_NO = x_NI.new_empty(rows, self.outputs)
         work = rows * self.outputs * self.inputs
+        if recorder.current is not None:
+            call = FEW_ROWS.pack(
+                self.address, x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(), rows,
+                self.outputs, self.inputs, self.depth, self.wide, self.block,
+            )  # fmt: skip
+            recorder.current.call("few_rows_share", call, work, (x_NI, bias_O), (y_NO,))
+            return y_NO
         failed = library.pellucid_few_rows(
             self.address, x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(), rows,
             self.outputs, self.inputs, self.depth, self.wide, self.block,

@@ -1,6 +1,7 @@
 // The C interface to paged attention, and the choice of the instruction level.
 
 #include "attention.h"
+#include "steps.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -62,6 +63,30 @@ struct Cut {
   }
 };
 
+// What a call asks for, after a look at all of it.
+struct Asked {
+  std::int64_t failure = 0, most = 0;  // queries that share a key head
+  double work = 0;                     // multiply-adds
+
+  explicit Asked(const Attending &a) {
+    std::int64_t tokens = 0;
+    double seen = 0;
+    for (std::int64_t row = 0; row < a.rows; row++) {
+      if (!sound(a, row)) {
+        failure = row + 1;
+        return;
+      }
+      const std::int64_t length = a.lengths[row];
+      most = length > most ? length : most;
+      tokens += length;
+      seen += double(length) * (a.ends[row] - first_seen(a, a.ends[row] - length));
+    }
+    if (tokens != a.queries) failure = -1;
+    most *= a.heads / a.kv_heads;
+    work = seen * a.heads * (a.channels + a.values);
+  }
+};
+
 void attend(const Attending &a, const Cut &cut, std::int64_t which, const std::int64_t *starts, int level,
             float *scratch) {
   const std::int64_t row = which / (cut.blocks * cut.parts), block = which / cut.parts % cut.blocks;
@@ -84,20 +109,10 @@ extern "C" int pellucid_attending() { return sizeof(Attending); }
 // -2 without memory, b + 1 where row b has no such queries or pages.
 extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int threads) {
   const Attending &a = *asked;
-  const std::int64_t R = a.heads / a.kv_heads;
-  std::int64_t longest = 0, tokens = 0;
-  double seen = 0;
-  for (std::int64_t row = 0; row < a.rows; row++) {
-    if (!sound(a, row)) return row + 1;
-    const std::int64_t length = a.lengths[row];
-    longest = length > longest ? length : longest;
-    tokens += length;
-    seen += double(length) * (a.ends[row] - first_seen(a, a.ends[row] - length));
-  }
-  if (tokens != a.queries) return -1;
-  const double work = seen * a.heads * (a.channels + a.values);
-  if (work < WORTH_SHARING) threads = 1;
-  const Cut cut(a, longest * R, threads);
+  const Asked found(a);
+  if (found.failure) return found.failure;
+  if (found.work < WORTH_SHARING) threads = 1;
+  const Cut cut(a, found.most, threads);
   if (threads > cut.pieces) threads = cut.pieces > 1 ? cut.pieces : 1;
 
   const std::int64_t scratch = scratch_of(a), bytes = (scratch * threads * 4 + a.rows * 8 + 63) / 64 * 64;
@@ -119,6 +134,26 @@ extern "C" std::int64_t pellucid_attend(const Attending *asked, int level, int t
   return 0;
 }
 
+// A thread's share of the same in a step, of rows with one query each. Bits do not depend on the threads.
+extern "C" std::int64_t pellucid_attend_share(const void *asked, const Team &team) {
+  const Attending &a = *static_cast<const Attending *>(asked);
+  const Asked found(a);
+  if (found.failure) return found.failure;
+  const Cut cut(a, found.most, team.threads);
+  float *scratch = nullptr;  // and behind it the first token of each row
+  for (std::int64_t which; (which = __atomic_fetch_add(team.next, 1, __ATOMIC_RELAXED)) < cut.pieces;) {
+    if (!scratch) {
+      scratch = static_cast<float *>(std::aligned_alloc(64, (scratch_of(a) * 4 + a.rows * 8 + 63) / 64 * 64));
+      if (!scratch) return -2;
+      std::int64_t *first = reinterpret_cast<std::int64_t *>(scratch + scratch_of(a));
+      for (std::int64_t row = 0, start = 0; row < a.rows; start += a.lengths[row++]) first[row] = start;
+    }
+    attend(a, cut, which, reinterpret_cast<std::int64_t *>(scratch + scratch_of(a)), BEST, scratch);
+  }
+  std::free(scratch);
+  return 0;
+}
+
 // Copies new keys and values to their slots. 0, or n + 1 where token n has no slot (those before it are done).
 extern "C" std::int64_t pellucid_write(const Writing *asked) {
   const Writing &w = *asked;
@@ -136,4 +171,8 @@ extern "C" std::int64_t pellucid_write(const Writing *asked) {
     copy(w.v, w.new_v, n, w.values, w.v_page_step, w.v_token_step, w.v_head_step);
   }
   return 0;
+}
+
+extern "C" std::int64_t pellucid_write_share(const void *work, const Team &) {
+  return pellucid_write(static_cast<const Writing *>(work));
 }

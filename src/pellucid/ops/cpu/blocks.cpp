@@ -1,6 +1,7 @@
 // The C interface to products with GGUF's blocks, and the choice of the instruction level.
 
 #include "blocks.h"
+#include "steps.h"
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -67,5 +68,20 @@ extern "C" int pellucid_blocks(const BlockProduct *product, int which, int threa
       found.multiply(p, shares * thread / threads * SHARE, end < p.out ? end : p.out);
     }
   }
+  return 0;
+}
+
+// A product in a step: x in 8 bits first, then the outputs.
+extern "C" std::int64_t pellucid_blocks_keep(const void *work, const Team &team) {
+  const BlockProduct &p = *static_cast<const BlockProduct *>(work);
+  const std::int64_t blocks = (p.in + 255) / 256;
+  kernel(p.kind, level).keep(p, blocks * team.thread / team.threads, blocks * (team.thread + 1) / team.threads);
+  return 0;
+}
+
+extern "C" std::int64_t pellucid_blocks_multiply(const void *work, const Team &team) {
+  const BlockProduct &p = *static_cast<const BlockProduct *>(work);
+  const std::int64_t shares = (p.out + SHARE - 1) / SHARE, end = shares * (team.thread + 1) / team.threads * SHARE;
+  kernel(p.kind, level).multiply(p, shares * team.thread / team.threads * SHARE, end < p.out ? end : p.out);
   return 0;
 }

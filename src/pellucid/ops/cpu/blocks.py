@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import kernels, recorded, threads
+from pellucid.ops.cpu import kernels, recorded, recorder, threads
 
 KINDS = {
     "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14,
@@ -87,15 +87,35 @@ class Blocks:
         x_NI = x_NI if x_NI.stride(1) == 1 else x_NI.contiguous()
         y_NO = x_NI.new_empty(N, O)
         bias_O = None if bias_O is None else bias_O.contiguous()
+        if recorder.current is not None:
+            self._record(x_NI, bias_O, y_NO)
+            return y_NO
         scratch = _scratch.of(N * self.scratch)
-        call = PRODUCT.pack(
-            self.address, x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
-            scratch.data_ptr(), N, O, I, self.row_bytes, x_NI.stride(0), self.kind,
-            x_NI.dtype is torch.bfloat16,
-        )  # fmt: skip
+        call = self._packed(x_NI, bias_O, y_NO, scratch)
         failed = self.multiply(call, self.level if way is None else way, threads(N * O * I))
         assert not failed, "`multiplies` says so"
         return y_NO
+
+    def _packed(self, x_NI: Tensor, bias_O: Tensor | None, y_NO: Tensor, scratch: Tensor) -> bytes:
+        return PRODUCT.pack(
+            self.address, x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(),
+            scratch.data_ptr(), x_NI.shape[0], self.outputs, self.inputs, self.row_bytes, x_NI.stride(0), self.kind,
+            x_NI.dtype is torch.bfloat16,
+        )  # fmt: skip
+
+    def _record(self, x_NI: Tensor, bias_O: Tensor | None, y_NO: Tensor) -> None:
+        """Notes the product as two calls of a step. Products with the same x round it once."""
+        recording, N = recorder.current, x_NI.shape[0]
+
+        def keep() -> Tensor:
+            scratch = x_NI.new_empty(N * self.scratch, dtype=torch.uint8)
+            call = self._packed(x_NI, bias_O, y_NO, scratch)
+            recording.call("blocks_keep", call, 16 * x_NI.numel(), (x_NI,), (scratch,))
+            return scratch
+
+        scratch = recording.prepared(("blocks", self.kind), x_NI, keep)
+        call = self._packed(x_NI, bias_O, y_NO, scratch)
+        recording.call("blocks_multiply", call, N * self.inputs * self.outputs, (scratch, bias_O), (y_NO,))
 
 
 class _Scratch(threading.local):

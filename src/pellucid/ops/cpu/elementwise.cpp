@@ -2,6 +2,10 @@
 
 #include "elementwise.h"
 
+#include <cstring>
+
+#include "steps.h"
+
 namespace {
 
 enum Level { BEST, AVX2, AVX512, NEON };  // as in elementwise.py
@@ -22,7 +26,8 @@ const Elementwise *supported(int level) {
 
 const Elementwise *const levels[] = {supported(BEST), supported(AVX2), supported(AVX512), supported(NEON)};
 
-static_assert(sizeof(Norming) == 64 && sizeof(Turning) == 80 && sizeof(Looking) == 64, "as elementwise.py packs them");
+static_assert(sizeof(Norming) == 64 && sizeof(Turning) == 80 && sizeof(Looking) == 64 && sizeof(Pointwise) == 64,
+              "as elementwise.py packs them");
 
 // Each row by one of the threads.
 template <class Work>
@@ -34,6 +39,21 @@ void shared(void (*run)(const Work &, std::int64_t, std::int64_t), const Work &w
     run(work, work.rows * thread / threads, work.rows * (thread + 1) / threads);
 }
 
+// The same in a step.
+template <class Work>
+std::int64_t share(void (*run)(const Work &, std::int64_t, std::int64_t), const Work &work, const Team &team) {
+  run(work, work.rows * team.thread / team.threads, work.rows * (team.thread + 1) / team.threads);
+  return 0;
+}
+
+// As elementwise.py packs it: rows of a table, whatever its numbers are.
+struct Gathering {
+  const char *table;       // [count, bytes]
+  const std::int64_t *at;  // [rows]
+  char *to;                // [rows, bytes]
+  std::int64_t rows, count, bytes;
+};
+
 }  // namespace
 
 // Whether there are kernels of this level for this processor.
@@ -42,3 +62,30 @@ extern "C" int pellucid_has_elementwise(int level) { return levels[level] != nul
 extern "C" void pellucid_norm(const Norming *work) { shared(levels[work->how.level]->norm, *work); }
 extern "C" void pellucid_turn(const Turning *work) { shared(levels[work->how.level]->turn, *work); }
 extern "C" void pellucid_look_up(const Looking *work) { shared(levels[work->how.level]->look_up, *work); }
+extern "C" void pellucid_pointwise(const Pointwise *work) { shared(levels[work->how.level]->pointwise, *work); }
+
+extern "C" std::int64_t pellucid_norm_share(const void *work, const Team &team) {
+  return share(levels[BEST]->norm, *static_cast<const Norming *>(work), team);
+}
+
+extern "C" std::int64_t pellucid_turn_share(const void *work, const Team &team) {
+  return share(levels[BEST]->turn, *static_cast<const Turning *>(work), team);
+}
+
+extern "C" std::int64_t pellucid_look_up_share(const void *work, const Team &team) {
+  return share(levels[BEST]->look_up, *static_cast<const Looking *>(work), team);
+}
+
+extern "C" std::int64_t pellucid_pointwise_share(const void *work, const Team &team) {
+  return share(levels[BEST]->pointwise, *static_cast<const Pointwise *>(work), team);
+}
+
+// row + 1 where there is no such row of the table.
+extern "C" std::int64_t pellucid_gather_share(const void *work, const Team &team) {
+  const Gathering &g = *static_cast<const Gathering *>(work);
+  for (std::int64_t row = team.thread; row < g.rows; row += team.threads) {
+    if (g.at[row] < 0 || g.at[row] >= g.count) return row + 1;
+    std::memcpy(g.to + row * g.bytes, g.table + g.at[row] * g.bytes, g.bytes);
+  }
+  return 0;
+}

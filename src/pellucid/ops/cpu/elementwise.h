@@ -41,11 +41,25 @@ struct Looking {
   Running how;
 };
 
+// What `Pointwise` computes of numbers at the same place. Activations are for float only: those of bfloat16 are looked up.
+enum Point { SUM, PRODUCT, SCALED, SILU, GELU_TANH, GELU_QUICK };  // as in elementwise.py
+
+struct Pointwise {
+  const void *x;         // [rows, width]
+  const void *y;         // [rows, width]: the other summand or factor; null for an activation that is not multiplied
+  void *out;             // [rows, width]
+  std::int64_t rows, width;
+  float factor;          // of SCALED
+  std::int32_t point;
+  Running how;
+};
+
 // One instruction level's kernels, for rows `begin` to `end`.
 struct Elementwise {
   void (*norm)(const Norming &, std::int64_t begin, std::int64_t end);
   void (*turn)(const Turning &, std::int64_t begin, std::int64_t end);
   void (*look_up)(const Looking &, std::int64_t begin, std::int64_t end);
+  void (*pointwise)(const Pointwise &, std::int64_t begin, std::int64_t end);
 };
 
 extern const Elementwise elementwise_avx2, elementwise_avx512, elementwise_neon;

@@ -1,6 +1,7 @@
 // The C interface that Python calls, and the choice of the instruction level.
 
 #include "kernels.h"
+#include "steps.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -99,26 +100,31 @@ extern "C" int pellucid_bfloat16_best() {
 
 namespace {
 
-// y = x W^T + b on so many threads; 1 where the processor has not that way, or there is no memory.
-int multiplied(const RowProduct &p, int way, int threads) {
-  RowLevel run = nullptr;
+RowLevel row_level(std::int64_t way) {
 #if defined(__x86_64__)
   const bool wide = level == few_rows_avx512;
-  if (way == 1 && level) run = bfloat16_avx2;
-  if (way == 2 && wide) run = bfloat16_avx512;
-  if (way == 3 && wide && pairs) run = bfloat16_dot;
+  if (way == 1 && level) return bfloat16_avx2;
+  if (way == 2 && wide) return bfloat16_avx512;
+  if (way == 3 && wide && pairs) return bfloat16_dot;
 #elif defined(__aarch64__)
-  if (way == 4) run = bfloat16_neon;
-  if (way == 5 && pairs) run = bfloat16_neon_dot;
+  if (way == 4) return bfloat16_neon;
+  if (way == 5 && pairs) return bfloat16_neon_dot;
 #endif
+  return nullptr;
+}
+
+bool multiplied_by(const RowProduct &p, RowLevel run, int thread, int threads) {
+  const std::int64_t fours = (p.out + 3) / 4, end = fours * (thread + 1) / threads * 4;
+  return run(p, fours * thread / threads * 4, end < p.out ? end : p.out);
+}
+
+// y = x W^T + b on so many threads; 1 where the processor has not that way, or there is no memory.
+int multiplied(const RowProduct &p, int way, int threads) {
+  const RowLevel run = row_level(way);
   if (!run) return 1;
-  const std::int64_t fours = (p.out + 3) / 4;
   bool done = true;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
-  for (int thread = 0; thread < threads; thread++) {
-    const std::int64_t end = fours * (thread + 1) / threads * 4;
-    done = run(p, fours * thread / threads * 4, end < p.out ? end : p.out) && done;
-  }
+  for (int thread = 0; thread < threads; thread++) done = multiplied_by(p, run, thread, threads) && done;
   return !done;
 }
 
@@ -137,4 +143,23 @@ extern "C" int pellucid_bfloat16(const Half *w, const Half *x, const Half *bias,
 extern "C" int pellucid_packed(const Matrix *w, const void *x, const void *bias, void *y, std::int64_t rows,
                                std::int64_t out, std::int64_t in, std::int64_t x_stride, int half, int way, int threads) {
   return multiplied(RowProduct{*w, x, bias, y, rows, out, in, x_stride, half != 0}, way, threads);
+}
+
+// The same products in a step.
+struct RowWork {
+  RowProduct product;
+  std::int64_t way;
+};
+
+static_assert(sizeof(Product) == 10 * 8 && sizeof(RowWork) == 23 * 8, "as Python packs them");
+
+extern "C" std::int64_t pellucid_rows_share(const void *work, const Team &team) {
+  const RowWork &w = *static_cast<const RowWork *>(work);
+  return !multiplied_by(w.product, row_level(w.way), team.thread, team.threads);
+}
+
+extern "C" std::int64_t pellucid_few_rows_share(const void *work, const Team &team) {
+  const Product &p = *static_cast<const Product *>(work);
+  const std::int64_t panels = (p.out + p.wide - 1) / p.wide;
+  return !level(p, panels * team.thread / team.threads, panels * (team.thread + 1) / team.threads);
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pellucid.errors import ArgumentError
 from pellucid.ops.codes import Codes
-from pellucid.ops.cpu import bfloat16_way, kernels, recorded
+from pellucid.ops.cpu import bfloat16_way, kernels, recorded, recorder
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 ATTENDING, WRITING = struct.Struct("12Q19q2d6Q2q"), struct.Struct("5Q13q")  # as in attention.h
@@ -81,6 +81,9 @@ def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, 
         *k_PSJK.stride()[:3],
         *v_PSJU.stride()[:3],
     )
+    if recorder.current is not None:
+        recorder.current.call("write_share", call, 0, (slots_N, k_NJK, v_NJU), (k_PSJK, v_PSJU))
+        return
     failed = found.pellucid_write(call)
     if failed:
         slot = int(slots_N[failed - 1])
@@ -151,6 +154,44 @@ def attend_paged(
         q_NHK, k_PSJK, v_PSJU, given, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal, cap=cap,
         sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
     )  # fmt: skip
+
+
+def record_newest(
+    q_BHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    tables_BI: Tensor,
+    ends_B: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    chunk: int | None,
+    cap: float | None,
+    sinks_H: Tensor | None,
+    slopes_H: Tensor | None,
+) -> Tensor:
+    """Notes `ops.paged.attend_newest` as a call of a step (steps.py), for what `takes` says yes to.
+
+    Args:
+        ends_B: int64.
+    """
+    (B, H, K), (pages, page, J, U) = q_BHK.shape, v_PSJU.shape
+    fits = k_PSJK.shape == (pages, page, J, K) and not H % J and k_PSJK.stride(3) == v_PSJU.stride(3) == 1
+    kinds = (tables_BI.dtype, ends_B.dtype) == (torch.int32, torch.int64)
+    if not (fits and kinds and tables_BI.is_contiguous() and len(tables_BI) == B and ends_B.shape == (B,)):
+        raise _misfit(q_BHK, k_PSJK, v_PSJU, "attend_newest")
+    q_BHK, lengths_B = q_BHK.contiguous(), torch.ones(B, dtype=torch.int64)
+    sinks_H, slopes_H = _of_heads(sinks_H, H), _of_heads(slopes_H, H)
+    out_BHU = q_BHK.new_empty(B, H, U)
+    call = ATTENDING.pack(
+        *(x.data_ptr() for x in (q_BHK, k_PSJK, v_PSJU, out_BHU, tables_BI)), 0, lengths_B.data_ptr(),
+        ends_B.data_ptr(), *(0 if x is None else x.data_ptr() for x in (sinks_H, slopes_H)), 0, 0,
+        q_BHK.dtype is torch.bfloat16, B, B, tables_BI.shape[1], pages, page, H, J, K, U, *k_PSJK.stride()[:3],
+        *v_PSJU.stride()[:3], window or 0, chunk or 0, True, scale, cap or 0.0, *[0] * 8,
+    )  # fmt: skip
+    reads = (q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, sinks_H, slopes_H)
+    recorder.current.call("attend_share", call, 1 << 30, reads, (out_BHU,))
+    return out_BHU
 
 
 def attend_ragged(
