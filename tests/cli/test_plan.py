@@ -22,6 +22,7 @@ from pellucid import hub
 from pellucid.errors import ArgumentError, NotAModel, PellucidError, Unsupported
 from pellucid.models import machine, plan, sizes
 from pellucid.models.targets import TARGETS, Options
+from pellucid.ops.cpu.packed import library
 from pellucid.ops.packed import PackedTensor
 
 # Grouped heads, windows, latent vectors, recurrences of every kind, experts, lent keys, a family's own parts.
@@ -118,6 +119,18 @@ def test_formats_of_linear_layers(target: str, tmp_path: Path) -> None:
     before, after = pellucid.plan(tmp_path / "before", quantization=target), pellucid.plan(tmp_path / "after")
     assert sum(after.weights.values()) == held(models.auto("llama").from_pretrained(tmp_path / "after"))
     assert sum(before.weights.values()) == pytest.approx(sum(after.weights.values()), rel=5e-3)
+
+
+@pytest.mark.skipif(library() is None, reason="no native kernel: float16 is widened")
+@pytest.mark.parametrize("dtype", [None, "float16", "float32"])
+def test_a_gguf_file_in_float16(dtype: str | None, tmp_path: Path) -> None:
+    """Matrices stay as they are, unless something else is asked for."""
+    models.make("llama", **BLOCKS, num_hidden_layers=2).save_pretrained(tmp_path)
+    TARGETS["f16"].run(tmp_path, tmp_path / "x.gguf", Options())
+    model = models.auto("llama").from_pretrained(tmp_path / "x.gguf", dtype=dtype)
+    found = pellucid.plan(tmp_path / "x.gguf", dtype=dtype)
+    assert sum(found.weights.values()) == held(model)
+    assert ("F16" in found.weights) == (dtype != "float32")
 
 
 @pytest.mark.parametrize("target", ["q4_k_m", "q3_k_s", "q4_0"])

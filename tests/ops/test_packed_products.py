@@ -12,6 +12,7 @@ from torch import Tensor
 from models import tiny
 from native import needs_kernels as native_kernels
 from native import on_threads
+from pellucid.models.targets import TARGETS, Options
 from pellucid.nn.linear import packed_product
 from pellucid.ops import cpu
 from pellucid.ops.cpu.packed import ALL, FLOAT8, FLOAT16, HIGH_FIRST, LOW_FIRST, SIGNED, Lying, best, library, nibbles
@@ -351,3 +352,16 @@ def test_a_checkpoint_in_float16_that_is_asked_for_in_float16(family: str, tmp_p
     kept.save_pretrained(tmp_path / "again")
     again = tiny.auto(family).from_pretrained(tmp_path / "again")
     assert torch.equal(tiny.call(again, ids), wanted)
+
+
+@needs_kernels
+def test_a_gguf_file_in_float16_is_read_as_it_lies(tmp_path: Path) -> None:
+    """As llama.cpp reads it: half the memory of float32, its numbers, and its bytes when it is saved."""
+    tiny.folder_of(tmp_path, tiny.tensors_of(tiny.make("llama")), tiny.keys("llama"))
+    TARGETS["f16"].run(tmp_path, tmp_path / "x.gguf", Options())
+    wide, kept = (tiny.auto("llama").from_pretrained(tmp_path / "x.gguf", dtype=dtype) for dtype in ("float32", None))
+    assert [p for p in kept.parameters() if isinstance(p, Float16)]
+    found, wanted = tiny.call(kept, tiny.ids(2, 7)), tiny.call(wide, tiny.ids(2, 7))
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    kept.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "x.gguf").read_bytes() == (tmp_path / "x.gguf").read_bytes()

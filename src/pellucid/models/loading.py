@@ -21,6 +21,7 @@ from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsErro
 from pellucid.models.model import Model, Report
 from pellucid.models.quantizing import Quantize, QuantizedWeights, upright
 from pellucid.models.sides import table_for
+from pellucid.models.sizes import keeps_half
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
@@ -87,8 +88,8 @@ def load(
 
     Args:
         task: which head; None for the hidden states alone.
-        dtype: None or "auto" for the file's; float16 computes in float32 on a CPU. Asked for by name, matrices that are
-            float16 in the file stay so in memory, and are not trained.
+        dtype: None or "auto" for the file's; float16 computes in float32 on a CPU. Asked for by name, and in GGUF
+            files, matrices that are float16 in the file stay so in memory, and are not trained.
         overrides: config keys of the family (`num_labels=3`).
         ignore_tensors: names or patterns of file tensors that nothing needs to read.
         ignore_mismatched_sizes: a head of another shape counts as absent.
@@ -124,7 +125,7 @@ def load(
     wanted = choose_dtype(dtype, weights, target, report)
     if quantize is not None:
         weights = _quantized(model, weights, wanted, quantize)
-    half = dtype not in (None, "auto") and parse_dtype(dtype) == torch.float16 and target.type == "cpu"
+    half = keeps_half(weights, dtype, cpu=target.type == "cpu")
     if half and pack is None and quantize is None:
         from pellucid.quant._half import staying
 
@@ -232,7 +233,8 @@ def choose_dtype(
     if dtype == torch.float16 and device.type == "cpu":
         kept = "matrices stay float16 in memory and are not trained; pass dtype='float32' for that, or 'bfloat16'"
         both = "pass dtype='bfloat16' to compute in 16 bits, 'float16' to keep them in memory"
-        report.notes.append(f"float16 computes in float32 on a CPU; {kept if asked not in (None, 'auto') else both}")
+        half = keeps_half(weights, asked, cpu=True)
+        report.notes.append(f"float16 computes in float32 on a CPU; {kept if half else both}")
         return torch.float32
     return dtype
 

@@ -172,7 +172,8 @@ def _understand(folder: Path, task: s.Task | None, dtype: str | None, pack: str 
     if pack is not None and pack not in sizes.LAYERS and dtype in (None, "auto"):
         dtype = "float32"  # what a file has beside its blocks
     kind = sizes.computing_dtype(weights, dtype, cpu=cpu)
-    found = sizes.parts(weights, table_for(task, table, whole), spec, task, kind, pack)
+    half = pack is None and sizes.keeps_half(weights, dtype, cpu=cpu)
+    found = sizes.parts(weights, table_for(task, table, whole), spec, task, kind, pack, half=half)
     if pack is not None and pack not in sizes.LAYERS:
         found = sizes.in_gguf(found, pack, family, config, spec)
     return _Known(spec, task, kind, pack, weights, tuple(found), whole.context)
@@ -374,8 +375,9 @@ class _Known:
 
     def notes(self, found: Plan, held: Kept) -> tuple[str, ...]:
         said = []
-        if any(self.weights.entry(name).dtype == "F16" for name in self.weights.names) and self.dtype == "F32":
-            said.append("float16 computes in float32 on a CPU; dtype='bfloat16' takes half of it")
+        wide = any(self.weights.entry(name).dtype == "F16" for name in self.weights.names) and self.dtype == "F32"
+        if wide and not any(part.kind == "F16" for part in self.parts):
+            said.append("float16 computes in float32 on a CPU; dtype='float16' keeps it in memory, half the size")
         said += [f"what {name} keeps of a row is not counted: the cache takes more" for name in held.unknown]
         if found.made_for is not None and found.context > found.made_for:
             said.append(f"the model was made for {found.made_for} tokens, and {found.context} are asked for")

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pellucid import families, gguf, hub
+from pellucid import families, hub
 from pellucid.errors import PellucidError
 from pellucid.models.model import Model
 from pellucid.ops.packed import PackedTensor
+from pellucid.quant._blocks import GgufBlocks
 from pellucid.quant.format import Group
 from pellucid.quant.gguf import pack
 from pellucid.text import fingerprint
@@ -62,7 +63,7 @@ class GgufTensors(Mapping[str, tuple[str, tuple[int, ...], Tensor]]):
         lost = unpacked or rounds(self.tensors.places[name].layout)
         if entry is not None and lost and self._untouched(name):
             return entry.dtype, entry.shape, self.file.tensor(name)
-        if isinstance(tensor, PackedTensor) and tensor.kind in gguf.KINDS:
+        if isinstance(tensor, GgufBlocks):
             return tensor.kind, tuple(tensor.shape), tensor.parts["blocks"]
         if isinstance(tensor, PackedTensor):
             tensor = tensor.dense()

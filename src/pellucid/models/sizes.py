@@ -82,14 +82,29 @@ def computing_dtype(weights: Weights, asked: str | None, *, cpu: bool) -> str:
     return "F32" if found == "F16" and cpu else found  # as `models.loading.choose_dtype` has it
 
 
+def keeps_half(weights: Weights, asked: object, *, cpu: bool) -> bool:
+    """Whether matrices in float16 stay so in memory, where a kernel reads them: asked for, or of a GGUF file."""
+    if asked in (None, "auto"):
+        return cpu and is_gguf(weights)
+    return cpu and str(asked).removeprefix("torch.") == "float16"
+
+
 def parts(
-    weights: Weights, table: Table, spec: s.Spec, task: s.Task | None, dtype: str, pack: str | None = None
+    weights: Weights,
+    table: Table,
+    spec: s.Spec,
+    task: s.Task | None,
+    dtype: str,
+    pack: str | None = None,
+    *,
+    half: bool = False,
 ) -> list[Part]:
     """Every parameter that a model of a task loads from these files.
 
     Args:
         spec, table: of what the task needs (`Spec.of`, `sides.table_for`).
         pack: how matrices are packed while they are loaded or written before; one of PACKS.
+        half: matrices in float16 stay so.
 
     Raises:
         ArgumentError: a `pack` that is not known.
@@ -118,11 +133,22 @@ def parts(
             kind = weights.entry(name).dtype
             what = f"the weights are packed already ({kind}), and {pack} is asked for"
             raise Unsupported(what, where=weights.files[0], next="leave it out, or plan the unpacked checkpoint")
-        found[key] = _part(weights, name, place, spec, dtype, pack, tied=any(slot in key for slot in ties.values()))
+        bare = any(slot in key for slot in ties.values())
+        found[key] = _part(weights, name, place, spec, dtype, pack, tied=bare, half=half)
     return list(found.values())
 
 
-def _part(weights: Weights, name: str, place: Place, spec: s.Spec, dtype: str, pack: str | None, *, tied: bool) -> Part:
+def _part(
+    weights: Weights,
+    name: str,
+    place: Place,
+    spec: s.Spec,
+    dtype: str,
+    pack: str | None,
+    *,
+    tied: bool,
+    half: bool,
+) -> Part:
     entry, slot = weights.entry(name), place.slots[0]
     layout = place.layout.of if isinstance(place.layout, Stacked) else place.layout
     turned = isinstance(layout, Transposed) and not weights.packed(name)
@@ -134,6 +160,8 @@ def _part(weights: Weights, name: str, place: Place, spec: s.Spec, dtype: str, p
     if pack in LAYERS and linear and not tied:
         codes = math.ceil(math.prod(shape) * LAYERS[pack] / 8)
         return Part(slot, pack, shape, codes + shape[0] * ROWS.get(pack, 0), True)
+    if half and matrix and entry.dtype == "F16" and not _precise(slot, spec):
+        return Part(slot, "F16", shape, entry.nbytes, True)
     kept = entry.dtype if _precise(slot, spec) and WIDTH.get(entry.dtype, 0) > WIDTH[dtype] else dtype
     return Part(slot, kept, shape, math.prod(shape) * WIDTH[kept], matrix)
 

@@ -1,6 +1,7 @@
 """Matrices that stay float16 in memory and are multiplied in float32: half the bytes of each step, the same numbers.
 
-No format of files: what `dtype="float16"` on a CPU makes of a checkpoint in float16, where there is a native kernel.
+No format of files: what `dtype="float16"` on a CPU makes of a checkpoint in float16, and every GGUF file's matrices in
+float16 are, where there is a native kernel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.nn.parts import Table
 from pellucid.ops.cpu.packed import FLOAT16, Lying, library, multiplies
 from pellucid.ops.packed import RowsPacked, Way
 
@@ -41,7 +43,7 @@ def staying(slots: Mapping[str, nn.Module]) -> Callable[[str, Tensor], Tensor] |
     def pack(slot: str, numbers: Tensor) -> Tensor:
         owner, _, last = slot.rpartition(".")
         matrix: Any = slots.get(owner)
-        fits = last == "weight" and isinstance(matrix, (nn.Linear, nn.Embedding)) and numbers.dim() == 2
+        fits = last == "weight" and isinstance(matrix, (nn.Linear, Table)) and numbers.dim() == 2
         if not fits or numbers.dtype != torch.float16 or getattr(matrix.weight, "precise", False):
             return numbers
         return Float16({"weight": numbers.contiguous()}, None, numbers.shape)
