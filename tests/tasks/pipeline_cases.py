@@ -186,6 +186,23 @@ MODELS |= {
     "t5": Made("t5", "seq2seq-lm", T5 | {"task_specific_params": T5_TASKS}, "t5"),
     "llama": Made("llama", "causal-lm", {"vocab_size": 32000}, "llama2"),
 }
+TAPAS = {
+    "vocab_size": 30523, "max_position_embeddings": 128, "type_vocab_sizes": [3, 32, 32, 2, 32, 32, 10],
+    "max_num_rows": 32, "max_num_columns": 16,
+}  # fmt: skip
+OPERATIONS = {"num_aggregation_labels": 4, "aggregation_labels": dict(enumerate(["NONE", "SUM", "AVERAGE", "COUNT"])),
+              "no_aggregation_label_index": 0}  # fmt: skip
+MODELS |= {
+    "cells": Made("tapas", "table-question-answering", TAPAS | {"intermediate_size": 41}, "tapas"),
+    "sums": Made("tapas", "table-question-answering", TAPAS | OPERATIONS | {"hidden_size": 42}, "tapas"),
+}
+ACTORS = {
+    "actors": ["brad pitt", "leonardo di caprio", "george clooney", "n/a"], "age": ["56", "45", "59", "45"],
+    "films": ["87", "fifty-three", "69", "70th"],
+    "born": ["18 december 1963", "11 november 1974", "6 may 1961", "2010"],
+    "notes": ["unbelievably Szczebrzeszyn", "?", "-", "1,234.5"],
+}  # fmt: skip
+OLDER = "Who was born before 6 may 1961 and made more than 69 films?"
 FEW = {"max_new_tokens": 9}
 CHAT = [{"role": "user", "content": "Who is it?"}]
 OPEN = [*CHAT, {"role": "assistant", "content": "It is"}]
@@ -221,4 +238,18 @@ CASES |= {
             (", closed chat", (OPEN,), {"continue_final_message": False}),
         )
     },
+}
+
+CASES |= {
+    f"table{name}": Asked("table-question-answering", model, inputs, options, version_5=False)  # needs pandas
+    for name, model, inputs, options in (
+        ("", "cells", (), {"table": ACTORS, "query": "How old is brad pitt?"}),
+        (", dict", "cells", ({"table": ACTORS, "query": OLDER},), {}),
+        (", several", "cells", (), {"table": ACTORS, "query": [OLDER, "Who is 45?"]}),
+        (", list", "cells", ([{"table": ACTORS, "query": OLDER}, {"table": ACTORS, "query": "Who is 45?"}],), {}),
+        (", sequence", "cells", (), {"table": ACTORS, "query": [OLDER, "Who is 45?", "Who?"], "sequential": True}),
+        (", operations", "sums", (), {"table": ACTORS, "query": OLDER}),
+        (", operations, list", "sums", (), {"table": ACTORS, "query": ["How many are 45?", "Sum of ages in 2010?"]}),
+        (", cut", "sums", (), {"table": {k: v * 5 for k, v in ACTORS.items()}, "query": OLDER}),
+    )
 }

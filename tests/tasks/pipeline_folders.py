@@ -10,7 +10,7 @@ from pathlib import Path
 import reference as ref
 from tasks.pipeline_cases import MODELS
 
-CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer", "llama2": "LlamaTokenizer"}
+CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer", "llama2": "LlamaTokenizer", "tapas": "TapasTokenizer"}
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
@@ -28,8 +28,10 @@ def folder(name: str, root: Path) -> Path:
     if made.family == "llama":
         config |= {"rope_theta": 10000.0}  # which version 4 reads elsewhere
     path = ref.checkpoint(ref.Case(made.family, f"pipeline {name}", made.task, config, data), root)
-    for file in (TOKENIZERS / made.tokenizer).iterdir():
+    for file in (TOKENIZERS / made.tokenizer.replace("tapas", "bert-uncased")).iterdir():
         shutil.copy(file, path)
+    if made.tokenizer == "tapas":
+        (path / "vocab.txt").write_text((path / "vocab.txt").read_text() + "[EMPTY]\n")
     said = {"tokenizer_class": CLASSES[made.tokenizer], "model_max_length": config.get("max_position_embeddings", 512)}
     said |= {"chat_template": TEMPLATE} | ({"add_bos_token": True} if made.tokenizer == "llama2" else {})
     (path / "tokenizer_config.json").write_text(json.dumps(said))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pellucid
+from pellucid.tasks import table_question_answering
 from tasks.pipeline_cases import CASES, Asked
 from tasks.pipeline_folders import folder
 
@@ -34,6 +35,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     return plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDED if name.endswith("as read")])
+def test_tables_are_read_alike(name: str, checkpoints: Path) -> None:
+    """Ids, columns, rows, ranks of numbers and days, and how these compare with the question's."""
+    case = CASES[name.removesuffix(", as read")]
+    pipe = made(pellucid, case.task, folder(case.model, checkpoints), "{}")
+    table, question = table_question_answering.table_of(case.options["table"]), case.options["query"]
+    asked = table_question_answering.Asked(table, question)
+    row = table_question_answering.read(pipe.model, pipe.tokenizer, 0, asked, cut=True)
+    assert [row.ids, row.types] == RECORDED[name]
 
 
 def without_spaces(value: Any) -> Any:

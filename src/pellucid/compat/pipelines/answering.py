@@ -1,16 +1,18 @@
-"""question-answering."""
+"""question-answering, table-question-answering."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pellucid.compat import auto
 from pellucid.compat.pipelines.base import Pipeline, with_lost
 from pellucid.errors import ArgumentError, InputError
-from pellucid.tasks import question_answering
+from pellucid.tasks import question_answering, table_question_answering
 from pellucid.tasks.question_answering import Answer, Answered, Question, Reading
 from pellucid.tasks.rows import InputRefused
+from pellucid.tasks.table_question_answering import Cells
 
 
 class QuestionAnsweringPipeline(Pipeline):
@@ -86,7 +88,11 @@ def asked(inputs: tuple[Any, ...], question: Any, context: Any) -> Any:
             what = f"{len(questions)} questions and {len(contexts)} contexts"
             raise InputError(what, where="context", next="give as many, or one context for all")
         inputs = ([Question(*each) for each in zip(questions, contexts)],)
-    given = inputs[0] if len(inputs) == 1 else list(inputs)
+    return single(inputs[0] if len(inputs) == 1 else list(inputs))
+
+
+def single(given: Any) -> Any:
+    """A list of one counts as one."""
     return given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
 
 
@@ -107,3 +113,81 @@ def question_of(row: int, given: Any) -> Question:
 def shown(one: Answer) -> dict[str, Any]:
     """An answer in the reference's shape."""
     return {"score": one.score, "start": one.start, "end": one.end, "answer": one.text}
+
+
+class TableQuestionAnsweringPipeline(Pipeline):
+    """`{"answer", "coordinates", "cells", "aggregator"}` for each question; coordinates are (row, column) from 0.
+
+    Called with `table=` and `query=` (one, or a list of them about the same table), with a dict of both, or with a list
+    of dicts. A table is a dict of columns, a list of records, or a data frame. A list of one counts as one.
+
+    Options:
+        sequential: the questions about a table follow each other.
+        truncation: True or "drop_rows_to_fit" (the usual), or False, which refuses what is too large.
+        padding: accepted; nothing is padded.
+    """
+
+    task = "table-question-answering"
+    models = (auto.AutoModelForTableQuestionAnswering,)
+
+    def __call__(
+        self, *inputs: Any, table: Any = None, query: Any = None, progress: bool = False, **options: Any
+    ) -> Any:
+        if len(inputs) == 2 or (inputs and query is not None):
+            table, query = inputs[0], inputs[1] if len(inputs) == 2 else query
+        elif inputs:
+            return super().__call__(single(inputs[0]), progress=progress, **options)
+        if table is None or query is None:
+            missing = "table" if table is None else "query"
+            raise ArgumentError(f"no {missing}", where=missing, next="give table=… and query=…")
+        return super().__call__({"table": table, "query": query}, progress=progress, **options)
+
+    def is_one(self, inputs: Any) -> bool:
+        return isinstance(inputs, Mapping)
+
+    def run(
+        self, inputs: list[Any], *, sequential: bool = False, truncation: bool | str | None = None, padding: Any = None
+    ) -> Sequence[Found]:
+        cuts = {None: True, True: True, False: False, "drop_rows_to_fit": True, "do_not_truncate": False}
+        if truncation not in cuts:
+            what = f"truncation={truncation!r}"
+            raise ArgumentError(what, where="truncation", next="use True, 'drop_rows_to_fit' or False")
+        found = []
+        for row, each in enumerate(inputs):
+            if not isinstance(each, Mapping) or not {"table", "query"} <= each.keys():
+                raise InputRefused(row, f"a {type(each).__name__}", next='give {"table": …, "query": …}')
+            table, queries = table_question_answering.table_of(each["table"]), each["query"]
+            asked = [table_question_answering.Asked(table, one) for one in listed(queries)]
+            cells = table_question_answering.answer(
+                self.model, self.tokenizer, asked, cut=cuts[truncation], sequence=sequential
+            )
+            found.append(Found(cells))
+        return found
+
+    def show(self, found: Found) -> Any:
+        answers = []
+        for each in found.answers:
+            before = f"{each.operation} > " if each.operation and each.applies else ""
+            result: dict[str, Any] = {
+                "answer": before + ", ".join(each.cells), "coordinates": each.coordinates, "cells": each.cells
+            }  # fmt: skip
+            if each.operation:
+                result["aggregator"] = each.operation
+            answers.append(with_lost(result, each.dropped))
+        return answers[0] if len(answers) == 1 else answers
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answers to the questions about one table."""
+
+    answers: list[Cells]
+
+    @property
+    def dropped(self) -> int:
+        """Tokens of the table that were cut off."""
+        return max((each.dropped for each in self.answers), default=0)
+
+
+def listed(queries: Any) -> list[Any]:
+    return list(queries) if isinstance(queries, list | tuple) else [queries]

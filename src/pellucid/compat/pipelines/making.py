@@ -11,7 +11,7 @@ from typing import Any
 from pellucid import families, hub
 from pellucid.compat.auto_text import AutoTokenizer
 from pellucid.compat.modeling import PreTrainedModel
-from pellucid.compat.pipelines.answering import QuestionAnsweringPipeline
+from pellucid.compat.pipelines.answering import QuestionAnsweringPipeline, TableQuestionAnsweringPipeline
 from pellucid.compat.pipelines.base import Pipeline
 from pellucid.compat.pipelines.generating import (
     SummarizationPipeline,
@@ -44,6 +44,7 @@ KINDS: tuple[type[Pipeline], ...] = (
     Text2TextGenerationPipeline,
     SummarizationPipeline,
     TranslationPipeline,
+    TableQuestionAnsweringPipeline,
     SentenceEmbeddingPipeline,
     RerankingPipeline,
 )
