@@ -138,6 +138,21 @@ class TestRows:
         large = bnb.four_bit(random(1100, 256), name[:3], size=size).to(dtype)  # for several threads
         assert torch.equal(large.dense(), large.unpack(slice(0, 1100)).to(dtype))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("kind", ["nf4", "fp4"])
+    @pytest.mark.parametrize("size", [32, 64, 4096])
+    def test_the_kernel_packs_to_the_bits_of_the_reference(self, size, kind, dtype):
+        numbers = (random(37, 8192) * torch.logspace(-42, 38, 37)[:, None]).to(dtype)
+        values, numbers[5, 7], numbers[6] = bnb.table(kind), torch.nan, 0
+        middles = values.sort().values.unfold(0, 2, 1).mean(1)  # as near to one as to the other
+        numbers[7] = middles.repeat(547)[:8192].to(dtype)
+        numbers[7, ::32] = 1
+        codes, scales = bnb._packed(numbers.flatten()[:-5], values, size)
+        places, wanted = bnb._nearest(numbers.flatten()[:-5], values.sort().values, size)
+        found = torch.stack([codes >> 4, codes & 15], 1).flatten()[: places.numel()]
+        assert torch.equal(found, values.argsort()[places].to(torch.uint8))
+        assert torch.equal(scales.nan_to_num(nan=-1), wanted.nan_to_num(nan=-1))
+
     def test_scales_that_are_packed_for_all_rows_are_not_saved_for_some(self):
         some = bnb.four_bit(random(64, 512), "nf4", double=True)[5:9]
         with pytest.raises(Unsupported, match="rows of a matrix"):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import Unsupported
-from pellucid.ops.cpu.lookup4 import looks_up, lookup4
+from pellucid.ops.cpu.lookup4 import looks_up, lookup4, nearest4
 from pellucid.ops.cpu.packed import HIGH_FIRST, Lying, multiplies
 from pellucid.ops.packed import PackedTensor, Way
 
@@ -236,11 +236,8 @@ def four_bit(
         storage: what the bytes are called, for libraries that shard by dtype.
     """
     values = table(kind).to(numbers.device)
-    order = values.argsort()
-    codes, scales = _nearest(numbers, values[order], size)
-    codes = order[codes].to(torch.uint8)
-    codes = torch.cat([codes, codes.new_full((codes.numel() % 2,), int(order[7]))])  # 0
-    weight = (codes[::2] << 4 | codes[1::2]).view(storage).unsqueeze(1)
+    codes, scales = _packed(numbers.reshape(-1), values, size)
+    weight = codes.view(storage).unsqueeze(1)
     state = {
         "quant_type": kind, "blocksize": size, "dtype": str(numbers.dtype).removeprefix("torch."),
         "shape": list(numbers.shape),
@@ -254,6 +251,22 @@ def four_bit(
         state |= {"nested_blocksize": NESTED, "nested_dtype": "float32", "nested_offset": offset.item()}
         blocks = Blocks(kind, size, NESTED, offset.item())
     return FourBit(parts | {"quant_state": blob(state)}, blocks, numbers.shape, numbers.dtype)
+
+
+def _packed(numbers: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Two codes to a byte, and the blocks' magnitudes; of whole blocks by a native kernel where there is one."""
+    packed, done = [], 0
+    for chunk in numbers[: numbers.numel() // size * size].split(CHUNK):
+        if (found := nearest4(chunk.view(-1, size), values)) is None:
+            break
+        packed.append(found)
+        done += chunk.numel()
+    order = values.argsort()
+    codes, scales = _nearest(numbers[done:], values[order], size)
+    codes = order[codes].to(torch.uint8)
+    codes = torch.cat([codes, codes.new_full((codes.numel() % 2,), int(order[7]))])  # 0
+    packed.append((codes[::2] << 4 | codes[1::2], scales))
+    return torch.cat([codes for codes, _ in packed]), torch.cat([scales for _, scales in packed])
 
 
 def _nearest(numbers: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]:

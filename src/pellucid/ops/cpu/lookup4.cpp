@@ -1,5 +1,6 @@
 // Numbers of 4 bits that stand for 16 values, scaled block by block: NF4, FP4 (quant/_bitsandbytes.py). The value of a
-// number is one product, so a block's 16 products are made once, rounded once, and looked up.
+// number is one product, so a block's 16 products are made once, rounded once, and looked up. And the way back: the
+// nearest of 16 values to each number.
 
 #include "half.h"
 
@@ -107,6 +108,70 @@ void part(const std::uint8_t *codes, const float *scales, const float *values, v
 }
 
 }  // namespace
+
+namespace {
+
+constexpr std::int64_t ROW = 32;  // numbers at a time, of which a block has a multiple
+
+struct Nearest {
+  const float *x;             // [count, size]
+  const float *bounds;        // [15], between the values in order
+  const std::uint8_t *names;  // [16], of the values in order
+  std::uint8_t *codes;        // [count, size / 2]
+  float *scales;              // [count]
+  std::int64_t size;
+};
+
+// As torch has it: a block with one NaN is NaN, and so are its scaled numbers, which are above all bounds.
+inline __attribute__((always_inline)) void nearest(const Nearest &p, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t b = begin; b < end; b++) {
+    const float *x = p.x + b * p.size;
+    float largest = 0;
+    std::uint32_t strange = 0;
+    for (std::int64_t i = 0; i < p.size; i++) {
+      const float magnitude = __builtin_fabsf(x[i]);
+      largest = magnitude > largest ? magnitude : largest;
+      strange |= magnitude != magnitude;
+    }
+    if (strange) largest = __builtin_nanf("");
+    p.scales[b] = largest;
+    const float by = 1 / (largest < 1e-38f ? 1e-38f : largest);
+    for (std::int64_t from = 0; from < p.size; from += ROW) {
+      float scaled[ROW];
+      std::int32_t place[ROW] = {};
+      for (int i = 0; i < ROW; i++) scaled[i] = x[from + i] * by;
+      for (int j = 0; j < 15; j++)
+        for (int i = 0; i < ROW; i++) place[i] += !(p.bounds[j] >= scaled[i]);
+      std::uint8_t *to = p.codes + (b * p.size + from) / 2;
+      for (int i = 0; i < ROW / 2; i++) to[i] = p.names[place[2 * i]] << 4 | p.names[place[2 * i + 1]];
+    }
+  }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw,avx512vl"))) void nearest_avx512(const Nearest &p, std::int64_t begin,
+                                                                         std::int64_t end) {
+  nearest(p, begin, end);
+}
+#endif
+
+void nearest_part(const Nearest &p, std::int64_t begin, std::int64_t end) {
+#if defined(__x86_64__)
+  if (words) return nearest_avx512(p, begin, end);
+#endif
+  nearest(p, begin, end);
+}
+
+}  // namespace
+
+// codes [count, size / 2] and scales [count] of x [count, size]; `size` is a multiple of 32.
+extern "C" void pellucid_nearest4(const float *x, const float *bounds, const std::uint8_t *names, std::uint8_t *codes,
+                                  float *scales, std::int64_t count, std::int64_t size, int threads) {
+  const Nearest p{x, bounds, names, codes, scales, size};
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int thread = 0; thread < threads; thread++)
+    nearest_part(p, count * thread / threads, count * (thread + 1) / threads);
+}
 
 // y [count, size] of bfloat16 or float from codes [count, size / 2], scales [count] and values [16].
 extern "C" void pellucid_lookup4(const std::uint8_t *codes, const float *scales, const float *values, void *y,

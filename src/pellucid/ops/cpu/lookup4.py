@@ -1,4 +1,4 @@
-"""Numbers of 4 bits that stand for 16 values, through a native kernel (lookup4.cpp)."""
+"""Numbers of 4 bits that stand for 16 values, and the nearest of these, through native kernels (lookup4.cpp)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from torch import Tensor
 from pellucid.ops.cpu import kernels, threads
 
 WORTH_SHARING = 2**18  # numbers, from which a second thread pays
+STEP = 32  # numbers: a block that is packed has a multiple of so many
 
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The library, where it has the kernel."""
     found = kernels()
-    if found is None or not hasattr(found, "pellucid_lookup4"):
+    if found is None or not hasattr(found, "pellucid_nearest4"):
         return None
     found.pellucid_lookup4.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 2 + [ctypes.c_int] * 2
     found.pellucid_lookup4.restype = None
+    found.pellucid_nearest4.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 2 + [ctypes.c_int]
+    found.pellucid_nearest4.restype = None
     return found
 
 
@@ -51,3 +54,27 @@ def lookup4(codes_B: Tensor, scales_n: Tensor, values_16: Tensor, size: int, dty
         dtype == torch.bfloat16, threads(count * size, WORTH_SHARING),
     )  # fmt: skip
     return y_nS
+
+
+def nearest4(numbers_nS: Tensor, values_16: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Blocks as numbers of 4 bits; None where there is no kernel.
+
+    Args:
+        numbers_nS: any float dtype; S is a multiple of `STEP`.
+        values_16: float32, between -1 and 1.
+
+    Returns:
+        the places in `values_16` of the values nearest to the numbers over their block's magnitude, two to a byte, the
+        first in the high half: uint8 [n S / 2]; and the magnitudes, float32 [n].
+    """
+    found, (count, size) = library(), numbers_nS.shape
+    if found is None or not numbers_nS.is_cpu or size % STEP:
+        return None
+    x_nS, values, names = numbers_nS.float().contiguous(), *values_16.sort()
+    bounds, names = (values[:-1] + values[1:]) / 2, names.to(torch.uint8)
+    codes_B, scales_n = torch.empty(count * size // 2, dtype=torch.uint8), torch.empty(count)
+    found.pellucid_nearest4(
+        x_nS.data_ptr(), bounds.data_ptr(), names.data_ptr(), codes_B.data_ptr(), scales_n.data_ptr(), count, size,
+        threads(count * size, WORTH_SHARING),
+    )  # fmt: skip
+    return codes_B, scales_n
