@@ -507,6 +507,33 @@ def test_models_for_something_else(tmp_path: Path, shared: Path) -> None:
         SentenceTransformer(tmp_path / "nothing")
 
 
+# --------------------------------------------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_saved_and_loaded_is_the_same(name: str, tmp_path: Path) -> None:
+    make(name, tmp_path / "a").save_pretrained(tmp_path / "b")
+    torch.testing.assert_close(
+        SentenceTransformer(tmp_path / "b").encode(TEXTS, convert_to_tensor=True), TENSORS[f"{name} vectors"], **NEAR
+    )
+
+
+def test_settings_are_saved(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"prompts": {"web": "dogs : "}, "default_prompt_name": "web", "truncate_dim": 3}
+    model = make("mean", tmp_path, similarity_fn_name="dot", **given)
+    model.save(str(tmp_path / "b"))
+    again = SentenceTransformer(tmp_path / "b")
+    assert (again.truncate_dim, again.default_prompt_name, again.similarity_fn_name) == (3, "web", "dot")
+    np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_a_saved_cross_encoder_is_the_same(name: str, tmp_path: Path) -> None:
+    CrossEncoder(lay_out(name, tmp_path)).save_pretrained(tmp_path / "b")
+    found = CrossEncoder(tmp_path / "b").predict([(QUERY, text) for text in TEXTS], convert_to_tensor=True)
+    torch.testing.assert_close(found, TENSORS[f"{name} scores"], **NEAR)
+
+
 # -------------------------------------------------------------------------------------------------------- vectors
 
 

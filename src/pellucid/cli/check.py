@@ -14,6 +14,8 @@ from pellucid.cli import _text
 from pellucid.cli._command import Command, json_option, print_json, printable
 from pellucid.cli._folder import Known, packing, size_text, understand
 from pellucid.errors import PellucidError
+from pellucid.text.card import read_card
+from pellucid.text.licenses import for_commercial_use
 from pellucid.weights.source import Weights, open_weights
 
 T = TypeVar("T")
@@ -21,9 +23,10 @@ T = TypeVar("T")
 
 @click.command("check", cls=Command)
 @click.argument("dir", required=False)
+@click.option("--license-for", "use", type=click.Choice(["commercial"]), help="Warn if the licence does not allow it.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, dir: str | None, as_json: bool) -> None:
+def command(ctx: click.Context, dir: str | None, use: str | None, as_json: bool) -> None:
     """Look over the model folder DIR: config, weights, tokenizer, memory. Nothing is changed or downloaded.
 
     Without DIR: this machine, its native kernels, and what is missing.
@@ -32,10 +35,15 @@ def command(ctx: click.Context, dir: str | None, as_json: bool) -> None:
 
     \b
     pellucid check ./gemma
+    pellucid check ./gemma --license-for commercial
     pellucid check
     """
+    if use and dir is None:
+        raise click.UsageError("--license-for is about a model: give its DIR", ctx)
     folder = hub.resolve(dir, offline=True) if dir is not None else None
     found = look_over(folder) if folder else machine()
+    if folder and use:
+        found.attempt("license", look_at_license, folder)
     if as_json:
         lines = [asdict(one) for one in found.lines]
         where = {"folder": str(folder)} if folder else {}
@@ -146,3 +154,25 @@ def look_at_files(found: Findings, folder: Path) -> Weights:
     where = files[0].name + (f" and {len(files) - 1} more" if files[1:] else "")
     found.ok("weights", f"{len(weights.names)} tensors, {size_text(weights.nbytes)} in {where}")
     return weights
+
+
+def look_at_license(found: Findings, folder: Path) -> None:
+    """Whether the card's licence allows commercial use."""
+    card = read_card(folder) if folder.is_dir() else None
+    verdict = for_commercial_use(card)
+    name = card.license if card and card.license else "none"
+    what = f"{name}: commercial use is {verdict.level}: {verdict.why}"
+    found.facts["license"] = {"name": name, "commercial_use": verdict.level}
+    match verdict.level:
+        case "allowed":
+            found.ok("license", what)
+        case "forbidden":
+            found.fail("license", what, "ask whoever published it, or choose another model")
+        case "conditions":
+            found.warn("license", what, "read the licence")
+        case "unknown":
+            found.warn(
+                "license", f"{name}: whether commercial use is allowed is unknown: {verdict.why}", "read its licence"
+            )
+    for base in card.base_models if card else ():
+        found.warn("license", f"made from {base}, whose own licence holds too", f"pellucid card {base}")

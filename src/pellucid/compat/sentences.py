@@ -21,7 +21,7 @@ from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, str
 from pellucid.tasks.fit import report_misfit, require_trained
 from pellucid.tasks.flow import WINDOW, stream, whole_number
 from pellucid.tasks.reranking import Act, CrossModel, Scored, cross_model
-from pellucid.tasks.sentence_layout import Similarity, prompt_named, read_layout
+from pellucid.tasks.sentence_layout import Similarity, copy_layout, prompt_named, read_layout
 from pellucid.tasks.sentences import Embedding, How, SentenceModel, task_of, with_layout
 from pellucid.tasks.vectors import SIMILARITIES, Precision, Vectors, quantize_embeddings
 from pellucid.text.tokenizer import Tokenizer
@@ -81,6 +81,25 @@ class _Loaded:
     def eval(self) -> Any:
         """As it is loaded; returns this."""
         return self
+
+    @strict
+    def save_pretrained(self, path: Name, *, safe_serialization: bool = True) -> None:
+        """Writes the model, its tokenizer, and the files that sentence-transformers reads beside them."""
+        top, inner = self._places()
+        target = Path(path)
+        self.model.save_pretrained(target / inner, safe_serialization=safe_serialization)
+        self.tokenizer.save_pretrained(target / inner)
+        copy_layout(top, target, self._settings())
+
+    save = save_pretrained
+
+    def _places(self) -> tuple[Path, Path]:
+        """The folder that the model came from, and where in it the transformer is."""
+        raise NotImplementedError
+
+    def _settings(self) -> dict[str, Any]:
+        """What config_sentence_transformers.json says."""
+        raise NotImplementedError
 
 
 class SentenceTransformer(_Loaded):
@@ -143,6 +162,17 @@ class SentenceTransformer(_Loaded):
         self.similarity_fn_name: Similarity = similarity_fn_name or layout.similarity
         prompt_named(self.default_prompt_name, self.prompts, None)
         self._similarities()
+
+    def _places(self) -> tuple[Path, Path]:
+        layout = self._made.layout
+        return layout.folder, layout.inner.relative_to(layout.folder)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "prompts": self.prompts, "default_prompt_name": self.default_prompt_name,
+            "similarity_fn_name": self.similarity_fn_name, "truncate_dim": self.truncate_dim,
+            "model_type": "SentenceTransformer",
+        }  # fmt: skip
 
     # ---- texts to vectors ---------------------------------------------------------------------------------
 
@@ -311,6 +341,15 @@ class CrossEncoder(_Loaded):
         self.default_prompt_name = default_prompt_name or self._made.default_prompt
         if max_length is not None:
             self.max_seq_length = max_length
+
+    def _places(self) -> tuple[Path, Path]:
+        assert self.model.folder is not None
+        return self.model.folder, Path()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "prompts": self.prompts, "default_prompt_name": self.default_prompt_name, "model_type": "CrossEncoder",
+        }  # fmt: skip
 
     @property
     def num_labels(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid import families, hub
 from pellucid.errors import PellucidError
+from pellucid.models.describing import write_card
 from pellucid.models.model import Model
 from pellucid.ops.packed import PackedTensor
 from pellucid.quant._blocks import GgufBlocks
@@ -128,7 +129,7 @@ class FileTensors(Mapping[str, Tensor]):
 
 
 def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | str = "50GB") -> list[Path]:
-    """Writes config.json, safetensors and the tokenizer's fingerprint; an interrupted save leaves what was there.
+    """Writes config.json, safetensors, a fingerprint and a card; an interrupted save leaves what was there.
 
     A model of a GGUF file becomes one again, of the same name in `folder`, or at a path that ends in .gguf.
 
@@ -145,6 +146,7 @@ def save(model: Model, folder: str | os.PathLike[str], *, max_shard_size: int | 
     files = save_tensors(FileTensors(model), target, max_shard_size=max_shard_size)
     replace_file(target / "config.json", json.dumps(config_values(model), indent=2, ensure_ascii=False) + "\n")
     remember_tokenizer(model, target)
+    write_card(model, target)
     return [target / "config.json", *files]
 
 

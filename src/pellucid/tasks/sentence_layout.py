@@ -25,6 +25,7 @@ from torch import Tensor
 from pellucid.config import read_json
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
 from pellucid.spec import Activation
+from pellucid.weights.save import replace_file
 from pellucid.weights.source import open_weights
 
 log = logging.getLogger("pellucid")
@@ -348,3 +349,24 @@ STEPS: dict[str, Callable[[Path], Step | None]] = {
     "Dropout": lambda folder: None,  # in training only
 }
 HERE = f"known are a Transformer, then {', '.join(STEPS)}"
+
+
+# -------------------------------------------------------------------------------------------------------- saving
+
+
+def copy_layout(top: Path, target: Path, settings: Mapping[str, Any]) -> None:
+    """Writes what a layout has beside the transformer's own files: the modules, and settings over those of before."""
+    if not (top / MODULES).is_file():
+        return
+    for kind, path in read_modules(top):
+        inner = path.relative_to(top)
+        names = TRANSFORMER if kind == "Transformer" else tuple(each.name for each in path.glob("*") if each.is_file())
+        for name in names:
+            if (path / name).is_file():
+                (target / inner).mkdir(parents=True, exist_ok=True)
+                replace_file(target / inner / name, (path / name).read_bytes())
+        if kind == "Normalize":
+            (target / inner).mkdir(parents=True, exist_ok=True)
+    replace_file(target / MODULES, (top / MODULES).read_bytes())
+    before = read_json(top / SETTINGS) if (top / SETTINGS).is_file() else {}
+    replace_file(target / SETTINGS, json.dumps({**before, **settings}, indent=2, ensure_ascii=False) + "\n")
