@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from pellucid.compat.auto_text import PreTrainedTokenizerBase as PreTrainedTokenizerBase
     from pellucid.compat.auto_text import PreTrainedTokenizerFast as PreTrainedTokenizerFast
     from pellucid.compat.auto_text import TokenizersBackend as TokenizersBackend
+    from pellucid.compat.evaluation import evaluate as evaluate
     from pellucid.compat.generate_outputs import BeamSampleDecoderOnlyOutput as BeamSampleDecoderOnlyOutput
     from pellucid.compat.generate_outputs import BeamSampleEncoderDecoderOutput as BeamSampleEncoderDecoderOutput
     from pellucid.compat.generate_outputs import BeamSearchDecoderOnlyOutput as BeamSearchDecoderOnlyOutput
@@ -192,6 +193,7 @@ _HOMES = {
     "PellucidError": "errors",
     "get_json_schema": "text.chats.schema",
     "plan": "models.plan",
+    "evaluate": "compat.evaluation",
     "CrossEncoder": "compat.sentences",
     "SentenceTransformer": "compat.sentences",
     "cos_sim": "tasks.vectors",

@@ -27,6 +27,7 @@ COMMANDS = {
     "diff": "Find the first value where two models part.",
     "plan": "Say what a model takes, and how fast it can be here.",
     "bench": "Measure prompt and decode speed, memory, share of the bandwidth.",
+    "eval": "Measure how good a model is at a task, on known answers.",
     "card": "Show what a model's card says: licence, data, limits, results.",
     "download": "Fetch the files of a model; nothing is loaded.",
     "cache": "List the models that were fetched, or remove some.",

@@ -12,7 +12,7 @@ Logits of a few tokens are in memory at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,15 +65,21 @@ def windows(ids: Sequence[int], length: int, stride: int | None = None) -> Itera
             return
 
 
-@torch.no_grad()
 def perplexity(model: Model, text: Sequence[Window]) -> float:
     """Of a decoder, over the windows of a text."""
+    lost, count = surprise(model, text)
+    return math.exp(min(lost / max(count, 1), 700.0))
+
+
+@torch.no_grad()
+def surprise(model: Model, text: Iterable[Window]) -> tuple[float, int]:
+    """The sum of -log p of a text's tokens, in nats, and how many they are."""
     lost, count = 0.0, 0
     for window in text:
         for logits_NV, targets_N in _pieces(model, window):
             lost += float(-_chance(logits_NV, targets_N).double().sum())
             count += len(targets_N)
-    return math.exp(min(lost / max(count, 1), 700.0))
+    return lost, count
 
 
 @torch.no_grad()
