@@ -253,16 +253,11 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
                 w.add_leading_dense_block_count(c["num_dense_layers"])
                 w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
         case "jamba":
-            w.add_ssm_conv_kernel(c["mamba_d_conv"])
-            w.add_ssm_inner_size(c["mamba_expand"] * c["hidden_size"])
-            w.add_ssm_state_size(c["mamba_d_state"])
-            w.add_ssm_time_step_rank(c["mamba_dt_rank"])
+            inner = c["mamba_expand"] * c["hidden_size"]
+            recurrence(w, c["mamba_d_conv"], inner, c["mamba_d_state"], c["mamba_dt_rank"])
         case "nemotron_h":
-            w.add_ssm_conv_kernel(c["conv_kernel"])
-            w.add_ssm_state_size(c["ssm_state_size"])
-            w.add_ssm_inner_size(c["mamba_num_heads"] * c["mamba_head_dim"])
-            w.add_ssm_time_step_rank(c["mamba_num_heads"])
-            w.add_ssm_group_count(c["n_groups"])
+            heads = c["mamba_num_heads"]
+            recurrence(w, c["conv_kernel"], heads * c["mamba_head_dim"], c["ssm_state_size"], heads, c["n_groups"])
             if "moe" in c["layers_block_type"]:
                 w.add_expert_count(c["n_routed_experts"])
                 w.add_expert_used_count(c["num_experts_per_tok"])
@@ -275,19 +270,14 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
                 if c.get("moe_latent_size"):
                     w.add_moe_latent_size(c["moe_latent_size"])
         case "falcon_h1":
-            w.add_ssm_conv_kernel(c["mamba_d_conv"])
-            w.add_ssm_state_size(c["mamba_d_state"])
-            w.add_ssm_inner_size(c["mamba_d_ssm"])
-            w.add_ssm_time_step_rank(c["mamba_n_heads"])
-            w.add_ssm_group_count(c["mamba_n_groups"])
+            sizes = (c["mamba_d_conv"], c["mamba_d_ssm"], c["mamba_d_state"])
+            recurrence(w, *sizes, c["mamba_n_heads"], c["mamba_n_groups"])
         case "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text":
             if c["model_type"] != "qwen3_next":
                 w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
-            w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
-            w.add_ssm_state_size(c["linear_key_head_dim"])
-            w.add_ssm_group_count(c["linear_num_key_heads"])
-            w.add_ssm_time_step_rank(c["linear_num_value_heads"])
-            w.add_ssm_inner_size(c["linear_value_head_dim"] * c["linear_num_value_heads"])
+            heads = c["linear_num_value_heads"]
+            sizes = (c["linear_conv_kernel_dim"], c["linear_value_head_dim"] * heads, c["linear_key_head_dim"])
+            recurrence(w, *sizes, heads, c["linear_num_key_heads"])
             w.add_full_attention_interval(2)
         case "cohere2_moe":
             w.add_feed_forward_length(c["prefix_dense_intermediate_size"])
@@ -327,11 +317,8 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
             w.add_value_length_mla(c["v_head_dim"])
         case "granitemoehybrid":
-            w.add_ssm_conv_kernel(c["mamba_d_conv"])
-            w.add_ssm_inner_size(c["mamba_expand"] * c["hidden_size"])
-            w.add_ssm_state_size(c["mamba_d_state"])
-            w.add_ssm_time_step_rank(c["mamba_n_heads"])
-            w.add_ssm_group_count(c["mamba_n_groups"])
+            sizes = (c["mamba_d_conv"], c["mamba_expand"] * c["hidden_size"], c["mamba_d_state"])
+            recurrence(w, *sizes, c["mamba_n_heads"], c["mamba_n_groups"])
             w.add_rope_scaling_finetuned(False)
         case "minicpm3":
             w.add_q_lora_rank(c["q_lora_rank"])
@@ -344,13 +331,9 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_expert_weights_norm(True)
         case "mamba" | "mamba2" | "falcon_mamba" as family:
             inner = c["expand"] * c["hidden_size"]
-            w.add_ssm_conv_kernel(c["conv_kernel"])
-            w.add_ssm_inner_size(inner)
-            w.add_ssm_state_size(c["state_size"])
-            w.add_ssm_time_step_rank(c["time_step_rank"] if family != "mamba2" else inner // c["head_dim"])
-            if family == "mamba2":
-                w.add_ssm_group_count(c["n_groups"])
-            else:
+            steps = inner // c["head_dim"] if family == "mamba2" else c["time_step_rank"]
+            recurrence(w, c["conv_kernel"], inner, c["state_size"], steps, c.get("n_groups"))
+            if family != "mamba2":
                 w.add_ssm_dt_b_c_rms(family == "falcon_mamba")
         case "modernbert":
             w.add_sliding_window(c["local_attention"])
@@ -414,6 +397,16 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         case "bert" | "roberta" | "nomic_bert" | "camembert" | "xlm-roberta" | "jina_embeddings_v3":
             w.add_token_type_count(c["type_vocab_size"])
             w.add_causal_attention(False)
+
+
+def recurrence(w: gguf.GGUFWriter, kernel: int, inner: int, state: int, steps: int, groups: int | None = None) -> None:
+    """Sizes of a state space, or of linear attention."""
+    w.add_ssm_conv_kernel(kernel)
+    w.add_ssm_inner_size(inner)
+    w.add_ssm_state_size(state)
+    w.add_ssm_time_step_rank(steps)
+    if groups is not None:
+        w.add_ssm_group_count(groups)
 
 
 def gemma4(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:

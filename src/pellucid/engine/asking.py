@@ -16,13 +16,13 @@ from pellucid.engine.request import Kept, Request
 from pellucid.engine.rules.build import rules
 from pellucid.engine.rules.rule import Rule
 from pellucid.engine.sequence import NOTHING, Given
+from pellucid.engine.speculation import speculation
 from pellucid.engine.stops import stops
 from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 from pellucid.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # what few requests ask for is imported when one does
-    from pellucid.engine.decoding import Speculation
     from pellucid.engine.grammar import GrammarRule
 
 
@@ -168,6 +168,8 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
     if seen != decoder:
         made = [_Told(rule, len(decoder), tuple(seen)) for rule in made]
         ends = [_Told(stop, len(decoder), tuple(seen)) for stop in ends]
+    follows = means.response_format is not None
+    guesses = speculation(options, model, means.tokenizer, means.assistant, means.assistant_tokenizer, grammar=follows)
     return Request(
         ids=list(prompt.ids),
         begin=begin,
@@ -181,7 +183,7 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         stops=ends,
         decoding=decodings(options),
         reading=reading(options, prompt.negative),
-        speculation=_speculation(model, options, means),
+        speculation=guesses,
         logprobs=means.logprobs,
         prompt_logprobs=means.prompt_logprobs,
         keep=means.keep,
@@ -232,23 +234,6 @@ def _watermark(model: Model, options: GenerationConfig, begin: int) -> list[Rule
 
     rule = watermark_rule(options.watermarking_config, model.spec.vocab, begin, model.device)
     return [] if rule is None else [rule]
-
-
-def _speculation(model: Model, options: GenerationConfig, means: Means) -> Speculation | None:
-    lookup, early, mtp = options.prompt_lookup_num_tokens, options.assistant_early_exit, options.use_mtp or None
-    wished = (means.assistant, means.assistant_tokenizer, means.response_format, lookup, early, mtp)
-    if all(wish is None for wish in wished):
-        return None
-    from pellucid.engine.speculation import speculation
-
-    return speculation(
-        options,
-        model,
-        means.tokenizer,
-        means.assistant,
-        means.assistant_tokenizer,
-        grammar=means.response_format is not None,
-    )
 
 
 @dataclass(frozen=True)
