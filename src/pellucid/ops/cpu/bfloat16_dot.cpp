@@ -2,7 +2,7 @@
 #pragma GCC target("avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")
 #define LEVEL bfloat16_dot
 #define WIDTH 16
-#define FEW 6
+#define SUMS 24
 #define MOST 8
 #define MANY 6
 #define DOT 1

@@ -1,7 +1,7 @@
 #if defined(__aarch64__)
 #define LEVEL bfloat16_neon
 #define WIDTH 4
-#define FEW 6
+#define SUMS 24
 #define MOST 8
 #define MANY 6
 #include "bfloat16.h"

@@ -2,7 +2,7 @@
 #pragma GCC target("arch=armv8.2-a+bf16")
 #define LEVEL bfloat16_neon_dot
 #define WIDTH 4
-#define FEW 6
+#define SUMS 24
 #define MOST 8
 #define MANY 6
 #define DOT 1

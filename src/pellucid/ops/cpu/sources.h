@@ -8,9 +8,6 @@
 //                 Only where the first of two numbers is in the low half there are zeros
 //     Signed      bytes, and
 //     Float8      E4M3: a bfloat16 holds each of them exactly, so it is their sums that are scaled, group by group
-//     Kept        numbers that another source has unpacked, for several tiles: float32, in the order of vectors,
-//     Rounded     or bfloat16,
-//     Scaled      for sums that are scaled
 //
 // For a product in bfloat16 `Nibbles` gives numbers that are rounded to it: those of the unpacked matrix. `Shifted` does
 // the same in another order, for products in pairs.
@@ -178,11 +175,12 @@ struct Open {
     return product + w->offset;
   }
 
+  static constexpr bool FILLED = false;            // up to a whole step with zeros
   static Words order(Words step) { return step; }  // of STEP values of x in bfloat16, as this source has its numbers
 };
 
 struct Plain : Open {
-  static constexpr bool SCALED = false, NATURAL = false, PACKED = false, FILLED = false;
+  static constexpr bool SCALED = false, NATURAL = false, PACKED = false;
   static constexpr std::int64_t bytes(std::int64_t count) { return count * 2; }
   explicit Plain(const Open &open) : Open(open) {}
   void turn() {}
@@ -200,7 +198,7 @@ struct Natural : Plain {
 
 template <bool HIGH, bool ROUND>
 struct Nibbles : Open {
-  static constexpr bool SCALED = false, NATURAL = false, PACKED = true, FILLED = false;
+  static constexpr bool SCALED = false, NATURAL = false, PACKED = true;
   static constexpr std::int64_t bytes(std::int64_t count) { return (count + 1) / 2; }
   Table values, here;
   explicit Nibbles(const Open &open) : Open(open), values(table(w->values)), here(values) {}
@@ -224,7 +222,7 @@ struct Nibbles : Open {
 // normal bfloat16 becomes 0 in it, as it would in the product.
 template <bool HIGH>
 struct Shifted : Open {
-  static constexpr bool SCALED = false, NATURAL = false, PACKED = true, FILLED = false;
+  static constexpr bool SCALED = false, NATURAL = false, PACKED = true;
   static constexpr std::int64_t bytes(std::int64_t count) { return (count + 1) / 2; }
   static Words order(Words step) {
     Halves places;
@@ -249,7 +247,7 @@ struct Shifted : Open {
 #endif
 
 struct Signed : Open {
-  static constexpr bool SCALED = true, NATURAL = false, PACKED = true, FILLED = false;
+  static constexpr bool SCALED = true, NATURAL = false, PACKED = true;
   static constexpr std::int64_t bytes(std::int64_t count) { return count; }
   float factor = 1;
   explicit Signed(const Open &open) : Open(open) {}
@@ -264,27 +262,6 @@ struct Float8 : Signed {
   Words words(std::int64_t k) const { return of_float8(at + k); }
   Vector even(std::int64_t k) const { return (Vector)(words(k) << 16); }
   Vector odd(std::int64_t k) const { return (Vector)(words(k) & 0xffff0000u); }
-};
-
-struct Kept : Open {
-  static constexpr bool SCALED = false, NATURAL = false, FILLED = true;  // up to a whole step
-  static constexpr std::int64_t bytes(std::int64_t count) { return count * 4; }
-  explicit Kept(const Open &open) : Open(open) {}
-  void turn() {}
-  Vector even(std::int64_t k) const { return *(const Vector *)(at + k * 4); }
-  Vector odd(std::int64_t k) const { return *(const Vector *)(at + (k + WIDTH) * 4); }
-};
-
-struct Rounded : Plain {
-  static constexpr bool FILLED = true;
-  using Plain::Plain;
-};
-
-struct Scaled : Rounded {
-  static constexpr bool SCALED = true;
-  float factor = 1;
-  using Rounded::Rounded;
-  void turn() { factor = scale(), place++; }
 };
 
 }  // namespace
