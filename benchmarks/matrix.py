@@ -58,7 +58,8 @@ WIDE = {  # keys that are a width, and what whole blocks need
     "hidden_dim": 256, "shared_intermediate_size": 128, "intermediate_size_mlp": 256, "dim_feedforward": 256,
 }  # fmt: skip
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
-COUNTS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads")
+COUNTS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "attention_heads")
+PARTS = ("text_config", "encoder", "decoder")  # models in a model
 
 
 def words(numbers: np.ndarray, bits: int) -> Tensor:
@@ -106,8 +107,11 @@ def widened(values: dict[str, Any], block: int) -> dict[str, Any]:
     more = {key: max(size, block) for key, size in WIDE.items() if isinstance(values.get(key), int)}
     more |= {key: heads * head for key in WIDTH if isinstance(values.get(key), int)}
     more |= {key: head for key in ("head_dim", "d_kv") if isinstance(values.get(key), int)}
-    if values["model_type"] == "mamba2":
+    if values.get("model_type") == "mamba2":
         more["hidden_size"] = heads * head // 2  # its heads have twice the width together
+    more |= {key: widened(values[key], block) for key in PARTS if isinstance(values.get(key), dict)}
+    if isinstance(values.get("mamba_d_head"), int) and "mamba_d_ssm" not in values:
+        more["mamba_d_head"] = values["mamba_expand"] * more["hidden_size"] // values["mamba_n_heads"]
     return {**values, **more}
 
 

@@ -50,6 +50,7 @@ def gguf_weights(c: Config) -> dict[str, Entry]:
 def gguf_sizes(said: Said) -> dict[str, Any]:
     """The multipliers are in a file's weights."""
     return _gguf.state_at(said, 0) | {
+        "mamba_expand": None,  # `mamba_d_ssm` says it, and need be no multiple of the width
         "mamba_d_head": said.get("ssm.inner_size") // said.get("ssm.time_step_rank"),
         "mamba_rms_norm": said.has("blk.0.ssm_norm.weight"), "projectors_bias": said.has("blk.0.ssm_out.bias"),
         "attention_bias": said.has("blk.0.attn_q.bias"), "mlp_bias": said.has("blk.0.ffn_up.bias"),
