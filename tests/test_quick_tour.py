@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import pellucid
 from pellucid import hub
+from pellucid.cli import main
 from test_docs import ROOT, blocks
 
 BERT = ROOT / "tests" / "data" / "tokenizers" / "bert-uncased"
 SMALL = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 12, "intermediate_size": 32}
 LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
+MODULES = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ],
+    "1_Pooling/config.json": {"word_embedding_dimension": 24, "pooling_mode_cls_token": True},
+}  # fmt: skip
 STARS = {str(i): f"{i + 1} stars" for i in range(5)}
 
 
@@ -34,7 +44,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint(root / sentiment, "distilbert", "AutoModelForSequenceClassification", **small, **LABELS)
     stars = root / "nlptown/bert-base-multilingual-uncased-sentiment"
     checkpoint(stars, "bert", "AutoModelForSequenceClassification", **SMALL, id2label=STARS)
-    checkpoint(root / "sentence-transformers/all-MiniLM-L6-v2", "bert", "AutoModel", **SMALL)
+    minilm = root / "sentence-transformers/all-MiniLM-L6-v2"
+    checkpoint(minilm, "bert", "AutoModel", **SMALL)
+    for name, content in MODULES.items():
+        (minilm / name).parent.mkdir(exist_ok=True)
+        (minilm / name).write_text(json.dumps(content))
     checkpoint(
         root / "cross-encoder/ms-marco-MiniLM-L6-v2",
         "bert",
@@ -63,3 +77,13 @@ def test_without_a_model_it_is_the_references_choice() -> None:
 
     named = {task: facts["default"]["model"] for task, facts in SUPPORTED_TASKS.items() if task in DEFAULT_MODELS}
     assert len(named) == 6 and named.items() <= DEFAULT_MODELS.items()
+
+
+def test_a_sentence_model_in_fewer_bits_is_one(published: Path, tmp_path: Path) -> None:
+    """What makes a vector of a text's states goes with the weights."""
+    source = published / "sentence-transformers/all-MiniLM-L6-v2"
+    result = CliRunner().invoke(main, ["quantize", str(source), str(tmp_path / "small"), "--to", "int8"])
+    assert result.exit_code == 0, result.output
+    texts = ["The weather is lovely today.", "He drove to the stadium."]
+    whole, small = (pellucid.SentenceTransformer(str(folder)).encode(texts) for folder in (source, tmp_path / "small"))
+    assert pellucid.cos_sim(whole, small).diagonal().min() > 0.99

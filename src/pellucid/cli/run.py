@@ -27,7 +27,7 @@ PARTS = {
 @click.command("run", cls=Command)
 @click.argument("task")
 @click.argument("text", required=False)
-@click.option("-m", "--model", metavar="DIR_OR_ID", help="Default: the small model inside the package.")
+@click.option("-m", "--model", metavar="DIR_OR_ID", help="Default: the task's own, as in transformers.")
 @click.option("-o", "--option", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of the task; repeatable.")
 @click.option("--file", "path", metavar="FILE", help="One input a line.")
 @click.option("--jsonl", is_flag=True, help="Each line is JSON: a string, or an object with the input's parts.")

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid import families, quant
+from pellucid import families, hub, quant
 from pellucid.config import Config, read_json
 from pellucid.errors import ArgumentError, Unsupported
 from pellucid.models.calibration import default_text, length_of, parted, texts_of
@@ -292,7 +292,10 @@ class Shelf(Mapping[str, Tensor]):
 
 
 def copied(source: Path, out: Path) -> list[Path]:
-    """The tokenizer, the template and what else goes with a model; what is there already stays."""
+    """The tokenizer, the template, what makes a sentence's vector, and what else goes with a model.
+
+    What is there already stays.
+    """
     found = []
     for path in sorted(source.iterdir()):
         fits = path.suffix in BESIDE or path.name.startswith(("LICENSE", "NOTICE"))
@@ -300,6 +303,10 @@ def copied(source: Path, out: Path) -> list[Path]:
         if fits and not mine and path.is_file() and path.stat().st_size <= LARGE and not (out / path.name).exists():
             shutil.copyfile(path, out / path.name)
             found.append(out / path.name)
+    for folder in sorted(source.glob(hub.MODULE)):
+        if folder.is_dir() and not (out / folder.name).exists():
+            shutil.copytree(folder, out / folder.name)
+            found += sorted(path for path in (out / folder.name).rglob("*") if path.is_file())
     return found
 
 
