@@ -19,8 +19,8 @@ contract: $(VENV)/.tested            ## every check of every variant of every fa
 	@PELLUCID_CONTRACT=full $(RUN) pytest -n 2 --dist loadgroup tests/parity tests/contracts tests/ops/test_kernels_on_arm.py
 
 check: $(VENV)/.tested               ## lint, layers and types
-	@$(RUN) ruff check src tests benchmarks
-	@$(RUN) ruff format --check src tests benchmarks
+	@$(RUN) ruff check src tests benchmarks examples
+	@$(RUN) ruff format --check src tests benchmarks examples
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(RUN) mypy
 
