@@ -1,6 +1,6 @@
 """Writes tests/data/pipelines_version_4.json: what version 4 of the reference answers to `pipeline_cases.CASES`.
 
-    pip install --target DIR --no-deps transformers==4.57.6 "huggingface_hub<1" "tokenizers<0.23" "pandas<3"  and what these need
+    pip install --target DIR --no-deps transformers==4.57.6 "huggingface_hub<1" "tokenizers<0.23" "pandas<3"  (and theirs)
     python tests/tasks/record_version_4.py DIR
 
 The checkpoints are made here, with version 5; version 4 reads them in a process of its own.

@@ -123,7 +123,7 @@ class Pipeline:
     def _results(
         self, inputs: Iterable[Any], size: int | None, progress: bool, options: dict[str, Any]
     ) -> Iterator[Any]:
-        run_names, show_names = _named(type(self), "run"), _named(type(self), "show")
+        run_names, show_names = options_named(type(self), "run"), options_named(type(self), "show")
         shown = {name: value for name, value in options.items() if name in show_names}
         runs = {
             name: value for name, value in options.items() if name in run_names or name not in (*show_names, *UNNEEDED)
@@ -164,8 +164,7 @@ class Pipeline:
         Raises:
             ArgumentError: names the nearest option.
         """
-        own = [*_named(cls, "run"), *_named(cls, "show")]
-        known = list(dict.fromkeys([*own, *(DEFAULTS if cls.generates else ())]))
+        known = list(dict.fromkeys([*options_of(cls), *(DEFAULTS if cls.generates else ())]))
         for name in options:
             if name not in (*known, *UNNEEDED):
                 near = advice(name, [*known, *also]) or f"it takes {', '.join(known[:12])}"
@@ -188,7 +187,12 @@ def with_lost(shown: dict[str, Any], dropped: int) -> dict[str, Any]:
     return {**shown, "truncated_tokens": dropped} if dropped else shown
 
 
-def _named(kind: type[Pipeline], method: str) -> tuple[str, ...]:
+def options_of(kind: type[Pipeline]) -> tuple[str, ...]:
+    """The options of a call, but for those of `generate`."""
+    return (*options_named(kind, "run"), *options_named(kind, "show"))
+
+
+def options_named(kind: type[Pipeline], method: str) -> tuple[str, ...]:
     """The options that a method names, in a class or in one that it extends."""
     found = [signature(vars(each)[method]).parameters.items() for each in kind.__mro__ if method in vars(each)]
     return tuple(name for named in found for name, each in named if each.kind is Parameter.KEYWORD_ONLY)
