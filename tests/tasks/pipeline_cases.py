@@ -102,6 +102,9 @@ CASES: dict[str, Asked] = {
     "zero-shot, multi": Asked(
         "zero-shot-classification", "nli", ([FOX],), {"candidate_labels": ["animals", "politics"], "multi_label": True}
     ),
+    "zero-shot, multi class": Asked(
+        "zero-shot-classification", "nli", (FOX, "animals, sports"), {"multi_class": True}, version_5=False
+    ),
     "zero-shot, entailment first": Asked(
         "zero-shot-classification", "nli first", ([FOX],),
         {"candidate_labels": ["animals", "politics"], "multi_label": True},
@@ -149,6 +152,10 @@ CASES: dict[str, Asked] = {
     "fill, several": Asked("fill-mask", "masks", (["The [MASK] jumps over [MASK].", "A [MASK]."],), {"top_k": 3}),
     "fill, targets": Asked("fill-mask", "masks", ("The [MASK] jumps.",), {"targets": ["dog", "king", "##s"]}),
     "fill, target": Asked("fill-mask", "masks", ("The [MASK] jumps.",), {"targets": "dog", "top_k": 4}),
+    "fill, cut": Asked(
+        "fill-mask", "masks", ("The [MASK] jumps.",), {"tokenizer_kwargs": {"truncation": True, "max_length": 4}}
+    ),
+    "features, tensors": Asked("feature-extraction", "states", (FOX,), {"return_tensors": True, "truncation": True}),
     "features": Asked("feature-extraction", "states", ("The fox",)),
     "features, many": Asked("feature-extraction", "states", (["The fox", FOX],)),
     "features, cut": Asked(
@@ -166,6 +173,7 @@ CASES |= {
         (", list of one", ([ASKS],), {}),
         (", list", ([ASKS, {"question": "Where?", "context": KING}],), {}),
         (", many questions", (), {"question": [WHO, "Where?"], "context": FOX}),
+        (", topk", (), ASKS | {"topk": 2, "padding": "max_length"}),
         (", many contexts", (), {"question": [WHO, "Where?"], "context": [FOX, KING]}),
         (", top_k", (), ASKS | {"top_k": 3}),
         (", longest answer", (), ASKS | {"top_k": 4, "max_answer_len": 2}),
@@ -184,6 +192,7 @@ T5_TASKS = {
 }
 MODELS |= {
     "t5": Made("t5", "seq2seq-lm", T5 | {"task_specific_params": T5_TASKS}, "t5"),
+    "mbart": Made("mbart", "seq2seq-lm", {"vocab_size": 1027}, "spm-unigram"),
     "llama": Made("llama", "causal-lm", {"vocab_size": 32000}, "llama2"),
 }
 TAPAS = {
@@ -214,11 +223,24 @@ CASES |= {
         "text2text-generation", "t5", ([FOX, KING],), FEW | {"num_return_sequences": 2}, version_5=False
     ),
     "write, ids": Asked("text2text-generation", "t5", (FOX,), FEW | {"return_tensors": True}, version_5=False),
+    "write, as it is": Asked(
+        "text2text-generation", "t5", (FOX,), FEW | {"clean_up_tokenization_spaces": True}, version_5=False
+    ),
     "write, cut": Asked("text2text-generation", "t5", (LONG * 9,), FEW | {"truncation": True}, version_5=False),
     "summarize": Asked("summarization", "t5", (FOX,), FEW, version_5=False),
     "summarize, ids": Asked("summarization", "t5", ([FOX],), FEW | {"return_tensors": True}, version_5=False),
     "translate": Asked("translation", "t5", (FOX,), FEW, version_5=False),
     "translate, pair": Asked("translation_en_to_de", "t5", ([FOX, KING],), FEW, version_5=False),
+    "translate, languages": Asked(
+        "translation", "mbart", (FOX,), FEW | {"src_lang": "de_DE", "tgt_lang": "fr_XX"}, version_5=False
+    ),
+    "translate, ids": Asked(
+        "translation",
+        "mbart",
+        (FOX,),
+        FEW | {"src_lang": "de_DE", "tgt_lang": "fr_XX", "return_tensors": True},
+        version_5=False,
+    ),
     "translate, another pair": Asked("translation_en_to_fr", "t5", ([FOX, KING],), FEW, version_5=False),
     **{
         f"go on{name}": Asked("text-generation", "llama", inputs, {"do_sample": False, **FEW, **options})
@@ -230,6 +252,9 @@ CASES |= {
             (", prefix", (FOX,), {"prefix": "Once. "}),
             (", beams", (FOX,), {"num_beams": 3, "num_return_sequences": 2}),
             (", without special tokens", (FOX,), {"add_special_tokens": False}),
+            (", cut", (FOX,), {"truncation": True, "tokenizer_encode_kwargs": {"max_length": 7}}),
+            (", with special tokens", (FOX,), {"skip_special_tokens": False}),
+            (", as it is", (FOX,), {"clean_up_tokenization_spaces": False}),
             (", hole", (FOX * 3,), {"handle_long_generation": "hole"}),
             (", chat", (CHAT,), {}),
             (", chats", ([CHAT, OPEN],), {}),
@@ -251,5 +276,6 @@ CASES |= {
         (", operations", "sums", (), {"table": ACTORS, "query": OLDER}),
         (", operations, list", "sums", (), {"table": ACTORS, "query": ["How many are 45?", "Sum of ages in 2010?"]}),
         (", cut", "sums", (), {"table": {k: v * 5 for k, v in ACTORS.items()}, "query": OLDER}),
+        (", whole", "sums", (), {"table": ACTORS, "query": "Who?", "truncation": False}),
     )
 }

@@ -11,6 +11,7 @@ import reference as ref
 from tasks.pipeline_cases import MODELS
 
 CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer", "llama2": "LlamaTokenizer", "tapas": "TapasTokenizer"}
+CLASSES["spm-unigram"] = "MBartTokenizer"
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
@@ -29,7 +30,7 @@ def folder(name: str, root: Path) -> Path:
         config |= {"rope_theta": 10000.0}  # which version 4 reads elsewhere
     path = ref.checkpoint(ref.Case(made.family, f"pipeline {name}", made.task, config, data), root)
     for file in (TOKENIZERS / made.tokenizer.replace("tapas", "bert-uncased")).iterdir():
-        shutil.copy(file, path)
+        shutil.copy(file, path / file.name.replace("test_model.model", "sentencepiece.bpe.model"))
     if made.tokenizer == "tapas":
         (path / "vocab.txt").write_text((path / "vocab.txt").read_text() + "[EMPTY]\n")
     said = {"tokenizer_class": CLASSES[made.tokenizer], "model_max_length": config.get("max_position_embeddings", 512)}

@@ -1,6 +1,6 @@
 """Writes tests/data/pipelines_version_4.json: what version 4 of the reference answers to `pipeline_cases.CASES`.
 
-    pip install --target DIR --no-deps transformers==4.57.6 "huggingface_hub<1" "tokenizers<0.23" "pandas<3"  (and theirs)
+    pip install --target DIR --no-deps transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2 pandas==2.3.3
     python tests/tasks/record_version_4.py DIR
 
 The checkpoints are made here, with version 5; version 4 reads them in a process of its own.
@@ -51,7 +51,7 @@ def ask(folders: dict[str, str]) -> None:
             made[key] = transformers.pipeline(case.task, folders[case.model], device="cpu", **case.made)
         found[name] = made[key](*case.inputs, **case.options)
         if case.task == "table-question-answering" and isinstance(case.options.get("query"), str):
-            found[f"{name}, as read"] = read(made[key].tokenizer, **case.options)
+            found[f"{name}, as read"] = read(made[key].tokenizer, case.options["table"], case.options["query"])
     print(json.dumps(found, default=lambda value: value.tolist()))  # tensors, and numbers of numpy
 
 

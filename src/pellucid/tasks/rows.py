@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from pellucid.errors import InputError
 from pellucid.models.model import Model
 from pellucid.text.loading import UNLIMITED
-from pellucid.text.rows import TRUNCATIONS, one_of
+from pellucid.text.rows import TRUNCATIONS, one_of, whole_number
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -61,6 +61,7 @@ class Cut:
 
     def __post_init__(self) -> None:
         one_of("truncation", self.truncation, TRUNCATIONS)
+        whole_number("max_length", self.max_length, 1)
 
 
 REFUSE = Cut()

@@ -17,6 +17,7 @@ from pellucid.tasks.rows import InputRefused, room
 from pellucid.text.tokenizer import Tokenizer
 
 SEGMENT, COLUMN, ROW, BEFORE, RANK, INVERSE, RELATION = range(7)  # of a token's types
+LONGEST = 512  # tokens, where neither model nor tokenizer says: positions begin anew in each cell
 NOTHING = ("", "n/a", "?", "nan", "empty")  # cells that say nothing
 
 
@@ -141,7 +142,7 @@ def read(model: Model, tokenizer: Tokenizer, number: int, asked: Asked, *, cut: 
     if n >= kinds[COLUMN]:
         what = f"the table has {n} columns, the model tells {kinds[COLUMN] - 1} apart"
         raise InputRefused(number, what, next="leave columns out")
-    left = (room(model, tokenizer) or len(cells) ** 2) - len(asked_ids) - 2
+    left = (room(model, tokenizer) or LONGEST) - len(asked_ids) - 2
     rows, trim = _fitting(grid, left, min(len(table.rows), kinds[ROW] - 1))
     whole = sum(len(ids) for row in grid for ids, _ in row)
     kept = _cost(grid, rows, trim)

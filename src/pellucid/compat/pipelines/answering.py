@@ -31,6 +31,7 @@ class QuestionAnsweringPipeline(Pipeline):
     """
 
     task = "question-answering"
+    wanted = "give question=… and context=…"
     models = (auto.AutoModelForQuestionAnswering,)
 
     def __call__(
@@ -128,6 +129,7 @@ class TableQuestionAnsweringPipeline(Pipeline):
     """
 
     task = "table-question-answering"
+    wanted = "give table=… and query=…"
     models = (auto.AutoModelForTableQuestionAnswering,)
 
     def __call__(

@@ -35,6 +35,7 @@ class Pipeline:
 
     task: ClassVar[str]
     models: ClassVar[tuple[type[PreTrainedModel], ...]]  # the first one loads a checkpoint that does not say more
+    wanted: ClassVar[str] = "give a text, or many"  # advice where an input is none
     generates: ClassVar[bool] = False  # options of `generate` are options of the call
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
@@ -114,11 +115,12 @@ class Pipeline:
         size = len(inputs) if isinstance(inputs, Sized) else None
         if isinstance(inputs, Path):
             raise InputError(f"{self.task} of a path", where="inputs", next="give Lines(path) for a file's lines")
-        if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | Mapping):
-            return inputs, size
-        if size is not None and hasattr(inputs, "__getitem__") and not isinstance(inputs, bytes | Mapping):
-            return (inputs[i] for i in range(size)), size
-        raise InputError(f"{self.task} of a {type(inputs).__name__}", where="inputs", next="give text")
+        if not isinstance(inputs, str | bytes | Mapping):
+            if isinstance(inputs, Iterable):
+                return inputs, size
+            if size is not None and hasattr(inputs, "__getitem__"):
+                return (inputs[i] for i in range(size)), size
+        raise InputError(f"{self.task} of a {type(inputs).__name__}", where="inputs", next=self.wanted)
 
     def _results(
         self, inputs: Iterable[Any], size: int | None, progress: bool, options: dict[str, Any]
