@@ -24,7 +24,8 @@ from pellucid.weights.source import open_weights
 F32 = GGUFValueType.FLOAT32
 ARCHITECTURES = {
     "gpt_neox": "gptneox", "phi": "phi2", "gemma3_text": "gemma3", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe",
-    "mixtral": "llama", "mistral": "llama", "gpt_oss": "gpt-oss", "cohere": "command-r", "glm4_moe": "glm4moe",
+    "mixtral": "llama", "mistral": "llama", "internlm3": "llama", "iquestcoder": "llama",
+    "gpt_oss": "gpt-oss", "cohere": "command-r", "glm4_moe": "glm4moe",
     "olmo3": "olmo2", "granitemoeshared": "granitemoe", "gpt_bigcode": "starcoder",
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
     "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
@@ -45,7 +46,7 @@ WINDOWED = ("gpt_oss", "cohere2", "phimoe", "afmoe", "laguna", *LISTED)
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
 PERMUTED = (
     "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
-    "arcee", "ministral3",
+    "arcee", "ministral3", "internlm3", "iquestcoder",
 )  # fmt: skip
 
 

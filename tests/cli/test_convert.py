@@ -23,7 +23,8 @@ from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import open_weights
 
 # What each adds: rows in turn and a file's own frequencies; fused and turned; norms with one added; fused by groups;
-# stacked experts beside a shared one; post-norms and token types; windows in some layers.
+# stacked experts beside a shared one; post-norms and token types; windows in some layers; a name without an ending;
+# a gate.
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -36,6 +37,8 @@ MODELS = {
     "qwen2_moe": {"use_sliding_window": False, "mlp_only_layers": []},
     "bert": {},
     "olmo3": {"rope_scaling": None, "rope_theta": 500000.0},
+    "hy_v3": {"hidden_size": 60},
+    "afmoe": {"global_attn_every_n_layers": 4},
 }
 
 

@@ -67,6 +67,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, yarn": ("llama", {"rope_scaling": YARN}),
     "llama 3": ("llama", {"rope_scaling": LLAMA3, "rope_theta": 500000.0}),
     "mistral": ("mistral", {"sliding_window": None}),
+    "internlm3": ("internlm3", {}),
+    "iquestcoder": ("iquestcoder", {}),
     "mixtral": ("mixtral", {"sliding_window": None}),
     "qwen2": ("qwen2", {"use_sliding_window": False}),
     "qwen3": ("qwen3", {"use_sliding_window": False}),

@@ -32,10 +32,10 @@ from pellucid.spec import (
     YarnScaling,
 )
 
+FAMILY = {"mistral": "llama", "internlm3": "llama", "iquestcoder": "llama"}  # whose table serves a family without one
 # model_type -> general.architecture, where the two differ.
-NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"mistral": "llama", "t5": "t5"}
+NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | FAMILY | {"t5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
-FAMILY = {"mistral": "llama"}  # whose table serves, where a family has none
 TRAINING = ("dropout", "loss", "jitter")  # fields of a spec that no file says, and that change no result
 USUAL_CONTEXT = 2048  # where a model has no limit; files must say one
 FLAGS = {"use_parallel_residual": "use_parallel_residual", "norm_topk_prob": "expert_weights_norm"}
@@ -109,6 +109,9 @@ def _unless_said(spec: Spec) -> dict[str, Any]:
         found.setdefault("attention.sliding_window", 0)  # without it llama.cpp guesses
     if spec.family == "mpt":
         found["attention.max_alibi_bias"] = 8.0
+    sparse = [isinstance(block.mlp, Moe) for block in _blocks(spec)]
+    if any(sparse):
+        found["leading_dense_block_count"] = sparse.index(True)
     for block in _blocks(spec):
         match getattr(block.order, "norm", None):
             case LayerNorm(eps=eps):

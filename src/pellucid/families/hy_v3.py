@@ -36,8 +36,8 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
 
 
 def gguf_weights(c: Config) -> dict[str, Entry]:
-    table = _gguf.DECODER | _gguf.experts(c.num_experts)
-    return _gguf.further_layers(c, table | {"blk.{i}.exp_probs_b": "blocks.{i}.mlp.router.select_bias"})
+    bare: dict[str, Entry] = {"blk.{i}.exp_probs_b": "blocks.{i}.mlp.router.select_bias"}  # the first is written
+    return _gguf.further_layers(c, bare | _gguf.DECODER | _gguf.experts(c.num_experts))
 
 
 def gguf_layers(said: Said) -> dict[str, Any]:
@@ -47,13 +47,14 @@ def gguf_layers(said: Said) -> dict[str, Any]:
     shared, each = said.get("expert_shared_feed_forward_length"), said.get("expert_feed_forward_length")
     return _gguf.rope(said) | found | {
         "mlp_layer_types": ["sparse" if yes else "dense" for yes in sparse],
-        "num_shared_experts": shared // each if shared else None,
+        "num_shared_experts": said.get("expert_shared_count") or (shared // each if shared else None),
     }  # fmt: skip
 
 
 GGUF = _gguf.Gguf(
     _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM | _gguf.EXPERTS | {
         "moe_intermediate_size": "expert_feed_forward_length", "router_scaling_factor": "expert_weights_scale",
+        "num_shared_experts": "expert_shared_count",
     },
     gguf_weights, more=gguf_layers,
 )  # fmt: skip
