@@ -141,6 +141,19 @@ def test_a_bfloat16_product(O: int, I: int, outputs: bool, way: int, threads: in
 
 
 @needs_kernels
+@pytest.mark.parametrize("way", ways(), ids=cpu.WAYS.get)
+def test_more_threads_than_outputs(way: int) -> None:
+    """A thread without outputs writes nothing, not even before the first one."""
+    weight_OI, x_NI = halves(5, 8192)[1:4], halves(40, 8192, seed=1)
+    with on_threads(1):
+        alone_NO = cpu.product(x_NI, weight_OI, None, way)
+    with on_threads(2):
+        assert 40 * 3 * 8192 >= cpu.WORTH_SHARING
+        for _ in range(10):
+            assert torch.equal(cpu.product(x_NI, weight_OI, None, way), alone_NO)
+
+
+@needs_kernels
 @pytest.mark.parametrize("way", [way for way in ways() if way < 3], ids=cpu.WAYS.get)
 @pytest.mark.parametrize(("O", "I"), [(64, 64), (37, 78), (5, 2500)])
 def test_the_order_of_bfloat16_sums(O: int, I: int, way: int) -> None:  # noqa: E741

@@ -476,6 +476,7 @@ bool multiply(const RowProduct &p, std::int64_t begin, std::int64_t end) {
 
 // Outputs `begin` to `end`, a multiple of 4 but for the last.
 bool LEVEL(const RowProduct &p, std::int64_t begin, std::int64_t end) {
+  if (begin == end) return true;  // more threads than outputs
   switch (p.w.lie + (p.half ? 0 : 100)) {
     case BFLOAT16: return multiply<Half, Plain, Laid<Half, false>>(p, begin, end);
 #if DOT && WIDTH == 16
