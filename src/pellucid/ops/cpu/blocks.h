@@ -28,11 +28,12 @@ struct Kept {
   std::int32_t *start;  // [in / 32]: -ZERO times the sum of q
   float *sum;           // [in / 32]: the sum of q, times the scale
   std::int16_t *sums;   // [in / 256, 16]: of 16 numbers, or 8 of 32 and zeros
+  std::int8_t *turned;  // [in]: q of 16 blocks, four and four: the first halves of four, then the second ones
 };
 
 constexpr std::int64_t up(std::int64_t n) { return (n + 63) / 64 * 64; }
 
-constexpr std::int64_t kept_bytes(std::int64_t in) { return up(in) + up(in / 8) * 3 + up(in / 8); }
+constexpr std::int64_t kept_bytes(std::int64_t in) { return up(in) + up(in / 8) * 4 + (in + 511) / 512 * 512; }
 
 inline Kept kept(std::uint8_t *scratch, std::int64_t in, std::int64_t row) {
   std::uint8_t *at = scratch + row * kept_bytes(in);
@@ -42,6 +43,7 @@ inline Kept kept(std::uint8_t *scratch, std::int64_t in, std::int64_t row) {
   k.start = (std::int32_t *)(at + up(in) + up(in / 8));
   k.sum = (float *)(at + up(in) + 2 * up(in / 8));
   k.sums = (std::int16_t *)(at + up(in) + 3 * up(in / 8));
+  k.turned = (std::int8_t *)(at + up(in) + 4 * up(in / 8));
   return k;
 }
 

@@ -2,6 +2,7 @@
 // are written out in quant/_blocks.py. Included by a level's file, whose instructions the compiler then uses.
 
 #include <cstring>
+#include <type_traits>
 
 #include "blocks.h"
 
@@ -37,10 +38,12 @@ struct Halves {  // scales in float16
 
 // ------------------------------------------------------------------------------------------------ 32 neighbours
 
-// ZERO: the code that stands for 0. MIN: whether m is added. MOST: the largest code.
+// ZERO: the code that stands for 0. MIN: whether m is added. MOST: the largest code. CODES: where those of 4 bits begin,
+// of which there is nothing more; VALUES: what they are looked up in.
 struct Q4_0 : Halves {
   static constexpr int BYTES = 18, ZERO = 8, MOST = 15;
   static constexpr bool MIN = false;
+  static constexpr int CODES = 2;
   static Bytes codes(const std::uint8_t *b) { return nibbles(b + 2); }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b); }
 };
@@ -48,6 +51,7 @@ struct Q4_0 : Halves {
 struct Q4_1 : Halves {
   static constexpr int BYTES = 20, ZERO = 0, MOST = 15;
   static constexpr bool MIN = true;
+  static constexpr int CODES = 4;
   static Bytes codes(const std::uint8_t *b) { return nibbles(b + 4); }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b); }
   static std::uint16_t minimum(const std::uint8_t *b) { return half(b + 2); }
@@ -80,6 +84,8 @@ constexpr std::uint8_t NONLINEAR[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 14
 struct IQ4_NL : Halves {
   static constexpr int BYTES = 18, ZERO = 128, MOST = 241;
   static constexpr bool MIN = false;
+  static constexpr int CODES = 2;
+  static constexpr const std::uint8_t (&VALUES)[16] = NONLINEAR;
   static Bytes codes(const std::uint8_t *b) { return looked_up(NONLINEAR, nibbles(b + 2)); }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b); }
 };
@@ -89,6 +95,8 @@ constexpr std::uint8_t E2M1_TWICE[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11,
 struct MXFP4 {
   static constexpr int BYTES = 17, ZERO = 12, MOST = 24;
   static constexpr bool MIN = false;
+  static constexpr int CODES = 1;
+  static constexpr const std::uint8_t (&VALUES)[16] = E2M1_TWICE;
   static Bytes codes(const std::uint8_t *b) { return looked_up(E2M1_TWICE, nibbles(b + 1)); }
   static std::uint16_t scale(const std::uint8_t *b) { return b[0]; }
   static Floats wide(Raw raw) { return powers(raw); }

@@ -1,5 +1,6 @@
 // Products with GGUF's blocks for one instruction level: the file that includes this sets LEVEL, and perhaps VNNI
-// (products of bytes summed in 32 bits; and 512 bits wide for many rows, blocks_many.h) or DOT (the same of Arm).
+// (products of bytes summed in 32 bits; and 512 bits wide, for one row in blocks_one.h and for many in blocks_many.h) or
+// DOT (the same of Arm).
 //
 // Few rows: W's bytes are read once, in their order, for 8 outputs at a time. A block becomes whole numbers in
 // registers, is multiplied with each row of x, and eight sums of some lanes become one vector of eight outputs. The next
@@ -11,7 +12,11 @@
 namespace {
 
 constexpr int OUTPUTS = 8;  // side by side
-constexpr int FEW = 4;      // rows of x at a time
+#if VNNI
+constexpr int FEW = 2;  // rows of x at a time
+#else
+constexpr int FEW = 4;
+#endif
 
 // ------------------------------------------------------------------------------------------------ x in 8 bits
 
@@ -63,6 +68,11 @@ void keep_small(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
       const int sum = sum_of(x.q + b * 32, 32);
       x.start[b] = -Kind::ZERO * sum;
       x.sum[b] = x.scale[b] * (float)sum;
+#if VNNI
+      std::int8_t *turned = x.turned + b / 16 * 512 + b % 4 * 128 + b / 4 % 4 * 16;
+      std::memcpy(turned, x.q + b * 32, 16);
+      std::memcpy(turned + 64, x.q + b * 32 + 16, 16);
+#endif
     }
   }
 }
@@ -82,6 +92,21 @@ void keep_large(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
     }
   }
 }
+
+template <class Kind, class = void>
+constexpr bool LARGE = false;
+template <class Kind>
+constexpr bool LARGE<Kind, decltype((void)Kind::GROUP)> = true;
+
+template <class Kind, class = void>
+constexpr bool PACKED = false;
+template <class Kind>
+constexpr bool PACKED<Kind, decltype((void)Kind::CODES)> = true;
+
+template <class Kind, class = void>
+constexpr bool LOOKED_UP = false;
+template <class Kind>
+constexpr bool LOOKED_UP<Kind, decltype((void)Kind::VALUES)> = true;
 
 // ------------------------------------------------------------------------------------------------ products
 
@@ -202,11 +227,6 @@ void large(const BlockProduct &p, std::int64_t row, std::int64_t begin, std::int
   }
 }
 
-template <class Kind, class = void>
-constexpr bool LARGE = false;
-template <class Kind>
-constexpr bool LARGE<Kind, decltype((void)Kind::GROUP)> = true;
-
 template <class Kind, int M>
 void few(const BlockProduct &p, std::int64_t row, int rows, std::int64_t begin, std::int64_t end) {
   if (rows == M) {
@@ -220,6 +240,7 @@ void few(const BlockProduct &p, std::int64_t row, int rows, std::int64_t begin, 
 
 #if VNNI
 #include "blocks_many.h"
+#include "blocks_one.h"
 #endif
 
 namespace {
@@ -229,6 +250,8 @@ constexpr std::int64_t GROUP = 128;  // outputs, whose bytes stay in the second 
 template <class Kind>
 void multiply(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
 #if VNNI
+  if constexpr (ONE_BY_ONE<Kind>)
+    if (p.rows == 1) return one<Kind>(p, begin, end);
   if (p.rows > FEW) return many<Kind>(p, begin, end);
 #endif
   for (std::int64_t o = begin; o < end; o += GROUP)
