@@ -18,7 +18,7 @@ from pellucid import families
 ROOT = Path(__file__).parents[1]
 NAMES = (
     "reading-order", "training-a-tokenizer", "chat", "chat-templates", "generation", "engine", "plan-and-bench",
-    "quantize", "evaluation", "cards",
+    "quantize", "evaluation", "cards", "first-hour",
 )  # fmt: skip
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 
