@@ -108,8 +108,12 @@ def test_a_file_of_packed_blocks(tmp_path: Path) -> None:
     models.make("llama", **BLOCKS).save_pretrained(tmp_path)
     path = gguf_models.write(tmp_path, tmp_path / "x.gguf", gguf_models.Kind.Q8_0)
     found = pellucid.plan(path)
-    assert sum(found.weights.values()) == held(models.auto("llama").from_pretrained(path))
+    model = models.auto("llama").from_pretrained(path)
+    assert sum(found.weights.values()) == held(model)
     assert pellucid.plan(tmp_path, quantization="q8_0").weights == found.weights
+    with torch.inference_mode():
+        pages = model(torch.tensor([[1, 2, 3]])).past_key_values.pages.groups.values()
+    assert found.cache_of_token * 32 == sum(group.page_bytes for group in pages)
 
 
 @pytest.mark.parametrize("target", ["fp8", "hqq-4", "int8", "w4a16", "w8a16"])

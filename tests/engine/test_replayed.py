@@ -274,6 +274,27 @@ def test_who_asks_for_exact_products_gets_them(tmp_path: Path) -> None:
     assert steps_of(engine).replays > 16
 
 
+def test_keys_are_kept_as_finely_as_products_are(tmp_path: Path) -> None:
+    """In float16 behind products that round to 8 bits, and then in the prompt too; in float32 where nobody rounds."""
+    from contracts.test_packed_weights import Kind, writer
+
+    model = writer("llama", Kind.Q4_K, tmp_path)
+    prompt = [3 + n % 90 for n in range(70)]
+
+    def said(engine: Engine) -> tuple[torch.dtype, Tensor]:
+        (job,) = engine.generate([Request(ids=prompt, max_new=12, keep=frozenset({"logits"}))])
+        (group,) = engine.main.pages.groups.values()
+        return group.pools[0][0].dtype, torch.stack(job.outputs[0].logits)
+
+    kept, whole = said(Engine(model))
+    assert kept is torch.float16
+    assert torch.equal(said(Engine(model, budget=32))[1], whole)
+    with torch.inference_mode():
+        assert torch.equal(model(torch.tensor([prompt])).logits[0, -1], whole[0])
+    with exactly():
+        assert said(Engine(model))[0] is torch.float32
+
+
 def test_a_packed_matrix_that_is_written_over_is_noticed(tmp_path: Path) -> None:
     from contracts.test_packed_weights import Kind, writer
 

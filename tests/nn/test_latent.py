@@ -123,7 +123,7 @@ def test_few_after_many_are_absorbed_and_many_are_not() -> None:
         assert isinstance(seen, LatentSeen)
         assert seen.absorb == [n == 1]
         assert (seen.grown is None) == (n == 1)
-        assert m.few(seen, b) == ((0,) if n == 1 else ())
+        assert m.few(seen.k_MJK, seen, b) == ((0,) if n == 1 else ())
         b.finish()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from native import needs_kernels, on_threads
+from pellucid.models.sizes import ROUNDING
 from pellucid.ops.cpu import blocks as native
 from pellucid.quant._blocks import TYPES, UNPACK, GgufBlocks
 
@@ -141,3 +142,7 @@ def test_scratch_for_many_rows_lives_as_long_as_the_product():
     blocks_OB, x_NI = matrix("Q8_0", 3, 4096), inputs(2000, 4096)  # 11 MB, which the allocator would give back
     wanted = torch.cat([product(blocks_OB, "Q8_0", part, None) for part in x_NI.split(50)])
     assert torch.equal(product(blocks_OB, "Q8_0", x_NI, None), wanted)
+
+
+def test_plans_know_which_kinds_round() -> None:
+    assert set(native.KINDS) == ROUNDING

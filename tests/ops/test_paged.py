@@ -382,3 +382,18 @@ def test_writing_refuses_what_does_not_fit() -> None:
             torch.zeros(5, 8, 1, 2), torch.zeros(5, 8, 1, 2), torch.tensor([3]), torch.ones(1, 1, 2),
             torch.ones(1, 2, 2),
         )  # fmt: skip
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_keys_and_values_in_float16(level: str, widths: tuple[int, int]) -> None:
+    """The bits of the same numbers in float32; few queries and many, and each beside what is added to its scores."""
+    for i, added in enumerate(ADDED):
+        wide = case([1, 3, 0, 40], [1, 77, 20, 150], kv_heads=3, widths=widths, page=16, added=added, **SIGHTS[i % 4])
+        narrow = replace(wide, k=wide.k.half(), v=wide.v.half())
+        same = replace(narrow, k=narrow.k.float(), v=narrow.v.float())
+        assert native.takes(narrow.q, narrow.k, narrow.v)
+        found = narrow(native.attend_paged, level=level)
+        assert torch.equal(found, same(native.attend_paged, level=level))
+        assert torch.allclose(found, narrow(attend_gathered), atol=1e-5)

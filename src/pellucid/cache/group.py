@@ -133,6 +133,8 @@ class Group:
     def pool(self, layer: int, k: Tensor, v: Tensor) -> Pool:
         """A layer's tensors, made like these keys and values [T, J, K] at first, and grown with the page numbers.
 
+        They become as wide as what is written: float16 keeps no float32.
+
         A system gives memory when it is first written to, so that room costs nothing on a CPU.
 
         Raises:
@@ -146,7 +148,8 @@ class Group:
                 where="the cache",
                 next="give it only to the model that filled it",
             )
-        if found is None or found[0].shape[0] <= self.capacity:
+        narrow = found is not None and any(pool.dtype != _wide(pool, new) for pool, new in zip(found, (k, v)))
+        if found is None or narrow or found[0].shape[0] <= self.capacity:
             with torch.inference_mode(False), torch.no_grad():  # later calls may write outside of inference mode
                 k_PSJK = made(found and found[0], k, self.capacity + 1, PAGE)
                 v_PSJU = made(found and found[1], v, self.capacity + 1, PAGE)
@@ -176,7 +179,13 @@ class Group:
 
 def made(old: Tensor | None, like: Tensor, pages: int, *inner: int) -> Tensor:
     """So many pages, [pages, *inner, *rest] for `like` [?, *rest], with what the old ones hold."""
-    new = torch.empty(pages, *inner, *like.shape[1:], dtype=like.dtype, device=like.device)
+    dtype = like.dtype if old is None else _wide(old, like)
+    new = torch.empty(pages, *inner, *like.shape[1:], dtype=dtype, device=like.device)
     if old is not None:
         new[: old.shape[0]] = old
     return new
+
+
+def _wide(pool: Tensor, new: Tensor) -> torch.dtype:
+    """What holds the numbers of both."""
+    return torch.promote_types(pool.dtype, new.dtype)

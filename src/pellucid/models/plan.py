@@ -176,7 +176,7 @@ def _understand(folder: Path, task: s.Task | None, dtype: str | None, pack: str 
     found = sizes.parts(weights, table_for(task, table, whole), spec, task, kind, pack, half=half)
     if pack is not None and pack not in sizes.LAYERS:
         found = sizes.in_gguf(found, pack, family, config, spec)
-    return _Known(spec, task, kind, pack, weights, tuple(found), whole.context)
+    return _Known(spec, task, kind, pack, weights, tuple(found), whole.context, cpu)
 
 
 def _task(config: Config, family: Family, spec: s.Spec) -> s.Task | None:
@@ -197,6 +197,7 @@ class _Known:
     weights: Weights
     parts: tuple[Part, ...]
     limit: int | None
+    cpu: bool  # whether it computes on one
 
     @property
     def ties(self) -> dict[str, str]:
@@ -242,8 +243,19 @@ class _Known:
         """What the stack keeps of a row; nothing where a model reads a text once."""
         if not self.decodes:
             return Kept()
-        kept = (sizes.kept(part, self.spec.stack.width, self.dtype) for part in self.blocks)
-        return reduce(Kept.__add__, kept, Kept())
+        return reduce(Kept.__add__, self.kept(), Kept())
+
+    def kept(self) -> list[Kept]:
+        """What each block keeps of a row."""
+        rounding = {
+            part.slot for part in self.parts if part.kind in sizes.ROUNDING and self.dtype == "F32" and self.cpu
+        }
+        keys = ("attn.k.weight", "attn.attention.k.weight")
+        halved = [any(f"blocks.{i}.{name}" in rounding for name in keys) for i in range(len(self.blocks))]
+        return [
+            sizes.kept(part, self.spec.stack.width, self.dtype, "F16" if half else None)
+            for part, half in zip(self.blocks, halved)
+        ]
 
     @property
     def blocks(self) -> tuple[s.Block | s.Custom, ...]:
@@ -314,7 +326,7 @@ class _Known:
     ) -> tuple[dict[str, str], tuple[Share, ...]]:
         """Each module's device: one device after the other is filled, so that a token crosses few borders."""
         modules = self.modules()
-        cache = [batch * self.row(sizes.kept(part, self.spec.stack.width, self.dtype), context) for part in self.blocks]
+        cache = [batch * self.row(kept, context) for kept in self.kept()]
         kept = {f"blocks.{i}": size for i, size in enumerate(cache)} if self.decodes else {}
         whole = self.why_whole() is not None
         groups = [list(modules)] if whole else self.groups(list(modules))

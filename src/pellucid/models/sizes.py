@@ -25,6 +25,11 @@ T = TypeVar("T")
 
 FLOATS = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # as torch and as files call them
 WIDTH = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}  # bytes of a number
+# Blocks whose products round activations to 8 bits: those with a kernel (ops/cpu/blocks.py, which needs torch). Keys
+# and values are float16 then (nn/attention.py).
+ROUNDING = frozenset(
+    ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4")
+)
 PAGE, SPARE = 32, 64  # tokens: of a page, and kept behind a window (cache/group.py, cache/row.py: those need torch)
 STEP = 2048  # tokens of a prompt that one step computes, at most
 
@@ -282,14 +287,18 @@ def pages(tokens: int, window: int | None) -> int:
     return -(-tokens // PAGE) - behind
 
 
-def kept(part: Any, width: int, dtype: str) -> Kept:
-    """What a block, a mixer, or a family's own part keeps, in a model of this dtype."""
+def kept(part: Any, width: int, dtype: str, cache: str | None = None) -> Kept:
+    """What a block, a mixer, or a family's own part keeps, in a model of this dtype.
+
+    Args:
+        cache: the dtype of attention's keys and values, if it is another one.
+    """
     item = WIDTH[dtype]
     wide = max(4, item)  # states are summed in float32 at least
     match part:
         case s.Block():
             cross = part.cross
-            found = kept(part.attn, width, dtype)
+            found = kept(part.attn, width, dtype, cache)
             if isinstance(cross, s.Attention):
                 found += Kept(memory=item * cross.kv_heads * (cross.head_dim + (cross.value_dim or cross.head_dim)))
             elif cross is not None:
@@ -298,7 +307,7 @@ def kept(part: Any, width: int, dtype: str) -> Kept:
         case s.Attention():
             if part.kv_from is not None:
                 return Kept()
-            size = item * part.kv_heads * (part.head_dim + (part.value_dim or part.head_dim))
+            size = WIDTH[cache or dtype] * part.kv_heads * (part.head_dim + (part.value_dim or part.head_dim))
             return Kept({part.window or part.chunk: size})
         case s.LatentAttention():
             own = part.indexer is not None and part.indexer.source is None
@@ -321,7 +330,7 @@ def kept(part: Any, width: int, dtype: str) -> Kept:
         case s.Wkv():
             return Kept(state=item * width + wide * 3 * part.inner)
         case s.Together():
-            return kept(part.attention, width, dtype) + kept(part.mamba, width, dtype)
+            return kept(part.attention, width, dtype, cache) + kept(part.mamba, width, dtype)
         case s.Custom():
             inside = keeping(part)
             return sum((kept(own, width, dtype) for own in inside), Kept(unknown=() if inside else (_named(part),)))

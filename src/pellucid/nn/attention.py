@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,9 +17,11 @@ from pellucid.nn.bias import AlibiBias, Bias, of_rows, score_bias
 from pellucid.nn.linear import Linear
 from pellucid.nn.parts import norm
 from pellucid.nn.tapped import Tapped
+from pellucid.nn.watched import stored
 from pellucid.ops.attention import attend, mix, pattern, temper, visible
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.elementwise import activate
+from pellucid.ops.packed import PackedTensor
 from pellucid.ops.paged import attend_newest, attend_paged
 from pellucid.ops.ragged import attend_ragged
 from pellucid.ops.rope import Turn, rotate, rotation
@@ -187,10 +189,26 @@ class Attention(Tapped):
         if self.spec.kv_from is not None:
             lent: Seen = batch.made(("keys of", self.spec.kv_from))
             return lent
-        seen = self.remembered(*self.keys_values(x_ND, turn), batch)
+        k_NJK, v_NJU = self.keys_values(x_ND, turn)
+        if self.halves(k_NJK, batch):
+            k_NJK, v_NJU = k_NJK.half(), v_NJU.half()
+        seen = self.remembered(k_NJK, v_NJU, batch)
         if self.lends:
             batch.share(("keys of", self.layer), seen)
         return seen
+
+    def halves(self, k_NJK: Tensor, batch: Batch) -> bool:
+        """Whether keys and values are rounded to float16, whether there is a cache for them or not.
+
+        That is where the products that make them round activations to 8 bits, as the engine of the weights' format
+        does; that engine keeps them so too. It halves what a step reads of the cache; the rounding is 40 times finer.
+        """
+        weight = stored(self.k) if type(self.k) is Linear and type(self) is Attention else None
+        if not isinstance(weight, PackedTensor) or not native.takes(k_NJK, k_NJK, k_NJK):
+            return False
+        way = weight.chosen()
+        packed = batch.cache is not None and not batch.places(self.spec.window or self.spec.chunk).in_place
+        return k_NJK.dtype is torch.float32 and way is not None and way.rounds and not packed
 
     def remembered(self, k_NJK: Tensor, v_NJU: Tensor, batch: Batch) -> Seen:
         """New keys and values, behind those that the cache has."""
@@ -218,7 +236,7 @@ class Attention(Tapped):
 
     def mixture(self, q_NHK: Tensor, seen: Seen, batch: Batch, bias: Bias | None) -> Tensor:
         """Mixed values, [N, H, U]. How a sequence is computed depends on it alone, so that company does not matter."""
-        few = self.few(seen, batch)
+        few = self.few(q_NHK, seen, batch)
         if len(few) == len(batch.lengths):
             return self.paged(q_NHK, seen, few, batch, bias)
         if not few:
@@ -236,12 +254,12 @@ class Attention(Tapped):
 
     # -------------------------------------------------------------------------- keys where they are, for all in a call
 
-    def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
+    def few(self, q_NHK: Tensor, seen: Seen, batch: Batch) -> tuple[int, ...]:
         """The sequences whose queries read keys where they are: by our kernel all of them, else those with few."""
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
             return ()
-        kernel = self.by_kernel(seen)
-        if kernel and native.leads(seen.k_MJK):
+        kernel = self.by_kernel(q_NHK, seen)
+        if kernel and native.leads(q_NHK):
             return batch.once("all", lambda: tuple(range(len(batch.lengths))))
         if seen.places is None or not (seen.places.in_place or kernel) or not (self.spec.causal or self.cross):
             return ()
@@ -252,12 +270,12 @@ class Attention(Tapped):
 
         return batch.once(("few", self.cross), short)
 
-    def by_kernel(self, seen: Seen) -> bool:
+    def by_kernel(self, q_NHK: Tensor, seen: Seen) -> bool:
         """Whether our kernel takes these keys, in the cache's pages or as this forward made them."""
         if seen.places is None:
-            return native.takes(seen.k_MJK, seen.k_MJK, seen.v_MJU)
+            return native.takes(q_NHK, seen.k_MJK, seen.v_MJU)
         assert seen.pool is not None
-        return (seen.places.in_place or self.PACKS) and native.takes(seen.k_MJK, *seen.pool)
+        return (seen.places.in_place or self.PACKS) and native.takes(q_NHK, *seen.pool)
 
     def paged(self, q_NHK: Tensor, seen: Seen, few: tuple[int, ...], batch: Batch, bias: Bias | None) -> Tensor:
         """The mixture of these sequences in one call."""
@@ -278,7 +296,7 @@ class Attention(Tapped):
                 options |= self.distances(bias, few, batch.lengths, seen.sizes, batch)
             return attend_ragged(q_NHK, seen.k_MJK, seen.v_MJU, batch.lengths, seen.sizes, causal=causal, **options)
         assert seen.pool is not None
-        apart = self.cross and not self.by_kernel(seen)  # others know causal queries only
+        apart = self.cross and not self.by_kernel(q_NHK, seen)  # others know causal queries only
         lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=apart)
         if bias is not None:
             options |= self.distances(bias, few, lengths, ends, batch)
@@ -298,6 +316,8 @@ class Attention(Tapped):
 
     def groups(self, q_NHK: Tensor, seen: Seen, rows: Sequence[int], batch: Batch) -> list[Group]:
         """These sequences, each with its own keys; one rectangle where all are equally long and begin here."""
+        if seen.k_MJK.dtype is not q_NHK.dtype:
+            seen = replace(seen, k_MJK=seen.k_MJK.to(q_NHK.dtype), v_MJU=seen.v_MJU.to(q_NHK.dtype), _pieces=None)
         whole = len(rows) == len(batch.lengths)
         # (a graph has sequences of one length, and would be drawn for each length if it made a set of them)
         alike = torch.compiler.is_compiling() or (len(set(batch.lengths)) == 1 and len(set(seen.sizes)) == 1)
@@ -307,7 +327,7 @@ class Attention(Tapped):
             return [Group(q_NHK.unflatten(0, wide), k_BSJK, v_BSJU, seen.ends[0])]
         queries, groups = q_NHK.split(list(batch.lengths)), []
         for i in rows:
-            k_SJK, v_SJU = seen.of(i)
+            k_SJK, v_SJU = (x.to(q_NHK.dtype) for x in seen.of(i))
             groups.append(Group(queries[i][None], k_SJK[None], v_SJU[None], seen.ends[i]))
         return groups
 

@@ -156,10 +156,10 @@ class LatentAttention(Attention):
         cheaper = new * (2 * spec.kv_rank - grows) < spec.kv_rank * grows
         return before > 0 and cheaper and not any(map(self.listened, ("k", "v", "pattern")))
 
-    def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
+    def few(self, q_NHK: Tensor, seen: Seen, batch: Batch) -> tuple[int, ...]:
         """Those that absorb, and whose queries see every key."""
         assert isinstance(seen, LatentSeen)
-        rows = super().few(seen, batch)
+        rows = super().few(q_NHK, seen, batch)
         return tuple(i for i in rows if seen.absorb[i] and seen.chosen[i] is None)
 
     def groups(self, q_NHK: Tensor, seen: Seen, rows: Sequence[int], batch: Batch) -> list[Group]:

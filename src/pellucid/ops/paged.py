@@ -225,8 +225,8 @@ def attend_gathered(
         outs.append(
             attend_row(
                 q_THK,
-                k_SJK[: end - start],
-                v_SJU[: end - start],
+                k_SJK[: end - start].to(q_THK.dtype),
+                v_SJU[: end - start].to(q_THK.dtype),
                 end,
                 scale=scale,
                 window=window,

@@ -30,7 +30,7 @@ class DynamicMask(Attention):
         self.A = nn.Parameter(torch.empty(inner.kv_heads))
         self.dt = Linear(inner.kv_heads * inner.head_dim, inner.kv_heads, bias="v" in inner.biases)
 
-    def few(self, seen: Seen, batch: Batch) -> tuple[int, ...]:
+    def few(self, q_NHK: Tensor, seen: Seen, batch: Batch) -> tuple[int, ...]:
         return ()  # its scores are of its own making
 
     def attend(self, group: Group, batch: Batch, bias: Bias | None) -> Tensor:

@@ -13,6 +13,10 @@ struct Bf16 {
   std::uint16_t bits;
 };
 
+struct F16 {
+  std::uint16_t bits;
+};
+
 // Pages in few bits, dense: x = low + step * code. Keys have a `low` and a `step` for each channel of a page, values for
 // each token of it; with 4 bits a byte holds two tokens, the earlier one in its lower half.
 struct Codes {
@@ -35,7 +39,7 @@ struct Attending {
   const float *sinks, *slopes;  // [heads], or null
   const float *const *biases;   // for each row [heads, length, end], or null
   const std::int64_t *bias_steps;  // for each row: to the next head, to the next query
-  std::int64_t bf16;               // whether q, k, v and out are; else float32
+  std::int64_t numbers;            // what q, k, v and out are: 0 float32, 1 bfloat16; 2 float32, but k and v float16
   std::int64_t rows, queries, entries, pages, page, heads, kv_heads, channels, values;
   std::int64_t k_page_step, k_token_step, k_head_step, v_page_step, v_token_step, v_head_step;
   std::int64_t window, chunk;  // 0 for none

@@ -1,5 +1,5 @@
 #if defined(__x86_64__)
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #include <immintrin.h>
 
 #include "attention.h"
@@ -12,7 +12,7 @@ namespace {
 
 typedef float Vector __attribute__((vector_size(32)));
 
-// 16 channels: in float32 one half and the other, in bfloat16 the even and the odd ones.
+// 16 channels: in float32 and float16 one half and the other, in bfloat16 the even and the odd ones.
 struct Pair {
   Vector low, high;
 };
@@ -39,6 +39,16 @@ inline Pair load_pair(const float *at, std::int64_t count) {
   float found[16] = {};
   for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
   return {load(found), load(found + 8)};
+}
+
+inline Pair load_pair(const F16 *at) {
+  const __m128i *two = (const __m128i *)at;
+  return {(Vector)_mm256_cvtph_ps(_mm_loadu_si128(two)), (Vector)_mm256_cvtph_ps(_mm_loadu_si128(two + 1))};
+}
+inline Pair load_pair(const F16 *at, std::int64_t count) {
+  F16 found[16] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return load_pair(found);
 }
 
 // Bytes, or words of two, in lanes.

@@ -1,5 +1,5 @@
 #if defined(__x86_64__)
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")
 #pragma GCC diagnostic ignored "-Wuninitialized"  // in the header, of GCC 12
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
@@ -14,7 +14,7 @@ namespace {
 
 typedef float Vector __attribute__((vector_size(64)));
 
-// 32 channels: in float32 one half and the other, in bfloat16 the even and the odd ones.
+// 32 channels: in float32 and float16 one half and the other, in bfloat16 the even and the odd ones.
 struct Pair {
   Vector low, high;
 };
@@ -39,6 +39,16 @@ inline Pair load_pair(const float *at, std::int64_t count) {
   return {(Vector)_mm512_maskz_loadu_ps(mask & 0xffff, at), (Vector)_mm512_maskz_loadu_ps(mask >> 16, at + 16)};
 }
 inline Pair load_pair(const Bf16 *at, std::int64_t count) { return split(load_bits(at, count)); }
+
+inline Pair load_pair(const F16 *at) {
+  const __m256i *two = (const __m256i *)at;
+  return {(Vector)_mm512_cvtph_ps(_mm256_loadu_si256(two)), (Vector)_mm512_cvtph_ps(_mm256_loadu_si256(two + 1))};
+}
+inline Pair load_pair(const F16 *at, std::int64_t count) {
+  const __m512i both = _mm512_maskz_loadu_epi16((1u << count) - 1, at);
+  return {(Vector)_mm512_cvtph_ps(_mm512_castsi512_si256(both)),
+          (Vector)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(both, 1))};
+}
 
 // Bytes, or words of two, in lanes.
 inline __m512i load_bytes(const std::uint8_t *at) {

@@ -126,11 +126,12 @@ void mix_block(const float *shares, const float *keep, const E *const *values, i
 }
 
 // The keys' channels, [step, TILE], in the order in which a pair's low and high vectors lie: keys `s` to `s` + WIDTH.
-inline void turn(const float *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
+template <class E>
+inline void turn(const E *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
   for (std::int64_t c = 0; c < channels; c += PAIR, to += PAIR * TILE) {
     Vector low[WIDTH], high[WIDTH];
     for (int i = 0; i < WIDTH; i++) {
-      const float *at = keys[i] + offset + c;
+      const E *at = keys[i] + offset + c;
       const Pair key = c + PAIR > channels ? load_pair(at, channels - c) : load_pair(at);
       low[i] = key.low;
       high[i] = key.high;
@@ -176,6 +177,8 @@ inline Pair codes_at(const std::uint8_t *at, Bits bits, float) {
           __builtin_convertvector((high >> bits.shift) & bits.mask, Vector)};
 }
 
+inline Pair codes_at(const std::uint8_t *at, Bits bits, F16) { return codes_at(at, bits, 0.0f); }
+
 // bfloat16 numbers in that order.
 inline float number(Bf16 x) {
   const std::uint32_t bits = std::uint32_t(x.bits) << 16;
@@ -190,6 +193,8 @@ inline Pair numbers_at(const Bf16 *at, float) {
   for (int i = 0; i < PAIR; i++) x[i] = number(at[i]);
   return load_pair(x);
 }
+
+inline Pair numbers_at(const Bf16 *at, F16) { return numbers_at(at, 0.0f); }
 
 // `count` of something, fewer than a pair, and zeros.
 template <class T>
@@ -260,7 +265,8 @@ struct Tile {
   std::int64_t slots[TILE];  // page * tokens of a page + place in the page; -1 where there are no codes
 };
 
-template <class E>
+// Over keys and values of E, by queries of Q: those lie in pairs alike.
+template <class E, class Q = E>
 class Work {
  public:
   Work(const Attending &a, const Piece &p, float *scratch)
@@ -322,7 +328,7 @@ class Work {
         totals[n] = a.sinks ? 1.0f : 0.0f;
         if (a.biases)
           queries[n].bias = a.biases[p.row] + head * a.bias_steps[2 * p.row] + t * a.bias_steps[2 * p.row + 1];
-        const E *from = static_cast<const E *>(a.q) + ((p.first_token + t) * a.heads + head) * a.channels;
+        const Q *from = static_cast<const Q *>(a.q) + ((p.first_token + t) * a.heads + head) * a.channels;
         for (std::int64_t c = 0; c < a.channels; c += PAIR) {
           Pair x = c + PAIR > a.channels ? load_pair(from + c, a.channels - c) : load_pair(from + c);
           x.low *= scale;
@@ -584,7 +590,7 @@ class Work {
       for (int m = 0; m < p.count; m++, n++) {
         const float share = 1.0f / totals[n];
         const std::int64_t t = (p.begin + m) / R;
-        E *to = static_cast<E *>(a.out) + ((p.first_token + t) * a.heads + queries[n].head) * a.values;
+        Q *to = static_cast<Q *>(a.out) + ((p.first_token + t) * a.heads + queries[n].head) * a.values;
         for (std::int64_t c = 0; c < a.values; c += PAIR) {
           Pair x = load_pair(mixed + n * mixed_step + c);
           x.low *= share;
@@ -592,7 +598,7 @@ class Work {
           if (c + PAIR <= a.values) {
             store_pair(to + c, x);
           } else {
-            E rest[PAIR];
+            Q rest[PAIR];
             store_pair(rest, x);
             for (std::int64_t i = 0; c + i < a.values; i++) to[c + i] = rest[i];
           }
@@ -604,8 +610,7 @@ class Work {
 }  // namespace
 
 void LEVEL(const Attending &a, const Piece &p, float *scratch) {
-  if (a.bf16)
-    Work<Bf16>(a, p, scratch).run();
-  else
-    Work<float>(a, p, scratch).run();
+  if (a.numbers == 0) return Work<float>(a, p, scratch).run();
+  if (a.numbers == 1) return Work<Bf16>(a, p, scratch).run();
+  Work<F16, float>(a, p, scratch).run();
 }

@@ -11,7 +11,7 @@ namespace {
 
 typedef float Vector __attribute__((vector_size(16)));
 
-// 8 channels: in float32 one half and the other, in bfloat16 the even and the odd ones.
+// 8 channels: in float32 and float16 one half and the other, in bfloat16 the even and the odd ones.
 struct Pair {
   Vector low, high;
 };
@@ -38,6 +38,16 @@ inline Pair load_pair(const float *at, std::int64_t count) {
   float found[8] = {};
   for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
   return {load(found), load(found + 4)};
+}
+
+inline Pair load_pair(const F16 *at) {
+  const float16x8_t both = vreinterpretq_f16_u16(vld1q_u16(&at->bits));
+  return {(Vector)vcvt_f32_f16(vget_low_f16(both)), (Vector)vcvt_f32_f16(vget_high_f16(both))};
+}
+inline Pair load_pair(const F16 *at, std::int64_t count) {
+  F16 found[8] = {};
+  for (std::int64_t i = 0; i < count; i++) found[i] = at[i];
+  return load_pair(found);
 }
 
 // Bytes, or words of two, in lanes.

@@ -41,8 +41,9 @@ struct Looking {
   Running how;
 };
 
-// What `Pointwise` computes of numbers at the same place. Activations are for float only: those of bfloat16 are looked up.
-enum Point { SUM, PRODUCT, SCALED, SILU, GELU_TANH, GELU_QUICK };  // as in elementwise.py
+// What `Pointwise` computes of numbers at the same place. Activations are for float only (those of bfloat16 are looked
+// up), and so is HALVED: float16.
+enum Point { SUM, PRODUCT, SCALED, SILU, GELU_TANH, GELU_QUICK, HALVED };  // as in elementwise.py
 
 struct Pointwise {
   const void *x;         // [rows, width]

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 NORMING, TURNING, LOOKING = struct.Struct("3Q2q2f4i"), struct.Struct("4Q4q4i"), struct.Struct("4Q2q3i4x")
 POINTWISE, GATHERING = struct.Struct("3Q2qf4i4x"), struct.Struct("3Q3q")
-POINTS = {"sum": 0, "product": 1, "scaled": 2, "silu": 3, "gelu_tanh": 4, "gelu_quick": 5}  # as in elementwise.h
+POINTS = {
+    "sum": 0,
+    "product": 1,
+    "scaled": 2,
+    "silu": 3,
+    "gelu_tanh": 4,
+    "gelu_quick": 5,
+    "halved": 6,
+}  # as in elementwise.h
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu_quick")
 WORTH_SHARING = 2**16  # numbers, from which a second thread pays
 LEAST_WIDTH, MOST_WIDTH = 8, 2**20  # of a row that is normed: torch adds shorter and longer ones in another order
@@ -166,8 +174,8 @@ def _pointwise(point: str, x: Tensor, y: Tensor | None, out: Tensor, factor: flo
 
 
 def joined(recording: Recording, point: str, x: Tensor, y: Tensor | None, factor: float = 1.0) -> Tensor:
-    """x + y, x * y or x * factor as a call of a step, with torch's bits; dense, of one dtype and shape."""
-    out = recording.empty(torch.empty_like(x))
+    """x + y, x * y, x * factor, or x in float16, with torch's bits; dense, of one dtype and shape."""
+    out = recording.empty(torch.empty_like(x, dtype=torch.float16 if point == "halved" else x.dtype))
     call = _pointwise(point, x, y, out, factor)
     recording.call("pointwise_share", call, 4 * x.numel(), (x, y), (out,))
     return out

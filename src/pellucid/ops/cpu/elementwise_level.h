@@ -198,11 +198,31 @@ void join(const Pointwise &p, std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = first; i < last; i++) out[i] = narrow<T>(wide(x[i]) * factor);
 }
 
+// To float16, to the nearest, ties to even.
+void halve(const Pointwise &p, std::int64_t begin, std::int64_t end) {
+  const float *x = static_cast<const float *>(p.x);
+  std::uint16_t *out = static_cast<std::uint16_t *>(p.out);
+  for (std::int64_t i = begin * p.width, count; i < end * p.width; i += count) {
+    count = end * p.width - i < 8 ? end * p.width - i : 8;
+    float from[8] = {};
+    std::uint16_t to[8];
+    std::memcpy(from, x + i, count * 4);
+#if defined(__x86_64__)
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int half = 0; half < 8; half += 4)
+      vst1_u16(to + half, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(from + half))));
+#endif
+    std::memcpy(out + i, to, count * 2);
+  }
+}
+
 void pointwise(const Pointwise &p, std::int64_t begin, std::int64_t end) {
   switch (p.point) {
     case SILU: return activate<SILU>(p, begin, end);
     case GELU_TANH: return activate<GELU_TANH>(p, begin, end);
     case GELU_QUICK: return activate<GELU_QUICK>(p, begin, end);
+    case HALVED: return halve(p, begin, end);
     default: return p.how.bf16 ? join<Bf16>(p, begin, end) : join<float>(p, begin, end);
   }
 }

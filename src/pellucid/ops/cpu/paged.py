@@ -19,6 +19,11 @@ from pellucid.ops.cpu import bfloat16_way, kernels, recorded, recorder
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 ATTENDING, WRITING = struct.Struct("12Q19q2d6Q2q"), struct.Struct("5Q13q")  # as in attention.h
+NUMBERS = {  # of queries, and of keys and values, as in attention.h
+    (torch.float32, torch.float32): 0,
+    (torch.bfloat16, torch.bfloat16): 1,
+    (torch.float32, torch.float16): 2,
+}
 NO_QUERIES, NO_MEMORY = -1, -2
 
 
@@ -26,7 +31,9 @@ NO_QUERIES, NO_MEMORY = -1, -2
 def library() -> ctypes.CDLL | None:
     """The library with its attention; None where it was not built, or not for this processor."""
     found = kernels()
-    if found is None or not hasattr(found, "pellucid_attending") or found.pellucid_attending() != ATTENDING.size:
+    if found is None or not hasattr(found, "pellucid_attending"):
+        return None
+    if found.pellucid_attending() != len(NUMBERS) * ATTENDING.size:
         return None
     found.pellucid_attend.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
     found.pellucid_attend.restype = ctypes.c_int64
@@ -93,13 +100,15 @@ def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, 
 
 
 def takes(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
-    """Whether there is a kernel for these, in pages or not: float32 or bfloat16 on the CPU, without gradients."""
-    dtype = queries.dtype
+    """Whether there is a kernel for these, in pages or not: on the CPU, without gradients.
+
+    All in float32 or bfloat16, or queries in float32 over keys and values in float16.
+    """
+    kept = keys.dtype
     return (
-        (dtype is torch.float32 or dtype is torch.bfloat16)
+        (queries.dtype, kept) in NUMBERS
         and queries.device.type == "cpu"
-        and keys.dtype is dtype
-        and values.dtype is dtype
+        and values.dtype is kept
         and not (torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad or values.requires_grad))
         and not torch.compiler.is_compiling()
         and not recorded()
@@ -186,7 +195,7 @@ def record_newest(
     call = ATTENDING.pack(
         *(x.data_ptr() for x in (q_BHK, k_PSJK, v_PSJU, out_BHU, tables_BI)), 0, lengths_B.data_ptr(),
         ends_B.data_ptr(), *(0 if x is None else x.data_ptr() for x in (sinks_H, slopes_H)), 0, 0,
-        q_BHK.dtype is torch.bfloat16, B, B, tables_BI.shape[1], pages, page, H, J, K, U, *k_PSJK.stride()[:3],
+        NUMBERS[q_BHK.dtype, k_PSJK.dtype], B, B, tables_BI.shape[1], pages, page, H, J, K, U, *k_PSJK.stride()[:3],
         *v_PSJU.stride()[:3], window or 0, chunk or 0, True, scale, cap or 0.0, *[0] * 8,
     )  # fmt: skip
     reads = (q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, sinks_H, slopes_H)
@@ -303,7 +312,7 @@ def _attend(
         0 if slopes_H is None else slopes_H.data_ptr(),
         added.addresses.buffer_info()[0] if added else 0,
         added.steps.buffer_info()[0] if added else 0,
-        q_NHK.dtype is torch.bfloat16,
+        NUMBERS[q_NHK.dtype, k_PSJK.dtype],
         *(B, N, 0 if tables_BI is None else tables_BI.shape[1], pages, page, H, J, K, U),
         *k_PSJK.stride()[:3],
         *v_PSJU.stride()[:3],

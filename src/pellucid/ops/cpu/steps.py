@@ -331,8 +331,14 @@ def _lookup(recording: Recording, table: Any, ids: Any, *rest: Any) -> Tensor | 
     return gather(recording, table, ids) if fits else None
 
 
+def _converted(recording: Recording, x: Any, *, dtype: Any = None, **options: Any) -> Tensor | None:
+    halved = dtype is torch.float16 and _plain(x) and x.dtype is torch.float32
+    return joined(recording, "halved", x, None) if halved else None
+
+
 NATIVE: dict[Any, Callable[..., Tensor | None]] = {
     aten.add.Tensor: _sum,
     aten.mul.Tensor: _product,
     aten.embedding.default: _lookup,
+    aten._to_copy.default: _converted,
 }
