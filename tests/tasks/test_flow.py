@@ -115,7 +115,7 @@ def test_batches_hold_so_many_tokens() -> None:
     found = list(flow.groups(lengths, 16))
     assert sorted(i for group in found for i in group) == list(range(7))
     assert all(sum(lengths[i] for i in group) <= 16 or len(group) == 1 for group in found)
-    assert found[0] == [3]
+    assert found[0] == [3] and [sum(lengths[i] for i in group) for group in found] == [5000, 16, 13]
 
 
 def test_progress_is_on_stderr(classify: Any, capsys: pytest.CaptureFixture[str]) -> None:

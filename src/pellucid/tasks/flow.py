@@ -8,6 +8,7 @@ a mask leaves.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -93,17 +94,27 @@ def forwards(model: Model, rows: Sequence[Row], **options: Any) -> Iterator[tupl
 
 
 def groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Numbers of rows that go together, the longest first: as many as have `budget` tokens, at least one."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    group: list[int] = []
-    held = 0
-    for i in order:
-        if group and held + lengths[i] > budget:
-            yield group
-            group, held = [], 0
-        group.append(i)
-        held += lengths[i]
-    if group:
+    """Numbers of rows that go together, the longest first: of `budget` tokens, or one row that is longer.
+
+    What is left of a budget is filled with the longest row that fits: most forwards then have exactly as many tokens,
+    and the libraries below make and keep what they need for one size (oneDNN keeps a thousand sizes: 0.3 GB).
+    """
+    rows: dict[int, list[int]] = {}
+    for i in reversed(range(len(lengths))):
+        rows.setdefault(lengths[i], []).append(i)
+    sizes = sorted(rows)
+    while sizes:
+        group: list[int] = []
+        left = budget
+        while sizes:
+            at = bisect_right(sizes, left) if group else len(sizes)
+            if at == 0:
+                break
+            size = sizes[at - 1]
+            group.append(rows[size].pop())
+            if not rows[size]:
+                sizes.pop(at - 1)
+            left -= size
         yield group
 
 
