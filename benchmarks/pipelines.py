@@ -130,7 +130,8 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
             marks[done] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     grown = marks[args.lines] / marks[args.lines // 2]
     figures = {f"peak MiB after {done:,} lines": round(value, 1) for done, value in marks.items()}
-    finish(args, f"text-classification of {args.lines:,} lines from a generator, memory", figures, {"flat": grown < 1.05})
+    what = f"text-classification of {args.lines:,} lines from a generator, memory"
+    finish(args, what, figures, {"flat": grown < 1.05})
 
 
 def main() -> None:
