@@ -1,11 +1,12 @@
 """Sentence embeddings beside onnxruntime in float32 and the reference library in bfloat16.
 
     python benchmarks/embeddings.py [--rounds 5] [--record]          1,024 sentences through MiniLM, mean pooled
+    python benchmarks/embeddings.py pipeline [--rounds 5] [--record] the same from texts: our pipeline, their tokenizers
     python benchmarks/embeddings.py profile [--dtype bfloat16]       where our time goes
 
-Needs `onnxruntime` and `onnx` beside the packages of the tests. Token ids are made before: what is timed is the model
-and the pooling. All sort by length; we pack rows by a budget of tokens, the others pad the best of their batch sizes
-(measured here: BATCHES). The libraries take turns (A B C D …), and medians with extremes are printed.
+Needs `onnxruntime` and `onnx` beside the packages of the tests. Token ids are made before, but for `pipeline`: what is
+timed is the model and the pooling. All sort by length; we pack rows by a budget of tokens, the others pad the best of
+their batch sizes (measured here: BATCHES). The libraries take turns (A B C D …), and medians with extremes are printed.
 """
 
 from __future__ import annotations
@@ -134,6 +135,43 @@ def speed(args: argparse.Namespace) -> None:
     finish(args, f"{len(rows)} sentences through MiniLM, mean pooled", figures, check)
 
 
+def through_pipeline(args: argparse.Namespace) -> None:
+    """From texts to vectors: `pipeline("sentence-embedding")` beside a tokenizer, batches, a model and a mean."""
+    from transformers import AutoTokenizer
+
+    lines = LINES.read_text(encoding="latin-1").splitlines()[: args.sentences]
+    theirs_tokens: Any = AutoTokenizer.from_pretrained(str(MODEL))
+
+    def pipe(dtype: str) -> Callable[[], Tensor]:
+        made = pellucid.pipeline("sentence-embedding", str(MODEL), dtype=dtype)
+        return lambda: torch.stack(made(lines, return_tensors=True))
+
+    def other(run: Run, size: int) -> Callable[[], Tensor]:
+        def embedded() -> Tensor:
+            rows = theirs_tokens(lines)["input_ids"]
+            return torch.nn.functional.normalize(embed(run, rows, list(batches(rows, size))), dim=-1)
+
+        return embedded
+
+    with torch.inference_mode():
+        runs = {
+            "ours, float32": pipe("float32"),
+            "onnxruntime, float32": other(onnx(), BATCHES["onnxruntime"]),
+            "ours, bfloat16": pipe("bfloat16"),
+            "transformers, bfloat16": other(theirs("bfloat16"), BATCHES["transformers"]),
+        }
+        exact = other(theirs("float32"), 32)()
+        closest = {name: torch.cosine_similarity(run(), exact).min().item() for name, run in runs.items()}
+        check = {f"least cosine, {name}": round(value, 6) for name, value in closest.items()}
+        timed = {name: partial(lambda run: len(lines) / seconds(run), run) for name, run in runs.items()}
+        found = in_turns(args.rounds, timed)
+    figures: dict[str, Any] = {f"{name}, sentences/s": summary(values) for name, values in found.items()}
+    figures["ratio, float32"] = ratios(found["ours, float32"], found["onnxruntime, float32"])
+    figures["ratio, bfloat16"] = ratios(found["ours, bfloat16"], found["transformers, bfloat16"])
+    assert check["least cosine, ours, float32"] > 0.9999
+    finish(args, f"{len(lines)} texts to vectors of MiniLM, by the pipeline", figures, check)
+
+
 def profile(args: argparse.Namespace) -> None:
     rows, run = sentences(args.sentences), ours(args.dtype)
     groups = list(batches(rows, args.budget or BUDGET[args.dtype], tokens=True))
@@ -146,14 +184,14 @@ def profile(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="?", choices=("speed", "profile"), default="speed")
+    parser.add_argument("command", nargs="?", choices=("speed", "pipeline", "profile"), default="speed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--dtype", choices=tuple(BUDGET), default="bfloat16")
     parser.add_argument("--budget", type=int, help="tokens of one of our forwards")
     parser.add_argument("--sentences", type=int, default=SENTENCES)
     args = parser.parse_args()
-    {"speed": speed, "profile": profile}[args.command](args)
+    {"speed": speed, "pipeline": through_pipeline, "profile": profile}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,9 @@ def main() -> None:
     pellucid generate -m DIR "Dear reader,"  a continuation
     pellucid chat -m DIR                     a talk
     pellucid run ner -m DIR "Ada saw Bob."   any task of pellucid.pipeline, for a text or for lines
+    pellucid embed -m DIR "A cat." "A dog."  vectors, and how alike the texts are
+    pellucid eval TASK -m DIR --data FILE    how good it is, on known answers
+    pellucid download org/model              its files, nothing loaded; pellucid cache lists them
     pellucid show DIR                        what this model is
     pellucid tokenize -m DIR "Dear reader,"  its tokens, their ids and places
     pellucid check DIR                       whether this folder holds together
