@@ -48,7 +48,8 @@ def call(model: Any, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
         options.setdefault("decoder_input_ids", ids_BT[:, :4])
     with torch.inference_mode():
         output = model(ids_BT, **options)
-    return output.logits if output.logits is not None else output.last_hidden_state
+    said = (output.get(name) for name in ("logits", "last_hidden_state", "pooler_output"))
+    return next(tensor for tensor in said if tensor is not None)
 
 
 def folder_of(path: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Path:
