@@ -100,7 +100,7 @@ typedef std::int32_t Places __attribute__((vector_size(WIDTH * 4)));
 #define PICK(a, b, ...) __builtin_shuffle(a, b, Places{__VA_ARGS__})  // these lanes of a and then b
 
 // The sums of the lanes of WIDTH vectors, of each its halves added to halves.
-inline Vector across(const Vector (&v)[WIDTH]) {
+inline __attribute__((always_inline)) Vector across(const Vector (&v)[WIDTH]) {
 #if WIDTH == 16
   Vector half[8], quarter[4], eighth[2];
 #pragma GCC unroll 8
@@ -207,7 +207,8 @@ inline void walk(const Block &block, std::int64_t group, S *w, F steps, G turn) 
   const std::int64_t count = S::FILLED ? Tiles::room(block.count) : block.count;
   std::int64_t k = 0, edge = -block.behind;
   for (; k + STEP <= count; k += STEP) {
-    if (k >= edge) turn(), edge += group;
+    if constexpr (S::PACKED || S::SCALED)
+      if (k >= edge) turn(), edge += group;
     steps(k, k, true);
   }
   if constexpr (!S::FILLED) {
@@ -331,7 +332,7 @@ bool few(const RowProduct &p, std::int64_t begin, std::int64_t end) {
 // A row of a part of W that is laid out: STEP numbers of each of four rows in turn, zeros up to a whole step.
 template <class U, bool SCALE>
 struct Laid : Open {
-  static constexpr bool SCALED = SCALE, FILLED = true;
+  static constexpr bool SCALED = SCALE, PACKED = false, FILLED = true;
   typedef U Number;
   static constexpr std::int64_t bytes(std::int64_t count) { return count * 4 * sizeof(U); }
   static U *row(U *numbers, std::int64_t o) { return numbers + o / 4 * 4 * BLOCK + o % 4 * STEP; }
