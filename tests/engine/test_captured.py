@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import reference as ref
+from accelerator.packers import PACKERS, SIZES, packer
 from pellucid import spec
 from pellucid.cache.group import PAGE
 from pellucid.cache.pages import Pages
@@ -27,6 +29,8 @@ from pellucid.engine.request import Request
 from pellucid.engine.rules.warpers import Temperature
 from pellucid.engine.runner import Runner
 from pellucid.errors import ArgumentError, InputError
+from pellucid.models.loading import load
+from pellucid.ops.packed import PackedTensor
 from suffixes import checked
 
 needs_accelerator = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
@@ -341,6 +345,23 @@ def test_a_step_asks_nothing_of_the_host(family: str, checkpoints: Path) -> None
     engine, steps = engine_of(model, graphs=silent)
     assert ids_of(engine.generate(requests)) == ids_of(Engine(model).generate(requests))
     assert steps.replays >= 5
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_a_step_over_packed_matrices_asks_nothing(
+    kind: str, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unpacked by torch, as on an accelerator: tables are made once, and what parts say is looked at once."""
+    case = CASES["llama causal-lm"]
+    case = replace(case, variant="to be packed", config={**case.config, **SIZES})
+    folder = ref.checkpoint(case, checkpoints)
+    monkeypatch.setattr(PackedTensor, "chosen", lambda self: None)
+    model: Any = load(folder=folder, task="causal-lm", pack=packer(kind))
+    assert refusal(model) is None and sum(isinstance(p, PackedTensor) for p in model.parameters()) == 14
+    requests = [Request(ids=ids, max_new=4) for ids in prompts(case)[:2]]
+    engine, steps = engine_of(model, graphs=silent)
+    assert ids_of(engine.generate(requests)) == ids_of(Engine(model).generate(requests))
+    assert steps.replays >= 3
 
 
 @pytest.mark.parametrize("family", ["bloom", "gemma2", "gpt_oss"])

@@ -179,6 +179,12 @@ class Pages:
         path = self.prefixes.path(ids[:-1], salt)
         return path[: self.prefixes.usable(path, self.shared_groups())]
 
+    def forget(self) -> None:
+        """Gives up all prefixes that no row holds: what was read under other weights is not what these would read."""
+        for group in self.groups.values():
+            while group.cached:
+                group.evict(group, next(iter(group.cached)))
+
     def shared_groups(self) -> list[Group]:
         """Those whose pages prefixes name."""
         return [group for kind, group in self.groups.items() if group.pools and own(kind)]

@@ -22,6 +22,7 @@ from pellucid.engine.checks import tell_idle
 from pellucid.engine.engine import Engine
 from pellucid.engine.fields import DEFAULTS, advice
 from pellucid.engine.job import Job
+from pellucid.engine.lasting import engine_for
 from pellucid.engine.options import GenerationConfig, of_config, options_of
 from pellucid.engine.request import Request
 from pellucid.engine.sequence import Seq
@@ -288,9 +289,8 @@ class GenerationMixin(Model):
     ) -> list[Job]:
         if past is not None:
             past.pages.claim(self)
-        engine = Engine(self, home)
-        roots = [None] * len(asked) if past is None else _roots(engine, asked, past)
-        with _as_it_was(past):
+        with engine_for(self, home, asked) as engine, _as_it_was(past):
+            roots = [None] * len(asked) if past is None else _roots(engine, asked, past)
             return self._run_all(engine, [engine.add(*each) for each in zip(asked, roots)], feed_of)
 
     def _run_all(

@@ -10,7 +10,7 @@ device to do it. So what a step does is recorded once, as a graph, and replayed:
              it. In the next forward the host asks for just that token, and what was launched is its answer. Where it
              asks for anything else, or for nothing, what was launched is forgotten: rows do not know of it.
 
-A graph holds addresses. So pages do not grow (`fixed_pages`), and whoever changes a model's modules makes a new engine.
+A graph holds addresses. So pages do not grow (`fixed_pages`), and a model that is changed is recorded anew.
 Attention is `ops.paged.attend_newest`; which models consist of nothing else that asks the host is what `refusal` says.
 """
 
@@ -33,6 +33,7 @@ from pellucid.cache.places import Places
 from pellucid.engine.admission import room
 from pellucid.errors import ArgumentError
 from pellucid.models.model import Model
+from pellucid.nn.unchanged import Unchanged
 from pellucid.ops.rope import turning_points, turns_with_length
 
 if TYPE_CHECKING:
@@ -210,11 +211,12 @@ class Captured:
         self.replays = 0  # steps that were launched
         self.hits = 0  # tokens that were launched ahead, and were asked for
         self._steps: dict[tuple[int, int], tuple[Step, Run]] = {}
+        self._unchanged: Unchanged | None = None
         self._flight: Flight | None = None
 
     def run(self, parts: Sequence[Part]) -> list[Part]:
         """Computes the parts that are single steps; returns the others."""
-        if self.model.training or self.runner.listened:
+        if not self._ready():
             self._flight = None
             return list(parts)
         mine = [part for part in parts if alone(part, self.pages)]
@@ -226,6 +228,18 @@ class Captured:
                 self._land(self._launch([self._fed(part) for part in mine[begin : begin + ROWS]]), mine[begin:][:ROWS])
         done = set(map(id, mine))
         return [part for part in parts if id(part) not in done]
+
+    def _ready(self) -> bool:
+        """Whether nobody wants more of a step than its logits; a model that was changed is recorded anew."""
+        if self.model.training or self.runner.listened:
+            return False
+        if self._unchanged is None or not self._unchanged.holds():
+            self._steps.clear()
+            self._unchanged = Unchanged(self.model)
+        if self._unchanged.plain:
+            return True
+        self._unchanged = None  # and look again
+        return False
 
     # ---------------------------------------------------------------------------------------- a step
 
@@ -374,17 +388,19 @@ def _parts(spec: object) -> Iterator[object]:
 # ---------------------------------------------------------------------------------------------- how many pages
 
 
-def fixed_pages(model: Model, free: int | None = None, *, rows: int = ROWS) -> Pages:
+def fixed_pages(model: Model, free: int | None = None, *, rows: int = ROWS, most: int | None = None) -> Pages:
     """Pages that do not grow: as many as there is memory for, and no more than so many rows of the whole context fill.
 
     Args:
         free: bytes; None for what the model's accelerator has.
+        most: pages at most.
     """
     sizes = page_bytes(model)
     free = free_bytes(model.device) if free is None else free
     total = max(1, int(free * SHARE) // max(1, sum(sizes.values())))
     if model.spec.context is not None:
         total = min(total, rows * -(-model.spec.context // PAGE))
+    total = total if most is None else min(total, most)
     return Pages(total, windows=[kind for kind in sizes if kind is None or isinstance(kind, int)])
 
 

@@ -104,6 +104,7 @@ class Holding(Watchable):
                 found[name] = tensor
         return found
 
+    @torch.inference_mode(False)  # parameters are ordinary tensors, wherever they are moved
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Holding:
         """As torch has it. A packed matrix becomes another one: torch would leave its bytes where they were."""
         done: dict[int, nn.Parameter] = {}

@@ -41,7 +41,10 @@ def in_place(k_PSJK: Tensor) -> bool:
 def _able(device: torch.device) -> bool:
     if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
         return False
-    return "num_splits" in signature(_kernel()).parameters  # torch 2.13
+    try:
+        return "num_splits" in signature(_kernel()).parameters  # torch 2.13
+    except ImportError:  # torch before 2.10
+        return False
 
 
 @cache

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_map
 from pellucid.errors import Unsupported
 
 TILE = 2**19  # numbers unpacked at a time: 2 MB in float32. With four times as many a step takes half as long again
+WIDE = 2**26  # the same on an accelerator, where launching costs more than memory
 STEADY = 64  # rows of a tile are a multiple of so many, but for the last
 
 aten = torch.ops.aten
@@ -88,6 +89,7 @@ class PackedTensor(Tensor):
     _names: tuple[str, ...]
     meta: Any
     _way: Way | None | str
+    _seen: dict[str, Any]
 
     @staticmethod
     def __new__(
@@ -107,7 +109,7 @@ class PackedTensor(Tensor):
         for name, part in parts.items():
             setattr(self, f"part_{name}", part)
         self.meta = meta
-        self._way = "not chosen"
+        self._way, self._seen = "not chosen", {}
 
     # ------------------------------------------------------------------------ what a subclass writes
 
@@ -165,14 +167,14 @@ class PackedTensor(Tensor):
 
     def tiles(self) -> Iterator[tuple[int, int]]:
         """First and last row of each tile."""
-        size = max(TILE // max(self.shape[-1], 1) // STEADY, 1) * STEADY
+        size = max((TILE if self.is_cpu else WIDE) // max(self.shape[-1], 1) // STEADY, 1) * STEADY
         for first in range(0, self.rows, size):
             yield first, min(first + size, self.rows)
 
     def lookup(self, ids: Tensor) -> Tensor:
         """The rows of these numbers, [*ids, I]."""
         flat = ids.reshape(-1)
-        if torch.compiler.is_compiling():  # each as it comes: nothing here may depend on the numbers
+        if torch.compiler.is_compiling() or not flat.is_cpu:  # each as it comes: nothing may wait for the numbers
             picked = self.pick(flat)
             found = self.dense()[flat] if picked is None else self.like(picked, (len(flat), self.shape[-1])).dense()
             return found.view(*ids.shape, self.shape[-1])
@@ -191,6 +193,14 @@ class PackedTensor(Tensor):
         if isinstance(self._way, str):
             self._way = self.way()
         return None if self._way is not None and self._way.rounds and _exact.get() else self._way
+
+    def seen(self, what: str, look: Callable[[], Any]) -> Any:
+        """What a format must read in its parts to know how to unpack: looked at once, for an accelerator waits."""
+        if torch.compiler.is_compiling():
+            return look()
+        if what not in self._seen:
+            self._seen[what] = look()
+        return self._seen[what]
 
     def like(self, parts: Mapping[str, Tensor], shape: Sequence[int], dtype: torch.dtype | None = None) -> Self:
         """Other parts in the same format."""
@@ -241,6 +251,10 @@ class PackedTensor(Tensor):
         handler = HANDLERS.get(func)
         if handler is not None:
             result = handler(func, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        elif torch.is_inference_mode_enabled():  # torch leaves composed ops whole there, such as `to`
+            result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         if func._schema.is_mutable:
@@ -395,7 +409,7 @@ def _copy(func: Any, to: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented
     for name, part in to.parts.items():
         setattr(to, f"part_{name}", source.parts[name].to(part.device, copy=True))
-    to._way = "not chosen"  # it may have read the bytes already
+    to._way, to._seen = "not chosen", {}  # they may have read the bytes already
     return to
 
 

@@ -310,8 +310,9 @@ class Int8(PackedTensor):
     def file_names(self, name: str) -> Mapping[str, str]:
         return {part: name.removesuffix("weight") + part for part in self.parts}
 
-    def way(self) -> Way:
-        return Way("whole numbers, outliers as they are", Int8.product)
+    def way(self) -> Way | None:
+        """On a processor the library's rounding. An accelerator would wait for the outliers: there x stays as it is."""
+        return Way("whole numbers, outliers as they are", Int8.product) if self.is_cpu else None
 
     def product(self, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
         """x W^T + b by whole numbers, and by the row's own outliers as they are."""

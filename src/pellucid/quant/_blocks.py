@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pellucid.gguf import TENSOR_TYPES
+from pellucid.ops.constants import constant
 from pellucid.ops.cpu import blocks as native
 from pellucid.ops.packed import RowsPacked, Way
 from pellucid.quant._grids import grid
@@ -68,13 +69,13 @@ def words(bytes_nB: Tensor, dtype: torch.dtype) -> Tensor:
 
 def shifted(x: Tensor, shifts: Iterable[int], mask: int) -> Tensor:
     """[..., k] -> [..., s, k]: the same numbers at each of s shifts."""
-    by = torch.tensor(list(shifts), dtype=x.dtype, device=x.device)
+    by = constant(shifts, x.dtype, x.device)
     return (x.unsqueeze(-2) >> by[:, None]) & mask
 
 
 def spread(x: Tensor, shifts: Iterable[int], mask: int) -> Tensor:
     """[..., k] -> [..., k, s]: the fields of each number side by side."""
-    by = torch.tensor(list(shifts), dtype=x.dtype, device=x.device)
+    by = constant(shifts, x.dtype, x.device)
     return (x.unsqueeze(-1) >> by) & mask
 
 
@@ -84,8 +85,7 @@ def nibbles(q_nB: Tensor) -> Tensor:
 
 
 def looked_up(values: tuple[int, ...], places: Tensor) -> Tensor:
-    table = torch.tensor(values, dtype=torch.float32, device=places.device)
-    return table[places.int()]
+    return constant(values, torch.float32, places.device)[places.int()]
 
 
 # ------------------------------------------------------------------------------------------------ 32 neighbours
@@ -230,7 +230,7 @@ def tq1_0(b: Tensor) -> Tensor:
     """Five digits of base 3 in a byte, as a fraction of 256: times 3 they come out one after the other."""
 
     def digits(x_nB: Tensor, powers: tuple[int, ...]) -> Tensor:
-        by = torch.tensor(powers, dtype=torch.uint8, device=b.device)
+        by = constant(powers, torch.uint8, b.device)
         left = x_nB.unsqueeze(-2) * by[:, None]  # modulo 256: the digits before are gone
         return (left.int() * 3 >> 8).flatten(1)
 
@@ -258,21 +258,21 @@ def iq2_xxs(b: Tensor) -> Tensor:
     rest = words(pair[..., 4:], torch.int32)[..., 0]
     scale = half(b[:, :2]) * (0.5 + (rest >> 28).float()) * 0.25
     sign = signs(spread(rest, (0, 7, 14, 21), 127))
-    return (scale[..., None, None] * grid("IQ2_XXS")[pair[..., :4].int()] * sign).flatten(1)
+    return (scale[..., None, None] * grid("IQ2_XXS", b.device)[pair[..., :4].int()] * sign).flatten(1)
 
 
 def iq2_xs(b: Tensor) -> Tensor:
     """For 8 neighbours a place of 9 bits and signs of 7; for 16 a scale of 4 bits."""
     q = words(b[:, 2:66], torch.int16).view(-1, 16, 2)
     scale = half(b[:, :2]) * (0.5 + spread(b[:, 66:74], (0, 4), 15).flatten(1).float()) * 0.25
-    return (scale[..., None, None] * grid("IQ2_XS")[q & 511] * signs(q >> 9)).flatten(1)
+    return (scale[..., None, None] * grid("IQ2_XS", b.device)[q & 511] * signs(q >> 9)).flatten(1)
 
 
 def iq2_s(b: Tensor) -> Tensor:
     """As iq2_xs, with places of 10 bits and all 8 signs."""
     q = b[:, 2:34].int() | spread(b[:, 66:74].int(), (0, 2, 4, 6), 3).flatten(1) << 8
     scale = half(b[:, :2]) * (0.5 + spread(b[:, 74:82], (0, 4), 15).flatten(1).float()) * 0.25
-    book, sign = grid("IQ2_S")[q.view(-1, 16, 2)], plain_signs(b[:, 34:66].reshape(-1, 16, 2))
+    book, sign = grid("IQ2_S", b.device)[q.view(-1, 16, 2)], plain_signs(b[:, 34:66].reshape(-1, 16, 2))
     return (scale[..., None, None] * book * sign).flatten(1)
 
 
@@ -281,7 +281,7 @@ def iq3_xxs(b: Tensor) -> Tensor:
     rest = words(b[:, 66:98], torch.int32)
     scale = half(b[:, :2]) * (0.5 + (rest >> 28).float()) * 0.5
     sign = signs(spread(rest, (0, 7, 14, 21), 127))
-    book = grid("IQ3_XXS")[b[:, 2:66].int()].view(-1, 8, 4, 8)
+    book = grid("IQ3_XXS", b.device)[b[:, 2:66].int()].view(-1, 8, 4, 8)
     return (scale[..., None, None] * book * sign).flatten(1)
 
 
@@ -290,7 +290,7 @@ def iq3_s(b: Tensor) -> Tensor:
     q = b[:, 2:66].int() | spread(b[:, 66:74].int(), range(8), 1).flatten(1) << 8
     scale = half(b[:, :2]) * (1 + 2 * spread(b[:, 106:110].int(), (0, 4), 15).flatten(1)).float()
     sign = plain_signs(b[:, 74:106].reshape(-1, 8, 4))
-    return (scale[..., None, None] * grid("IQ3_S")[q].view(-1, 8, 4, 8) * sign).flatten(1)
+    return (scale[..., None, None] * grid("IQ3_S", b.device)[q].view(-1, 8, 4, 8) * sign).flatten(1)
 
 
 DELTA = 0.125  # all numbers of a group lie so far above or below the book
@@ -302,19 +302,19 @@ def iq1_s(b: Tensor) -> Tensor:
     scale = half(b[:, :2]) * (2 * (high >> 12 & 7) + 1).float()
     delta = torch.where(high & 0x8000 == 0, DELTA, -DELTA)
     q = b[:, 2:34].long() | spread(high, (0, 3, 6, 9), 7).flatten(1) << 8
-    book = grid("IQ1_S")[q].view(-1, 8, 4, 8)
+    book = grid("IQ1_S", b.device)[q].view(-1, 8, 4, 8)
     return (scale[..., None, None] * (book + delta[..., None, None])).flatten(1)
 
 
 def iq1_m(b: Tensor) -> Tensor:
     """As iq1_s, with a scale for 16 and a side for 8; the float16 lies in the high bits of the four words of scales."""
     packed = words(b[:, 48:56], torch.int16)
-    d = ((packed & 0xF000) >> torch.tensor([12, 8, 4, 0], device=b.device)).sum(-1, keepdim=True)
+    d = ((packed & 0xF000) >> constant((12, 8, 4, 0), torch.int64, b.device)).sum(-1, keepdim=True)
     d = d.to(torch.int16).view(torch.float16).float()  # from the lowest 16 bits
     scale = d * (2 * spread(packed, (0, 3, 6, 9), 7).flatten(1) + 1).float()
     high = spread(b[:, 32:48].int(), (0, 4), 15).flatten(1)
     delta = torch.where(high & 8 == 0, DELTA, -DELTA).view(-1, 16, 2, 1)
-    book = grid("IQ1_S")[b[:, :32].int() | (high & 7) << 8].view(-1, 16, 2, 8)
+    book = grid("IQ1_S", b.device)[b[:, :32].int() | (high & 7) << 8].view(-1, 16, 2, 8)
     return (scale[..., None, None] * (book + delta)).flatten(1)
 
 

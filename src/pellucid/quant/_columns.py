@@ -66,7 +66,8 @@ class Gptq(PackedTensor):
         q_IN = _words.unpack(self.parts["qweight"][:, rows], bits, inputs, dim=0)
         zeros_GN = self._zeros()[:, rows] + more & (1 << bits) - 1
         group_I = self._group()
-        in_turn = inputs % len(self.parts["scales"]) == 0 and torch.equal(group_I, self._neighbours())
+        even = inputs % len(self.parts["scales"]) == 0
+        in_turn = even and self.seen("in turn", lambda: torch.equal(group_I, self._neighbours()))
         return scaled(q_IN, zeros_GN, self.parts["scales"][:, rows], None if in_turn else group_I)
 
     def way(self) -> Way | None:

@@ -25,11 +25,12 @@ SHAPES: dict[str, tuple[int, int, tuple[int, ...]]] = {
 
 
 @cache
-def grid(kind: str) -> Tensor:
+def grid(kind: str, device: torch.device) -> Tensor:
     """The book of a kind, float32 [rows, neighbours]."""
     rows, neighbours, values = SHAPES[kind]
     places = list(zlib.decompress(base64.b85decode("".join(BOOKS[kind].split()))))
-    return torch.tensor(values, dtype=torch.float32, device="cpu")[places].view(rows, neighbours)
+    book = torch.tensor(values, dtype=torch.float32, device="cpu")[places].view(rows, neighbours)
+    return book.to(device)
 
 
 BOOKS = {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from pellucid.ops.constants import constant
 from pellucid.ops.cpu.packed import ALL, LOW_FIRST, Lying, multiplies
 from pellucid.ops.packed import RowsPacked, Way
 from pellucid.quant.mxfp4 import NAN
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+PAIRS = tuple(E2M1[half] for byte in range(256) for half in (byte & 15, byte >> 4))  # both numbers of a byte
+POWERS = (*(2.0 ** (s - 127) for s in range(NAN)), math.nan)
 
 
 class Mxfp4(RowsPacked):
@@ -28,8 +30,9 @@ class Mxfp4(RowsPacked):
         if not multiplies(self):
             return None
         numbers, scales = self.parts["blocks"].flatten(1), self.parts["scales"].contiguous()
+        powers = _powers(scales.device).float()
         return Lying(
-            numbers, LOW_FIRST, self.shape[-1], 32, values=torch.tensor(E2M1), packed=scales, map=_tables()[1].float(),
+            numbers, LOW_FIRST, self.shape[-1], 32, values=torch.tensor(E2M1), packed=scales, map=powers,
             nested=torch.ones(1), nest=ALL,
         ).way(self.dtype)  # fmt: skip
 
@@ -45,15 +48,12 @@ def unpacked(blocks: Tensor, scales: Tensor) -> Tensor:
 
     From 2^128 on (the largest codes of scales 253 and 254) they are infinite, as in float32.
     """
-    pairs, powers = (table.to(blocks.device) for table in _tables())
+    pairs = constant(PAIRS, torch.bfloat16, blocks.device).view(256, 2)
     numbers = pairs.index_select(0, blocks.flatten().int()).view(*scales.shape, 32)
-    numbers *= powers.index_select(0, scales.flatten().int()).view(*scales.shape, 1)
+    numbers *= _powers(scales.device).index_select(0, scales.flatten().int()).view(*scales.shape, 1)
     return numbers.flatten(-2)
 
 
-@cache
-def _tables() -> tuple[Tensor, Tensor]:
-    """Of a byte: both its numbers, [256, 2]; and its power of two, [256]."""
-    pairs = [(E2M1[byte & 15], E2M1[byte >> 4]) for byte in range(256)]
-    powers = [*(2.0 ** (s - 127) for s in range(NAN)), math.nan]
-    return torch.tensor(pairs, dtype=torch.bfloat16), torch.tensor(powers, dtype=torch.bfloat16)
+def _powers(device: torch.device) -> Tensor:
+    """Of each byte its power of two, [256]."""
+    return constant(POWERS, torch.bfloat16, device)

@@ -152,7 +152,8 @@ class Scaled(PackedTensor):
     def _order(self) -> Tensor | None:
         """Which column of the scales each input has, [I]; None for neighbours in turn."""
         index = self.parts.get("weight_g_idx")
-        return None if index is None or int(index.min()) < 0 else index.long()  # -1 says that they are in turn
+        in_turn = index is None or self.seen("in turn", lambda: int(index.min()) < 0)  # -1 says that they are
+        return None if in_turn or index is None else index.long()
 
     def _spread(self, part: Tensor) -> Tensor:
         """A row of scales for each row: [R, columns]."""

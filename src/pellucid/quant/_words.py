@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pellucid.ops.constants import constant
+
 WORD = 32
 AWQ = (0, 4, 1, 5, 2, 6, 3, 7)  # where a word of 8 numbers has its first, its second, ...
 
@@ -23,7 +25,7 @@ def unpack(words: Tensor, bits: int, count: int, places: Sequence[int] | None = 
     mask = (1 << bits) - 1
     turned = (-1, 1) if dim == 0 else (-1,)
     if WORD % bits == 0:
-        shifts = torch.tensor(places or range(WORD // bits), dtype=torch.int32, device=words.device) * bits
+        shifts = constant(places or range(WORD // bits), torch.int32, words.device) * bits
         wide = words.unsqueeze(1 if dim == 0 else -1) >> shifts.view(turned)
         return wide.bitwise_and_(mask).flatten(*((0, 1) if dim == 0 else (-2, -1))).narrow(dim, 0, count)
     first = torch.arange(count, device=words.device) * bits

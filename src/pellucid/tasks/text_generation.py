@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pellucid.engine.asking import Means, Prompt, check_tokenizer, pages, requests
-from pellucid.engine.engine import Engine
 from pellucid.engine.engine import generate as run
 from pellucid.engine.job import Job
+from pellucid.engine.lasting import engine_for
 from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Logprob, Request
 from pellucid.engine.stops import stop_texts
@@ -175,12 +175,13 @@ def stream(
     spoken = [[Speech(tokenizer, *_before(tokenizer, row, one), texts) for _ in range(one.n)]
               for row, one in zip(rows, asked)]  # fmt: skip
     numbers = {id(request): row for row, request in enumerate(asked)}
-    for job, output, token in Engine(model, pages(options)).stream(asked):
-        row = numbers[id(job.request)]
-        text = spoken[row][output].add(token)
-        if spoken[row][output].tokens == len(job.outputs[output].ids) and job.outputs[output].finish:
-            text += spoken[row][output].end()
-        yield Piece(row, output, text, token, job)
+    with engine_for(model, pages(options), asked) as engine:
+        for job, output, token in engine.stream(asked):
+            row = numbers[id(job.request)]
+            text = spoken[row][output].add(token)
+            if spoken[row][output].tokens == len(job.outputs[output].ids) and job.outputs[output].finish:
+                text += spoken[row][output].end()
+            yield Piece(row, output, text, token, job)
 
 
 class Speech:
