@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pellucid.ops.cpu import kernels, threads
+from pellucid.ops.cpu import kernels, recorded, threads
 
 WORTH_SHARING = 2**18  # numbers, from which a second thread pays
 STEP = 32  # numbers: a block that is packed has a multiple of so many
@@ -34,6 +34,7 @@ def looks_up(codes: Tensor, dtype: torch.dtype) -> bool:
         and dtype in (torch.bfloat16, torch.float32)
         and library() is not None
         and not torch.compiler.is_compiling()
+        and not recorded()
     )
 
 
