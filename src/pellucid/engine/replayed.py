@@ -148,7 +148,7 @@ class Replayed:
         try:
             width = max(LEAST, 1 << (width - 1).bit_length())
             step = self._steps[key] = Step(self.model, self.pages, self.kinds, rows, width)
-        except steps.Refused as refused:
+        except (steps.Refused, LookupError) as refused:  # LookupError: another thread listens to patterns, made of rows
             self.refused, self._wait = str(refused), PATIENCE
             return None
         self.recorded += 1

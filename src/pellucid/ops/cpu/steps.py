@@ -174,6 +174,11 @@ class Recording(TorchDispatchMode):
 
     # ---------------------------------------------------------------------------------------- what torch is asked
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would import its compiler (0.5 s) at the first operation, to be told to leave this alone."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         schema = func._schema
