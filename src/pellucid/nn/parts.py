@@ -74,9 +74,9 @@ class Table(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         weight_VD = stored(self)
-        torchs = torch.compiler.is_compiling() or cpu.recorded() or cpu.recorder.current is not None
-        if isinstance(weight_VD, PackedTensor) and not torchs:
-            return weight_VD.lookup(ids)
+        if isinstance(weight_VD, PackedTensor) and not torch.compiler.is_compiling() and not cpu.recorded():
+            recording = cpu.recorder.current
+            return weight_VD.lookup(ids) if recording is None else recording.again(weight_VD.lookup, ids)
         return F.embedding(ids, weight_VD)
 
 

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from pellucid.ops.cpu import kernels, recorder
@@ -159,6 +159,15 @@ class Recording(TorchDispatchMode):
         last = self._body[-1]
         assert isinstance(last, list), "appended above where it was not"
         last[1] = len(self._calls)
+
+    def again(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """A function of ours that every step calls again, of a tensor that no call writes."""
+        if _home(x) in self._made:
+            raise Refused(f"{function} reads what a call writes")
+        with _disable_current_modes():
+            found = _aside(function, (x,), {})
+        self._before.append(Again(function, (x,), {}, [found]))
+        return found
 
     def prepared(self, key: object, x: Tensor, make: Callable[[], Tensor]) -> Tensor:
         """What several calls in a row make of the same x, made once."""
