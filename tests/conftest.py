@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and pytest
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["PELLUCID_CACHE"] = ""  # no test sees what another left
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as `&` in a script leaves it; no program that tests start would stop
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI decides about a commit, so it tries the same examples for the same tests; anybody else's run tries new ones.
 settings.register_profile("ci", derandomize=True)
