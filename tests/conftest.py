@@ -17,9 +17,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["PELLUCID_CACHE"] = ""  # no test sees what another left
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as `&` in a script leaves it; no program that tests start would stop
+# `&` in a script leaves it ignored, and then no program that a test starts could be stopped.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI decides about a commit, so it tries the same examples for the same tests; anybody else's run tries new ones.
