@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, printable, read_lines
+from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, printable, texts_of
 from pellucid.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -64,18 +64,14 @@ def command(
     pellucid run question-answering -m DIR -o question="Who wrote it?" "The letter was written by Ada."
     zcat reviews.gz | pellucid run text-classification -m DIR - --json
     """
-    if (text is None) == (path is None):
-        raise click.UsageError("give TEXT ('-' for standard input), or --file")
+    lines = texts_of(() if text is None else (text,), path)
     options = dict(map(parse_option, pairs))
     line_name, part_names = PARTS.get(task, ("", ()))
     parts = {name: options.pop(name) for name in part_names if name in options}
     pipe = open_pipeline(task, model, dtype, device, offline)
     if text not in (None, "-"):
-        show(pipe(read(1, text, parts, line_name, jsonl), **options), as_json)
+        show(pipe(read(1, next(lines), parts, line_name, jsonl), **options), as_json)
         return
-    from pellucid.tasks.flow import Lines
-
-    lines = read_lines("-") if path is None else iter(Lines(path))
     given = (read(i, line, parts, line_name, jsonl) for i, line in islice(enumerate(lines, 1), skip, None))
     progress = not quiet and sys.stderr.isatty() and not sys.stdout.isatty()
     run = Run(as_json, skip)
