@@ -583,3 +583,12 @@ def test_quantized_with_ranges_of_others(caplog: pytest.LogCaptureFixture) -> No
         quantize_embeddings([[1.0, 2.0], [3.0]], "binary")
     for precision in PRECISIONS:
         assert len(quantize_embeddings(x, precision)) == 200
+
+
+def test_a_model_from_no_folder_has_no_layout() -> None:
+    config = pellucid.AutoConfig.for_model(
+        "bert", vocab_size=30522, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    tokenizer = pellucid.AutoTokenizer.from_pretrained()
+    with pytest.raises(ArgumentError, match="came from no folder"):
+        pellucid.pipeline("sentence-embedding", pellucid.AutoModel.from_config(config), tokenizer=tokenizer)

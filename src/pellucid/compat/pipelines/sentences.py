@@ -9,6 +9,7 @@ from pellucid import hub
 from pellucid.compat import auto
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.base import Pipeline, with_lost
+from pellucid.errors import ArgumentError
 from pellucid.tasks.fit import report_misfit
 from pellucid.tasks.flow import whole_number
 from pellucid.tasks.reranking import Ranked, cross_model
@@ -37,7 +38,8 @@ class SentenceEmbeddingPipeline(Pipeline):
         self.model, self.defaults = model, defaults
         self.check_options(defaults)
         report_misfit(model, tokenizer)
-        assert model.folder is not None, "a layout is in a folder"
+        if model.folder is None:
+            raise ArgumentError("the model came from no folder", where="model", next="save it, and give the folder")
         self.made = with_layout(model, tokenizer, read_layout(model.folder))
         self.tokenizer = self.made.tokenizer
 
