@@ -16,6 +16,7 @@ from pellucid.errors import ArgumentError
 from pellucid.ops.codes import Codes, pack
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.paged import attend_gathered
+from pellucid.ops.scoring import Scoring
 
 
 def packed(c: Case, bits: int, *, keep: int = 2) -> tuple[Case, Case]:
@@ -114,15 +115,15 @@ def test_a_cache_is_read_in_place(quantized: str) -> None:
         codes = places.codes(0)
         assert (codes is None) == (step == 0)
         tables = places.of_rows((0, 1), lengths)[2]
-        found = attend_gathered(q, *pool, tables, lengths, places.ends, scale=0.3, codes=codes)
+        found = attend_gathered(q, *pool, tables, lengths, places.ends, Scoring(0.3), codes)
         whole = [torch.cat([row[i] for row in rows])[:, None] for i in range(2)]  # a page for each token
         every = torch.arange(sum(ends), dtype=torch.int32).split(ends)
         alone = torch.zeros(2, max(ends), dtype=torch.int32)
         for b, numbers in enumerate(every):
             alone[b, : len(numbers)] = numbers
-        wanted = attend_gathered(q, *whole, alone, lengths, ends, scale=0.3)
+        wanted = attend_gathered(q, *whole, alone, lengths, ends, Scoring(0.3))
         assert torch.allclose(found, wanted, atol=1e-5)
         if native.library() is not None:
-            assert_near(native.attend_paged(q, *pool, tables, lengths, ends, scale=0.3, codes=codes), wanted.double())
+            assert_near(native.attend_paged(q, *pool, tables, lengths, ends, Scoring(0.3), codes), wanted.double())
         batch.finish()
         lengths = [1, 3]

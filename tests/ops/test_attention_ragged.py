@@ -17,6 +17,7 @@ from pellucid.errors import ArgumentError
 from pellucid.ops.attention import mix, pattern, visible
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.ragged import attend_ragged, attend_split
+from pellucid.ops.scoring import Scoring
 
 SIGHTS = [{}, {"causal": False}, {"causal": False, "window": 9}, {"causal": False, "chunk": 33, "cap": 2.0}]
 
@@ -32,7 +33,7 @@ class Ragged:
 
     def __call__(self, attend: Any = attend_ragged, **more: Any) -> Tensor:
         with torch.inference_mode():
-            return attend(self.q, self.k, self.v, self.lengths, self.ends, **self.options, **more)
+            return attend(self.q, self.k, self.v, self.lengths, self.ends, Scoring(**self.options), **more)
 
 
 def ragged(
@@ -152,7 +153,7 @@ def test_bits_do_not_depend_on_company_threads_or_pages(dtype: torch.dtype, sigh
             assert torch.equal(alone(native.attend_ragged, level=level), together[b])
             tables = torch.arange(len(k), dtype=torch.int32)[None].flip(1)  # a page for each token, the last first
             paged = native.attend_paged(
-                q, k.flip(0)[:, None], v.flip(0)[:, None], tables, [len(q)], [len(k)], **c.options, level=level
+                q, k.flip(0)[:, None], v.flip(0)[:, None], tables, [len(q)], [len(k)], Scoring(**c.options), level=level
             )
             assert torch.equal(paged, together[b])
 

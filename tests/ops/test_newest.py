@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from test_paged import ADDED, SIGHTS, Case, assert_near, case, exact
 from torch import Tensor
 
+from pellucid.errors import ArgumentError
 from pellucid.ops import flash
 from pellucid.ops.attention import attend, visible
 from pellucid.ops.paged import attend_flash, attend_newest, attend_paged, newest_sight
+from pellucid.ops.scoring import Scoring
 
 needs_accelerator = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 
@@ -26,7 +28,7 @@ needs_accelerator = pytest.mark.skipif(not torch.cuda.is_available(), reason="ne
 def newest(c: Case) -> Tensor:
     assert set(c.lengths) == {1}
     with torch.inference_mode():
-        return attend_newest(c.q, c.k, c.v, c.tables, torch.tensor(c.ends, dtype=torch.int32), **c.options)
+        return attend_newest(c.q, c.k, c.v, c.tables, torch.tensor(c.ends, dtype=torch.int32), Scoring(**c.options))
 
 
 @settings(deadline=None, max_examples=60)
@@ -76,8 +78,14 @@ def test_strangers_never_enter(sight: dict[str, Any], added: tuple[str, ...]) ->
 
 def test_a_window_gathers_no_more_than_it_sees() -> None:
     c = case([1, 1], [1000, 40], page=16)
-    sights = [newest_sight(c.tables.long(), torch.tensor(c.ends), 16, window, None) for window in (None, 33, 1)]
+    sights = [newest_sight(c.tables.long(), torch.tensor(c.ends), 16, Scoring(1.0, window)) for window in (None, 33, 1)]
     assert [slot_BM.shape[1] for _, slot_BM, _ in sights] == [1008, 48, 16]
+
+
+def test_a_bias_is_refused() -> None:
+    """Its shape goes by the tokens of a row, which no graph can hold."""
+    with pytest.raises(ArgumentError, match="a bias"):
+        newest(case([1], [40], added=("bias",)))
 
 
 # ------------------------------------------------------------------------------ torch's kernel
@@ -130,9 +138,9 @@ def test_what_the_kernel_is_given(
 ) -> None:
     monkeypatch.setattr(flash, "in_place", lambda k: in_place)
     c = case([1, 3, 40], [77, 20, 150], page=16, window=window)
-    given = {"scale": c.options["scale"], "window": window}
+    scoring = Scoring(c.options["scale"], window)
     with torch.inference_mode():
-        assert_near(attend_flash(c.q, c.k, c.v, c.tables, c.lengths, c.ends, **given), exact(c))
+        assert_near(attend_flash(c.q, c.k, c.v, c.tables, c.lengths, c.ends, scoring), exact(c))
 
 
 @pytest.mark.parametrize("window", [None, 9])
@@ -189,6 +197,6 @@ def test_newest_tokens_on_an_accelerator(dtype: torch.dtype, added: tuple[str, .
     options = {name: x.cuda() if isinstance(x, Tensor) else x for name, x in c.options.items()}
     ends = torch.tensor(c.ends, dtype=torch.int32).cuda()
     with torch.inference_mode():
-        found = attend_newest(c.q.cuda(), c.k.cuda(), c.v.cuda(), c.tables.cuda(), ends, **options)
+        found = attend_newest(c.q.cuda(), c.k.cuda(), c.v.cuda(), c.tables.cuda(), ends, Scoring(**options))
     near = 2**-6 if dtype == torch.bfloat16 else 1e-5
     assert (found.cpu().double() - exact(c)).abs().max() < near * exact(c).abs().max()

@@ -18,6 +18,7 @@ from pellucid.errors import ArgumentError
 from pellucid.ops.attention import mix, pattern, visible
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.paged import attend_gathered, attend_paged, write_paged
+from pellucid.ops.scoring import Scoring
 
 library = native.library()
 BUILT = library is not None
@@ -53,7 +54,11 @@ class Case:
 
     def __call__(self, attend: Any = attend_paged, **more: Any) -> Tensor:
         with torch.inference_mode():
-            return attend(self.q, self.k, self.v, self.tables, self.lengths, self.ends, **self.options, **more)
+            options = dict(self.options)
+            if "codes" in options:
+                more["codes"] = options.pop("codes")
+            scoring = Scoring(**options)
+            return attend(self.q, self.k, self.v, self.tables, self.lengths, self.ends, scoring, **more)
 
 
 def case(
@@ -310,7 +315,7 @@ def test_steps_of_queries_and_pools() -> None:
 def test_gradients_go_through_the_written_form() -> None:
     c = case([2], [20])
     q = c.q.clone().requires_grad_()
-    attend_paged(q, c.k, c.v, c.tables, c.lengths, c.ends, scale=1.0).sum().backward()
+    attend_paged(q, c.k, c.v, c.tables, c.lengths, c.ends, Scoring(1.0)).sum().backward()
     assert q.grad is not None and q.grad.abs().sum() > 0
 
 

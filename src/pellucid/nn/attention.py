@@ -25,6 +25,7 @@ from pellucid.ops.packed import PackedTensor
 from pellucid.ops.paged import attend_newest, attend_paged
 from pellucid.ops.ragged import attend_ragged
 from pellucid.ops.rope import Turn, rotate, rotation
+from pellucid.ops.scoring import Scoring
 from pellucid.spec import Attention as Spec
 from pellucid.spec import Gate, QkNorm
 
@@ -279,34 +280,31 @@ class Attention(Tapped):
 
     def paged(self, q_NHK: Tensor, seen: Seen, few: tuple[int, ...], batch: Batch, bias: Bias | None) -> Tensor:
         """The mixture of these sequences in one call."""
-        spec = self.spec
+        spec, own = self.spec, not self.cross
+        window, chunk = (spec.window, spec.chunk) if own else (None, None)
+        scoring = Scoring(spec.scale, window, chunk, spec.causal and own, spec.cap, self.sinks)
         if seen.places is not None and seen.pool is not None and seen.places.fixed is not None:
             assert bias is None or isinstance(bias, AlibiBias), "a graph holds no other bias: see engine/captured.py"
-            slopes_H = None if bias is None else bias.slopes_on(batch.positions.device)
-            return attend_newest(
-                q_NHK, *seen.pool, *seen.places.fixed, scale=spec.scale, window=spec.window, chunk=spec.chunk,
-                cap=spec.cap, sinks_H=self.sinks, slopes_H=slopes_H,
-            )  # fmt: skip
-        options: dict[str, Any] = {"scale": spec.scale, "cap": spec.cap, "sinks_H": self.sinks}
-        if not self.cross:
-            options |= {"window": spec.window, "chunk": spec.chunk}
-        causal = spec.causal and not self.cross
+            if bias is not None:
+                scoring = replace(scoring, slopes_H=bias.slopes_on(batch.positions.device))
+            return attend_newest(q_NHK, *seen.pool, *seen.places.fixed, scoring)
         if seen.places is None:
             if bias is not None:
-                options |= self.distances(bias, few, batch.lengths, seen.sizes, batch)
-            return attend_ragged(q_NHK, seen.k_MJK, seen.v_MJU, batch.lengths, seen.sizes, causal=causal, **options)
+                scoring = replace(scoring, **self.distances(bias, few, batch.lengths, seen.sizes, batch))
+            return attend_ragged(q_NHK, seen.k_MJK, seen.v_MJU, batch.lengths, seen.sizes, scoring)
         assert seen.pool is not None
         apart = self.cross and not self.by_kernel(q_NHK, seen)  # others know causal queries only
         lengths, ends, tables_BI = seen.places.of_rows(few, batch.lengths, apart=apart)
+        if apart:
+            scoring = replace(scoring, causal=True)
         if bias is not None:
-            options |= self.distances(bias, few, lengths, ends, batch)
-        codes = seen.places.codes(seen.layer)
-        return attend_paged(q_NHK, *seen.pool, tables_BI, lengths, ends, causal=causal or apart, codes=codes, **options)
+            scoring = replace(scoring, **self.distances(bias, few, lengths, ends, batch))
+        return attend_paged(q_NHK, *seen.pool, tables_BI, lengths, ends, scoring, seen.places.codes(seen.layer))
 
     def distances(
         self, bias: Bias, few: tuple[int, ...], lengths: Sequence[int], ends: Sequence[int], batch: Batch
     ) -> dict[str, Any]:
-        """What is added to the scores for distances, in the form that `attend_paged` takes; once for all layers."""
+        """What is added to the scores for distances, as fields of `Scoring`; once for all layers."""
         if isinstance(bias, AlibiBias) and not bias.spec.rounded:
             return {"slopes_H": bias.slopes_on(batch.positions.device)}
         found = batch.once(("bias", bias, few), lambda: of_rows(bias, lengths, ends))

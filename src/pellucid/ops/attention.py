@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.elementwise import upcast
+from pellucid.ops.scoring import Scoring
 from pellucid.spec import Temperature
 
 ALIGNMENT = 64  # bytes: that of every fresh tensor
@@ -191,10 +192,9 @@ def _attend_by_kernel(
 ) -> Tensor:
     B, T, S = *q_BTHK.shape[:2], k_BSJK.shape[1]
     bias = None if bias_HTS is None else [bias_HTS.float().expand(q_BTHK.shape[2], T, S)] * B
-    out_NHU = native.attend_ragged(
-        q_BTHK.flatten(0, 1), _dense(k_BSJK).flatten(0, 1), _dense(v_BSJU).flatten(0, 1), [T] * B, [S] * B, scale=scale,
-        causal=causal, bias=bias, cap=cap, sinks_H=sinks_H,
-    )  # fmt: skip
+    scoring = Scoring(scale, causal=causal, cap=cap, sinks_H=sinks_H, bias=bias)
+    q_NHK, k_MJK, v_MJU = q_BTHK.flatten(0, 1), _dense(k_BSJK).flatten(0, 1), _dense(v_BSJU).flatten(0, 1)
+    out_NHU = native.attend_ragged(q_NHK, k_MJK, v_MJU, [T] * B, [S] * B, scoring)
     return out_NHU.unflatten(0, (B, T))
 
 

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pellucid.errors import ArgumentError
 from pellucid.ops import flash
 from pellucid.ops.attention import attend, visible
 from pellucid.ops.codes import Codes
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.cpu import recorder
 from pellucid.ops.elementwise import upcast
+from pellucid.ops.scoring import Scoring
 
 
 def attend_paged(
@@ -27,15 +29,7 @@ def attend_paged(
     tables_BI: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    causal: bool = True,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
-    bias: Sequence[Tensor] | None = None,
+    scoring: Scoring,
     codes: Codes | None = None,
 ) -> Tensor:
     """Attention of each row's latest tokens over all of its tokens in the pool, [N, H, U].
@@ -46,25 +40,12 @@ def attend_paged(
         tables_BI: int32; entry i of a row is the page of its tokens i S to (i + 1) S - 1. Entries of pages that no
             query sees may be anything.
         ends: tokens of each row in the pool, the new ones included.
-        scale: multiplies the raw scores.
-        window: a query sees so many latest keys, its own included.
-        chunk: positions are cut into chunks of so many, and a query sees its own chunk.
-        causal: no query sees a later key; else a window reaches to both sides, and without one all keys are seen, of
-            which there may be fewer than queries.
-        cap: soft limit of the scores.
-        sinks_H: a score for each head that joins the softmax, and whose share nobody gets.
-        slopes_H: slope times (key's position - query's) is added to the scores (ALiBi, arXiv 2108.12409).
-        bias: of each row [H, T, end], float32, added to the scores.
         codes: packed pages; a table names page p of them as -1 - p.
     """
-    plain = causal and not any(x is not None for x in (chunk, cap, sinks_H, slopes_H, bias, codes))
-    if plain and flash.takes(q_NHK, k_PSJK, v_PSJU):
-        return attend_flash(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window)
+    if scoring.plain and codes is None and flash.takes(q_NHK, k_PSJK, v_PSJU):
+        return attend_flash(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scoring)
     attend_rows = native.attend_paged if native.takes(q_NHK, k_PSJK, v_PSJU) else attend_gathered
-    return attend_rows(
-        q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal,
-        cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, codes=codes,
-    )  # fmt: skip
+    return attend_rows(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scoring, codes)
 
 
 def attend_flash(
@@ -74,11 +55,10 @@ def attend_flash(
     tables_BI: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None = None,
+    scoring: Scoring,
 ) -> Tensor:
-    """The same through torch's kernel on an accelerator, where `flash.takes`."""
+    """The same through torch's kernel on an accelerator, where `flash.takes`, for what is `plain`."""
+    scale, window = scoring.scale, scoring.window
     if not flash.in_place(k_PSJK):
         return flash.attend_packed(q_NHK, k_PSJK, v_PSJU, tables_BI, lengths, ends, scale=scale, window=window)
     device = q_NHK.device
@@ -94,13 +74,7 @@ def attend_newest(
     v_PSJU: Tensor,
     tables_BI: Tensor,
     ends_B: Tensor,
-    *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
+    scoring: Scoring,
 ) -> Tensor:
     """`attend_paged` for the newest token of each row, [B, H, U], in tensors alone.
 
@@ -109,29 +83,27 @@ def attend_newest(
 
     Args:
         tables_BI, ends_B: int32, on q's device; `ends_B` at least 1. In a recording on the CPU `ends_B` is int64.
+        scoring: without a bias.
     """
+    if scoring.bias is not None:
+        raise ArgumentError("a bias, whose shape goes by the tokens of a row", where="attend_newest", next="slopes_H")
     if recorder.current is not None and native.takes(q_BHK, k_PSJK, v_PSJU):
-        return native.record_newest(
-            q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, scale=scale, window=window, chunk=chunk, cap=cap, sinks_H=sinks_H,
-            slopes_H=slopes_H,
-        )  # fmt: skip
-    plain = not any(x is not None for x in (chunk, cap, sinks_H, slopes_H))
-    if plain and flash.takes(q_BHK, k_PSJK, v_PSJU) and flash.in_place(k_PSJK):
+        return native.record_newest(q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, scoring)
+    scale, slopes_H = scoring.scale, scoring.slopes_H
+    if scoring.plain and flash.takes(q_BHK, k_PSJK, v_PSJU) and flash.in_place(k_PSJK):
         begin_C = torch.arange(len(ends_B) + 1, dtype=torch.int32, device=q_BHK.device)
         return flash.attend_pages(
-            q_BHK, k_PSJK, v_PSJU, tables_BI, begin_C, ends_B, longest=1, scale=scale, window=window
+            q_BHK, k_PSJK, v_PSJU, tables_BI, begin_C, ends_B, longest=1, scale=scale, window=scoring.window
         )
-    place_BM, slot_BM, seen_BM = newest_sight(tables_BI.long(), ends_B.long(), k_PSJK.shape[1], window, chunk)
+    place_BM, slot_BM, seen_BM = newest_sight(tables_BI.long(), ends_B.long(), k_PSJK.shape[1], scoring)
     k_BJMK = k_PSJK.flatten(0, 1)[slot_BM].transpose(1, 2)
     v_BJMU = v_PSJU.flatten(0, 1)[slot_BM].transpose(1, 2)
     J = k_PSJK.shape[2]
     added_BHM = None
     if slopes_H is not None:
         added_BHM = slopes_H.float()[:, None] * (place_BM - (ends_B.long() - 1)[:, None])[:, None]
-    if cap is not None or sinks_H is not None:
-        out_BJRU = _attend_written(
-            q_BHK.unflatten(1, (J, -1)), k_BJMK, v_BJMU, seen_BM, added_BHM, scale=scale, cap=cap, sinks_H=sinks_H
-        )
+    if scoring.cap is not None or scoring.sinks_H is not None:
+        out_BJRU = _attend_written(q_BHK.unflatten(1, (J, -1)), k_BJMK, v_BJMU, seen_BM, added_BHM, scoring)
         return out_BJRU.flatten(1, 2)
     mask = seen_BM[:, None, None]
     if added_BHM is not None:
@@ -147,14 +119,11 @@ def _attend_written(
     v_BJMU: Tensor,
     seen_BM: Tensor,
     added_BHM: Tensor | None,
-    *,
-    scale: float,
-    cap: float | None,
-    sinks_H: Tensor | None,
+    scoring: Scoring,
 ) -> Tensor:
     """[B, J, R, U], for what torch's kernels do not know; scores in float32 at least."""
-    J = q_BJRK.shape[1]
-    score_BJRM = torch.matmul(upcast(q_BJRK) * scale, upcast(k_BJMK).transpose(2, 3))
+    J, cap, sinks_H = q_BJRK.shape[1], scoring.cap, scoring.sinks_H
+    score_BJRM = torch.matmul(upcast(q_BJRK) * scoring.scale, upcast(k_BJMK).transpose(2, 3))
     if cap is not None:
         score_BJRM = torch.tanh(score_BJRM / cap) * cap
     if added_BHM is not None:
@@ -169,14 +138,13 @@ def _attend_written(
     return torch.matmul(share_BJRM.to(v_BJMU.dtype), v_BJMU)
 
 
-def newest_sight(
-    tables_BI: Tensor, ends_B: Tensor, size: int, window: int | None, chunk: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def newest_sight(tables_BI: Tensor, ends_B: Tensor, size: int, scoring: Scoring) -> tuple[Tensor, Tensor, Tensor]:
     """What the newest token of each row may see: places in the row, slots in the pool, and which of them it sees.
 
     M is what the pages hold that a window or chunk can touch, else what all table entries hold. The slot of what is not
     seen is the newest token's own: a stranger's numbers never enter, whatever they are (zero times infinity).
     """
+    window, chunk = scoring.window, scoring.chunk
     limits = [limit for limit in (window, chunk) if limit is not None]
     entries = min([tables_BI.shape[1], *((limit - 2) // size + 2 for limit in limits)])
     newest_B1 = ends_B[:, None] - 1
@@ -202,15 +170,7 @@ def attend_gathered(
     tables_BI: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    causal: bool = True,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
-    bias: Sequence[Tensor] | None = None,
+    scoring: Scoring,
     codes: Codes | None = None,
 ) -> Tensor:
     """The same written out, for every dtype and device: row by row, over copies of its pages."""
@@ -219,32 +179,13 @@ def attend_gathered(
         if not length:
             continue
         q_THK, begin = q_NHK[begin : begin + length], begin + length
-        first = first_seen(end - length, window, chunk, causal) // size
+        first = scoring.first_seen(end - length) // size
         pages, start = tables_BI[b, first : -(-end // size)], first * size
         k_SJK, v_SJU = gathered(k_PSJK, v_PSJU, pages, codes)
-        outs.append(
-            attend_row(
-                q_THK,
-                k_SJK[: end - start].to(q_THK.dtype),
-                v_SJU[: end - start].to(q_THK.dtype),
-                end,
-                scale=scale,
-                window=window,
-                chunk=chunk,
-                causal=causal,
-                cap=cap,
-                sinks_H=sinks_H,
-                slopes_H=slopes_H,
-                bias_HTS=None if bias is None else bias[b][..., start:],
-            )  # fmt: skip
-        )
+        k_SJK, v_SJU = (x[: end - start].to(q_THK.dtype) for x in (k_SJK, v_SJU))
+        bias_HTS = None if scoring.bias is None else scoring.bias[b][..., start:]
+        outs.append(attend_row(q_THK, k_SJK, v_SJU, end, scoring, bias_HTS))
     return torch.cat(outs) if outs else q_NHK.new_empty(0, q_NHK.shape[1], v_PSJU.shape[3])
-
-
-def first_seen(position: int, window: int | None = None, chunk: int | None = None, causal: bool = True) -> int:
-    """Position of the earliest key that the query at `position` sees."""
-    first = 0 if window is None else max(0, position - window + causal)
-    return first if chunk is None else max(first, position // chunk * chunk)
 
 
 def gathered(k_PSJK: Tensor, v_PSJU: Tensor, pages_I: Tensor, codes: Codes | None = None) -> tuple[Tensor, Tensor]:
@@ -267,30 +208,23 @@ def attend_row(
     k_SJK: Tensor,
     v_SJU: Tensor,
     end: int,
-    *,
-    scale: float,
-    window: int | None,
-    chunk: int | None,
-    causal: bool,
-    cap: float | None,
-    sinks_H: Tensor | None,
-    slopes_H: Tensor | None,
+    scoring: Scoring,
     bias_HTS: Tensor | None,
 ) -> Tensor:
-    """[T, H, U]: the last T of `end` queries over the last S keys."""
-    T, S, device = len(q_THK), len(k_SJK), q_THK.device
-    if slopes_H is not None:
+    """[T, H, U]: the last T of `end` queries over the last S keys, with their own part of the bias."""
+    s, T, S, device = scoring, len(q_THK), len(k_SJK), q_THK.device
+    if s.slopes_H is not None:
         apart_TS = torch.arange(end - S, end, device=device) - torch.arange(end - T, end, device=device)[:, None]
-        distance_HTS = slopes_H[:, None, None].float() * apart_TS
+        distance_HTS = s.slopes_H[:, None, None].float() * apart_TS
         bias_HTS = distance_HTS if bias_HTS is None else bias_HTS + distance_HTS
-    everything = T == 1 and first_seen(end - 1, window, chunk, causal) <= end - S
-    everything = everything or not (causal or window or chunk)
+    everything = T == 1 and s.first_seen(end - 1) <= end - S
+    everything = everything or not (s.causal or s.window or s.chunk)
     allow_TS = None
     if not everything:
-        allow_TS = visible(T, S, end=end, device=device, causal=causal, window=window, chunk=chunk)
+        allow_TS = visible(T, S, end=end, device=device, causal=s.causal, window=s.window, chunk=s.chunk)
     out_BTHU = attend(
-        q_THK[None], k_SJK[None], v_SJU[None], scale=scale, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=cap,
-        sinks_H=sinks_H,
+        q_THK[None], k_SJK[None], v_SJU[None], scale=s.scale, allow_TS=allow_TS, bias_HTS=bias_HTS, cap=s.cap,
+        sinks_H=s.sinks_H,
     )  # fmt: skip
     return out_BTHU[0]
 

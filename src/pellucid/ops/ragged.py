@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pellucid.ops.cpu import paged as native
 from pellucid.ops.paged import attend_row
+from pellucid.ops.scoring import Scoring
 
 
 def attend_ragged(
@@ -17,25 +18,11 @@ def attend_ragged(
     v_MJU: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    causal: bool = True,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
-    bias: Sequence[Tensor] | None = None,
+    scoring: Scoring,
 ) -> Tensor:
-    """Each row's `lengths[b]` queries over its `ends[b]` keys, [N, H, U]; the queries are those of the last tokens.
-
-    The other arguments are those of `attend_paged`.
-    """
+    """Each row's `lengths[b]` queries over its `ends[b]` keys, [N, H, U]; the queries are those of the last tokens."""
     attend_rows = native.attend_ragged if native.takes(q_NHK, k_MJK, v_MJU) else attend_split
-    return attend_rows(
-        q_NHK, k_MJK, v_MJU, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal, cap=cap,
-        sinks_H=sinks_H, slopes_H=slopes_H, bias=bias,
-    )  # fmt: skip
+    return attend_rows(q_NHK, k_MJK, v_MJU, lengths, ends, scoring)
 
 
 def attend_split(
@@ -44,24 +31,13 @@ def attend_split(
     v_MJU: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    causal: bool = True,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
-    bias: Sequence[Tensor] | None = None,
+    scoring: Scoring,
 ) -> Tensor:
     """The same written out, row by row, for every dtype and device."""
     rows = zip(q_NHK.split(list(lengths)), k_MJK.split(list(ends)), v_MJU.split(list(ends)), ends)
     outs = [
-        attend_row(
-            q_THK, k_SJK, v_SJU, end, scale=scale, window=window, chunk=chunk, causal=causal, cap=cap,
-            sinks_H=sinks_H, slopes_H=slopes_H, bias_HTS=None if bias is None else bias[b],
-        )
+        attend_row(q_THK, k_SJK, v_SJU, end, scoring, None if scoring.bias is None else scoring.bias[b])
         for b, (q_THK, k_SJK, v_SJU, end) in enumerate(rows)
         if len(q_THK)
-    ]  # fmt: skip
+    ]
     return torch.cat(outs) if outs else q_NHK.new_empty(0, q_NHK.shape[1], v_MJU.shape[2])

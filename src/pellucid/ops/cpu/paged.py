@@ -6,7 +6,7 @@ import ctypes
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from pellucid.errors import ArgumentError
 from pellucid.ops.codes import Codes
 from pellucid.ops.cpu import bfloat16_way, kernels, recorded, recorder
+from pellucid.ops.scoring import Scoring
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
 ATTENDING, WRITING = struct.Struct("12Q19q2d6Q2q"), struct.Struct("5Q13q")  # as in attention.h
@@ -128,16 +129,9 @@ def attend_paged(
     tables_BI: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    causal: bool = True,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
-    bias: Sequence[Tensor] | None = None,
+    scoring: Scoring,
     codes: Codes | None = None,
+    *,
     level: str = "best",
 ) -> Tensor:
     """As `ops.paged.attend_paged`, for what `takes` says yes to.
@@ -159,10 +153,7 @@ def attend_paged(
     if codes is not None and not _fit(codes, page, J, k_PSJK.shape[3], U):
         raise ArgumentError("packed pages do not fit the others, or are not dense", where="attend_paged")
     given = Given(tables_BI.contiguous(), None, "attend_paged", codes)
-    return _attend(
-        q_NHK, k_PSJK, v_PSJU, given, lengths, ends, scale=scale, window=window, chunk=chunk, causal=causal, cap=cap,
-        sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
-    )  # fmt: skip
+    return _attend(q_NHK, k_PSJK, v_PSJU, given, lengths, ends, scoring, level)
 
 
 def record_newest(
@@ -171,13 +162,7 @@ def record_newest(
     v_PSJU: Tensor,
     tables_BI: Tensor,
     ends_B: Tensor,
-    *,
-    scale: float,
-    window: int | None,
-    chunk: int | None,
-    cap: float | None,
-    sinks_H: Tensor | None,
-    slopes_H: Tensor | None,
+    scoring: Scoring,
 ) -> Tensor:
     """Notes `ops.paged.attend_newest` as a call of a step (steps.py), for what `takes` says yes to.
 
@@ -190,15 +175,11 @@ def record_newest(
     if not (fits and kinds and tables_BI.is_contiguous() and len(tables_BI) == B and ends_B.shape == (B,)):
         raise _misfit(q_BHK, k_PSJK, v_PSJU, "attend_newest")
     q_BHK, lengths_B = q_BHK.contiguous(), torch.ones(B, dtype=torch.int64)
-    sinks_H, slopes_H = _of_heads(sinks_H, H), _of_heads(slopes_H, H)
+    scoring = _of_heads(scoring, H)
     out_BHU = q_BHK.new_empty(B, H, U)
-    call = ATTENDING.pack(
-        *(x.data_ptr() for x in (q_BHK, k_PSJK, v_PSJU, out_BHU, tables_BI)), 0, lengths_B.data_ptr(),
-        ends_B.data_ptr(), *(0 if x is None else x.data_ptr() for x in (sinks_H, slopes_H)), 0, 0,
-        NUMBERS[q_BHK.dtype, k_PSJK.dtype], B, B, tables_BI.shape[1], pages, page, H, J, K, U, *k_PSJK.stride()[:3],
-        *v_PSJU.stride()[:3], window or 0, chunk or 0, True, scale, cap or 0.0, *[0] * 8,
-    )  # fmt: skip
-    reads = (q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, sinks_H, slopes_H)
+    given = Given(tables_BI, None, "attend_newest")
+    call = _call(q_BHK, k_PSJK, v_PSJU, out_BHU, given, B, lengths_B.data_ptr(), ends_B.data_ptr(), scoring, None)
+    reads = (q_BHK, k_PSJK, v_PSJU, tables_BI, ends_B, scoring.sinks_H, scoring.slopes_H)
     recorder.current.call("attend_share", call, 1 << 30, reads, (out_BHU,))
     return out_BHU
 
@@ -209,15 +190,8 @@ def attend_ragged(
     v_MJU: Tensor,
     lengths: Sequence[int],
     ends: Sequence[int],
+    scoring: Scoring,
     *,
-    scale: float,
-    window: int | None = None,
-    chunk: int | None = None,
-    causal: bool = True,
-    cap: float | None = None,
-    sinks_H: Tensor | None = None,
-    slopes_H: Tensor | None = None,
-    bias: Sequence[Tensor] | None = None,
     level: str = "best",
 ) -> Tensor:
     """As `ops.ragged.attend_ragged`, for what `takes` says yes to; a query has the bits that it has from pages.
@@ -230,10 +204,7 @@ def attend_ragged(
     starts = array("q", [0, *accumulate(ends)][:-1])
     # a page for each token, and from one to the next as far as from page to page
     k_M1JK, v_M1JU = (x.as_strided((len(x), 1, *x.shape[1:]), (x.stride(0), *x.stride())) for x in (k_MJK, v_MJU))
-    return _attend(
-        q_NHK, k_M1JK, v_M1JU, Given(None, starts, "attend_ragged"), lengths, ends, scale=scale,
-        window=window, chunk=chunk, causal=causal, cap=cap, sinks_H=sinks_H, slopes_H=slopes_H, bias=bias, level=level,
-    )  # fmt: skip
+    return _attend(q_NHK, k_M1JK, v_M1JU, Given(None, starts, "attend_ragged"), lengths, ends, scoring, level)
 
 
 @dataclass(frozen=True)
@@ -274,59 +245,64 @@ def _attend(
     given: Given,
     lengths: Sequence[int],
     ends: Sequence[int],
-    *,
-    scale: float,
-    window: int | None,
-    chunk: int | None,
-    causal: bool,
-    cap: float | None,
-    sinks_H: Tensor | None,
-    slopes_H: Tensor | None,
-    bias: Sequence[Tensor] | None,
+    scoring: Scoring,
     level: str,
 ) -> Tensor:
     found = library()
     assert found is not None, "`takes` says whether there is a kernel"
-    N, H, K = q_NHK.shape
-    pages, page, J, U = v_PSJU.shape
-    B, tables_BI = len(lengths), given.tables_BI
+    (N, H, K), (J, U), B, bias = q_NHK.shape, v_PSJU.shape[2:], len(lengths), scoring.bias
     if k_PSJK.shape[3] != K or H % J or k_PSJK.stride(3) != 1 or v_PSJU.stride(3) != 1:
         raise _misfit(q_NHK, k_PSJK, v_PSJU, given.where)
     if not B == len(ends) == len(bias or lengths):
         raise ArgumentError(f"{B} lengths and {len(ends)} ends, {len(bias or ends)} biases", where=given.where)
     q_NHK = q_NHK.contiguous()
     queries, tokens = array("q", lengths), array("q", ends)
-    sinks_H, slopes_H = _of_heads(sinks_H, H), _of_heads(slopes_H, H)
+    scoring = _of_heads(scoring, H)
     added = None if bias is None else Biases.of(bias, H, lengths, ends)
     out_NHU = q_NHK.new_empty(N, H, U)
-    call = ATTENDING.pack(
+    rows = B, queries.buffer_info()[0], tokens.buffer_info()[0]
+    call = _call(q_NHK, k_PSJK, v_PSJU, out_NHU, given, *rows, scoring, added)
+    failed = found.pellucid_attend(call, LEVELS[level], torch.get_num_threads())
+    if failed:
+        raise _failure(failed, given, lengths, ends, N)
+    return out_NHU
+
+
+def _call(
+    q_NHK: Tensor,
+    k_PSJK: Tensor,
+    v_PSJU: Tensor,
+    out_NHU: Tensor,
+    given: Given,
+    rows: int,
+    lengths: int,
+    ends: int,
+    scoring: Scoring,
+    added: Biases | None,
+) -> bytes:
+    """A call as in attention.h; lengths and ends of the rows are addresses. It keeps nothing of this alive."""
+    s, tables_BI = scoring, given.tables_BI
+    return ATTENDING.pack(
         q_NHK.data_ptr(),
         k_PSJK.data_ptr(),
         v_PSJU.data_ptr(),
         out_NHU.data_ptr(),
         0 if tables_BI is None else tables_BI.data_ptr(),
         0 if given.starts is None else given.starts.buffer_info()[0],
-        queries.buffer_info()[0],
-        tokens.buffer_info()[0],
-        0 if sinks_H is None else sinks_H.data_ptr(),
-        0 if slopes_H is None else slopes_H.data_ptr(),
+        lengths,
+        ends,
+        0 if s.sinks_H is None else s.sinks_H.data_ptr(),
+        0 if s.slopes_H is None else s.slopes_H.data_ptr(),
         added.addresses.buffer_info()[0] if added else 0,
         added.steps.buffer_info()[0] if added else 0,
         NUMBERS[q_NHK.dtype, k_PSJK.dtype],
-        *(B, N, 0 if tables_BI is None else tables_BI.shape[1], pages, page, H, J, K, U),
+        *(rows, len(q_NHK), 0 if tables_BI is None else tables_BI.shape[1], *v_PSJU.shape[:2]),
+        *(q_NHK.shape[1], v_PSJU.shape[2], q_NHK.shape[2], v_PSJU.shape[3]),
         *k_PSJK.stride()[:3],
         *v_PSJU.stride()[:3],
-        window or 0,
-        chunk or 0,
-        causal,
-        scale,
-        cap or 0.0,
+        *(s.window or 0, s.chunk or 0, s.causal, s.scale, s.cap or 0.0),
         *given.packed(),
     )
-    failed = found.pellucid_attend(call, LEVELS[level], torch.get_num_threads())
-    if failed:
-        raise _failure(failed, given, lengths, ends, N)
-    return out_NHU
 
 
 def _misfit(q_NHK: Tensor, k: Tensor, v: Tensor, where: str) -> ArgumentError:
@@ -334,12 +310,16 @@ def _misfit(q_NHK: Tensor, k: Tensor, v: Tensor, where: str) -> ArgumentError:
     return ArgumentError(f"queries, keys and values do not fit: {shapes}", where=where)
 
 
-def _of_heads(x_H: Tensor | None, heads: int) -> Tensor | None:
-    if x_H is None:
-        return None
-    if x_H.shape != (heads,):
-        raise ArgumentError(f"one number for each of {heads} heads, not {tuple(x_H.shape)}", where="attend_paged")
-    return x_H.detach().float().contiguous()
+def _of_heads(scoring: Scoring, heads: int) -> Scoring:
+    """With what heads have of their own as the kernel reads it."""
+    if scoring.sinks_H is None and scoring.slopes_H is None:
+        return scoring
+    both = []
+    for x_H in (scoring.sinks_H, scoring.slopes_H):
+        if x_H is not None and x_H.shape != (heads,):
+            raise ArgumentError(f"one number for each of {heads} heads, not {tuple(x_H.shape)}", where="attend_paged")
+        both.append(None if x_H is None else x_H.detach().float().contiguous())
+    return replace(scoring, sinks_H=both[0], slopes_H=both[1])
 
 
 @dataclass(frozen=True)
