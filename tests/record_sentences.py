@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,7 @@ WORDS = (
     "a the red fox cat dog dogs sees and are here sleeps ##s ##es query passage : ? z ##z T ##h ##e R ##d F ##O ##X O X"
 )
 PROMPTS = {"query": "query : ", "passage": "passage : ", "sleepy": "sleeps here "}
+ALONE = ("static", "model2vec", "words", "words-plain")  # no transformer
 CROSS = (
     ("cross", 1, {}),
     ("cross-identity", 1, {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}),
@@ -104,8 +106,64 @@ def layouts(transformer: Path) -> dict[str, Any]:
     same = loud(M.Dense(10, 10, activation_function=nn.ReLU(), use_residual=True), 4)
     found["dense-residual"] = made(pool("mean"), gelu, same)
     found["layer-norm"] = made(pool("mean"), loud(M.LayerNorm(14), 5), M.Dropout(0.3))
+    found["layers"] = made(loud(M.WeightedLayerPooling(14, 2, 1), 6), pool(["mean", "cls"]))
+    asym = {"query": [loud(M.Dense(14, 6), 8)], "document": [loud(M.Dense(14, 6), 9), M.Normalize()]}
+    found["asym"] = made(pool("mean"), M.Router(asym))
     found["settings"] = made(pool("mean"), similarity_fn_name="euclidean", truncate_dim=6)
     return found
+
+
+def tables(transformer: Path) -> dict[str, Any]:
+    """Name -> a SentenceTransformer that looks vectors up, for all texts or for queries."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as M
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    def table(width: int, seed: int, rows: int = len(tokenizer())) -> torch.Tensor:
+        return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
+
+    def made(*modules: Any, **settings: Any) -> Any:
+        return SentenceTransformer(modules=list(modules), device="cpu", **settings)
+
+    static = M.StaticEmbedding(tokenizer(), table(14, 20))
+    vocab = ["PADDING", "red", "fox", "Fox", "cat", "sees", "the", "dogs", "are"]
+    split = WhitespaceTokenizer(vocab, stop_words=["the", "a"], do_lower_case=False)
+    weights = M.WordWeights(vocab, {"red": 0.5, "fox": 2.0, "dogs": 0.25}, unknown_word_weight=0.75)
+    means = M.Pooling(5, ["mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+    text = [M.Transformer(str(transformer)), M.Pooling(14, "mean")]
+    ways = {("query", "text"): "table", (None, "text"): "read"}
+    return {
+        "static": made(static, M.Normalize(), prompts=PROMPTS),
+        "words": made(M.WordEmbeddings(split, table(5, 21, len(vocab)), max_seq_length=6), weights, means),
+        "words-plain": made(M.WordEmbeddings(split, table(5, 22, len(vocab))), M.Pooling(5, "mean")),
+        "router": made(M.Router.for_query_document([static], text), M.Normalize(), prompts=PROMPTS),
+        "ways": made(M.Router({"read": text, "table": [static]}, route_mappings=ways)),
+    }
+
+
+def as_model2vec(static: Path, folder: Path) -> None:
+    """As model2vec writes it: fewer rows than tokens, which one each has, and how much it counts."""
+    shutil.copytree(static, folder)
+    rows = load_file(folder / "model.safetensors")["embedding.weight"]
+    generator = torch.Generator().manual_seed(23)
+    tensors = {
+        "embeddings": rows[:11].half(),
+        "mapping": torch.randint(0, 11, (len(rows),), generator=generator, dtype=torch.int32),
+        "weights": torch.rand(len(rows), generator=generator).double(),
+    }
+    save_file(tensors, folder / "model.safetensors")
+
+
+def as_asym(folder: Path) -> None:
+    """As versions 2 to 4 wrote a router."""
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[2]["type"] = "sentence_transformers.models.Asym"
+    write(folder / "modules.json", modules)
+    inner = folder / modules[2]["path"]
+    (inner / "router_config.json").rename(inner / "config.json")
+    said = json.loads((inner / "config.json").read_text())
+    said["parameters"] = {"allow_empty_key": True}
+    write(inner / "config.json", said)
 
 
 def old_layout(transformer: Path, folder: Path) -> None:
@@ -151,8 +209,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         transformer = bert("BertModel", root / "transformer", 11)
-        for name, model in layouts(transformer).items():
+        for name, model in {**layouts(transformer), **tables(transformer)}.items():
             model.save_pretrained(str(root / name), create_model_card=False)
+        write(
+            root / "layers" / "config.json",
+            {**json.loads((transformer / "config.json").read_text()), "output_hidden_states": True},
+        )
+        as_model2vec(root / "static", root / "model2vec")
+        as_asym(root / "asym")
         write(root / "settings" / "sentence_bert_config.json", {"max_seq_length": 9, "do_lower_case": True})
         old_layout(transformer, root / "old")
         for folder in [each for each in root.iterdir() if each != transformer]:
@@ -175,9 +239,11 @@ def main() -> None:
 def keep(path: Path, root: Path, files: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """A file as JSON, or its tensors; but not what a sentence model's folder has from `transformer`."""
     inner = path.relative_to(root)
-    whole = ("transformer", "old", "cross-saved", *(name for name, *_ in CROSS))
+    whole = ("transformer", "old", "cross-saved", *ALONE, *(name for name, *_ in CROSS))
     borrowed = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
-    if len(inner.parts) == 2 and inner.parts[0] not in whole and inner.name in borrowed:
+    if len(inner.parts) == 2 and inner.parts[0] not in whole and inner.name in borrowed and not is_own(inner):
+        return
+    if inner.parts[0] in ("router", "ways") and "Transformer" in inner.parent.name and inner.name in borrowed:
         return
     if inner.parts[:2] == ("old", "0_Transformer") and inner.name != "sentence_bert_config.json":
         return
@@ -186,6 +252,10 @@ def keep(path: Path, root: Path, files: dict[str, Any], tensors: dict[str, torch
     else:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path)
         tensors |= {f"{inner}:{key}": value for key, value in found.items()}
+
+
+def is_own(inner: Path) -> bool:
+    return inner == Path("layers/config.json")
 
 
 def of_sentences(name: str, model: Any) -> dict[str, torch.Tensor]:
@@ -198,8 +268,9 @@ def of_sentences(name: str, model: Any) -> dict[str, torch.Tensor]:
     found["document"] = model.encode_document(TEXTS, **as_tensor)
     found["prompt"] = model.encode(TEXTS, prompt="red fox : ", **as_tensor)
     found["unit"] = model.encode(TEXTS, normalize_embeddings=True, truncate_dim=4, **as_tensor)
-    found["states"] = model.encode(TEXTS[1], output_value="token_embeddings")
-    found["longest"] = torch.tensor(model.max_seq_length)
+    if name not in ("static", "model2vec"):  # which have none in the reference
+        found["states"] = model.encode(TEXTS[1], output_value="token_embeddings")
+    found["longest"] = torch.tensor(0 if model.max_seq_length == math.inf else model.max_seq_length)
     for precision in ("int8", "uint8", "binary", "ubinary"):
         found[precision] = torch.from_numpy(model.encode(TEXTS, precision=precision))
     return {f"{name} {key}": value for key, value in found.items()}

@@ -61,6 +61,13 @@ def test_lines_of_json(call: Callable[..., Any], model: Path, lines: Path) -> No
     np.testing.assert_allclose(np.loadtxt(plain.splitlines()), vectors(model), atol=1e-5)
 
 
+@pytest.mark.parametrize("task", ["query", "document"])
+def test_a_route_is_named_by_its_task(call: Callable[..., Any], tmp_path: Path, task: str) -> None:
+    done = call("embed", "-m", lay_out("ways", tmp_path), "--task", task, "--json", *LINES).stdout
+    wanted = [row for row, text in zip(TENSORS[f"ways {task}"].numpy(), TEXTS) if text]
+    np.testing.assert_allclose([json.loads(line)["vector"] for line in done.splitlines()], wanted, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     "given, options",
     [

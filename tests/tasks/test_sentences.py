@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import pellucid
 from pellucid import CrossEncoder, SentenceTransformer, cos_sim, quantize_embeddings, semantic_search
 from pellucid.errors import ArgumentError, ConfigError, InputError, PellucidError, Unsupported, WeightsError
-from pellucid.tasks.sentence_layout import OLD_KINDS, STEPS, read_layout
+from pellucid.tasks.sentence_layout import ROUTERS, read_layout
+from pellucid.tasks.sentence_modules import MODULES, OLD_KINDS
 from pellucid.tasks.vectors import ENOUGH, PRECISIONS, SIMILARITIES
 
 DATA = Path(__file__).parents[1] / "data"
@@ -25,14 +26,16 @@ TEXTS, QUERY = RECORD["texts"], RECORD["query"]
 NAMES = sorted({name.split(" ")[0] for name in TENSORS if " " in name})
 SENTENCES = [name for name in NAMES if not name.startswith("cross")]
 CROSS = [name for name in NAMES if name.startswith("cross")]
+TABLES = ("static", "model2vec", "words", "words-plain")  # no transformer
+INNER = {"old": "0_Transformer", "router": "document_0_Transformer", "ways": "read_0_Transformer"}  # where it is
 NEAR = {"rtol": 0, "atol": 2e-6}
 
 
 def lay_out(name: str, root: Path) -> Path:
     """A recorded folder, with the transformer that all share where it has none of its own."""
     folder = root / name
-    if not name.startswith("cross"):
-        write("transformer", folder / ("0_Transformer" if name == "old" else ""))
+    if not name.startswith("cross") and name not in TABLES:
+        write("transformer", folder / INNER.get(name, ""))
     write(name, folder)
     return folder
 
@@ -83,7 +86,7 @@ def test_the_record_has_every_module_and_pooling() -> None:
     """What is read is compared: a step or a pooling that no recorded layout has would go untested."""
     modules = {module["type"].rpartition(".")[2] for path, value in RECORD["files"].items()
                if path.endswith("modules.json") for module in value}  # fmt: skip
-    assert modules == {"Transformer", *STEPS}
+    assert modules == {*MODULES, *ROUTERS}
     modes = [
         value["pooling_mode"] for path, value in RECORD["files"].items() if "1_Pooling" in path and "old" not in path
     ]
@@ -95,7 +98,7 @@ def test_vectors(each: tuple[str, SentenceTransformer]) -> None:
     name, model = each
     found = model.encode(TEXTS, convert_to_tensor=True)
     torch.testing.assert_close(found, TENSORS[f"{name} vectors"], **NEAR)
-    assert model.max_seq_length == int(TENSORS[f"{name} longest"])
+    assert model.max_seq_length == (int(TENSORS[f"{name} longest"]) or None)
     assert model.get_embedding_dimension() == found.shape[1]
     torch.testing.assert_close(model.similarity(found, found), TENSORS[f"{name} similarity"], rtol=0, atol=1e-5)
     torch.testing.assert_close(
@@ -123,7 +126,11 @@ def test_unit_vectors_of_fewer_dimensions(each: tuple[str, SentenceTransformer])
 def test_states_of_tokens(each: tuple[str, SentenceTransformer]) -> None:
     name, model = each
     found = model.encode(TEXTS[1], output_value="token_embeddings")
-    torch.testing.assert_close(found, TENSORS[f"{name} states"], **NEAR)
+    if name in ("static", "model2vec"):  # the reference has none
+        cosine = torch.cosine_similarity(found.mean(0), TENSORS[f"{name} vectors"][1], dim=0)
+        torch.testing.assert_close(cosine, torch.tensor(1.0), **NEAR)
+    else:
+        torch.testing.assert_close(found, TENSORS[f"{name} states"], **NEAR)
     whole = model.encode([TEXTS[1]], output_value=None)[0]
     torch.testing.assert_close(whole["token_embeddings"], found)
     assert whole["input_ids"].shape == whole["attention_mask"].shape == found.shape[:1]
@@ -416,9 +423,9 @@ def test_a_folder_without_modules_is_a_mean(tmp_path: Path, caplog: pytest.LogCa
     assert "has no modules.json: the mean of a text's tokens is its vector" in caplog.text
     torch.testing.assert_close(model.encode(TEXTS, convert_to_tensor=True), TENSORS["mean vectors"], **NEAR)
     changed(folder, "config.json", architectures=["BertLMHeadModel", "BertForCausalLM"])
-    assert read_layout(folder).steps[0].kinds == ("mean",)
+    assert read_layout(folder).chains[""].pool.kinds == ("mean",)
     changed(folder, "config.json", architectures=["LlamaForCausalLM"])
-    assert read_layout(folder).steps[0].kinds == ("lasttoken",)
+    assert read_layout(folder).chains[""].pool.kinds == ("lasttoken",)
 
 
 def test_an_encoder_decoder_is_its_encoder(tmp_path: Path) -> None:
@@ -477,11 +484,10 @@ TRANSFORMER = "sentence_transformers.models.Transformer"
     "listed, error, says",
     [
         *((modules(f"sentence_transformers.models.{kind}"), Unsupported, f"a {kind} module") for kind in (
-            "WordEmbeddings", "BoW", "CNN", "LSTM", "WordWeights", "WeightedLayerPooling", "Asym", "Router",
-            "CLIPModel", "StaticEmbedding",
+            "BoW", "CNN", "LSTM", "CLIPModel", "SparseStaticEmbedding",
         )),
         (modules("custom_st.Transformer"), Unsupported, "code of the model folder"),
-        (modules("sentence_transformers.models.Pooling"), Unsupported, "first a Transformer"),
+        (modules("sentence_transformers.models.Pooling"), Unsupported, "first, and only there, one of Transformer"),
         (modules(TRANSFORMER), Unsupported, "one Pooling"),
         (modules(TRANSFORMER, "sentence_transformers.models.Normalize"), Unsupported, "one Pooling"),
         (modules(TRANSFORMER, paths="../.."), ConfigError, "leads out of the folder"),
@@ -492,6 +498,117 @@ TRANSFORMER = "sentence_transformers.models.Transformer"
 def test_modules_that_are_refused(listed: Any, error: Any, says: str, tmp_path: Path) -> None:
     folder = lay_out("mean", tmp_path)
     put(folder / "modules.json", listed)
+    with pytest.raises(error, match=says):
+        SentenceTransformer(folder)
+
+
+BEHIND = "sentence_transformers.models."
+
+
+@pytest.mark.parametrize(
+    "name, listed, says",
+    [
+        ("static", [f"{BEHIND}StaticEmbedding", f"{BEHIND}Dropout", f"{BEHIND}Transformer"], "first, and only there"),
+        ("static", [f"{BEHIND}Dropout"], "first, and only there"),
+        ("mean", [TRANSFORMER, "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"], "LogitScore"),
+        ("asym", [TRANSFORMER, f"{BEHIND}Asym", f"{BEHIND}Router"], "2 routers"),
+    ],
+)
+def test_orders_that_are_refused(name: str, listed: list[str], says: str, tmp_path: Path) -> None:
+    folder = lay_out(name, tmp_path)
+    put(folder / "modules.json", modules(*listed))
+    with pytest.raises(Unsupported, match=says):
+        SentenceTransformer(folder)
+
+
+def test_a_pooling_behind_a_table_of_tokens_is_refused(tmp_path: Path) -> None:
+    folder = lay_out("static", tmp_path)
+    put(folder / "modules.json", modules(f"{BEHIND}StaticEmbedding", f"{BEHIND}Pooling"))
+    put(folder / "1_x" / "config.json", {"pooling_mode": "max"})
+    with pytest.raises(Unsupported, match="no Pooling behind a StaticEmbedding"):
+        SentenceTransformer(folder)
+
+
+def test_layers_that_do_not_fit(tmp_path: Path) -> None:
+    """Without output_hidden_states the reference takes the last layer alone, and says nothing."""
+    folder = changed(lay_out("layers", tmp_path), "config.json", output_hidden_states=False)
+    with pytest.raises(ConfigError, match="output_hidden_states"):
+        SentenceTransformer(folder)
+    changed(changed(folder, "config.json", output_hidden_states=True), "1_WeightedLayerPooling/config.json",
+            layer_start=0)  # fmt: skip
+    with pytest.raises(WeightsError, match="2 layer_weights for layers 0 to 2"):
+        SentenceTransformer(folder)
+    changed(folder, "1_WeightedLayerPooling/config.json", layer_start=7, num_hidden_layers=8)
+    with pytest.raises(ConfigError, match="2 weights for the 0 layers"):
+        SentenceTransformer(folder).encode("fox")
+
+
+def test_words_of_another_tokenizer_are_refused(tmp_path: Path) -> None:
+    kind = "sentence_transformers.models.tokenizer.PhraseTokenizer.PhraseTokenizer"
+    folder = changed(lay_out("words", tmp_path), "wordembedding_config.json", tokenizer_class=kind)
+    with pytest.raises(Unsupported, match="a WordEmbeddings with a PhraseTokenizer"):
+        SentenceTransformer(folder)
+
+
+def test_a_table_that_is_none(tmp_path: Path) -> None:
+    folder = lay_out("static", tmp_path)
+    save_file({"other": torch.zeros(3)}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match="no table of vectors among other"):
+        SentenceTransformer(folder)
+
+
+# --------------------------------------------------------------------------------------------------------- routes
+
+
+@pytest.mark.parametrize("name", ["router", "ways"])
+def test_a_task_names_the_route(name: str, tmp_path: Path) -> None:
+    model = make(name, tmp_path)
+    query = model.encode(TEXTS, task="query", prompt_name="query", convert_to_tensor=True)
+    torch.testing.assert_close(query, TENSORS[f"{name} query"], **NEAR)
+    embed = pellucid.pipeline("sentence-embedding", tmp_path / name)
+    found = embed(TEXTS, task="query", prompt_name="query", return_tensors=True)
+    torch.testing.assert_close(torch.stack(found), query)
+    embed.save_pretrained(tmp_path / "saved")
+    again = SentenceTransformer(tmp_path / "saved").encode(TEXTS, task="query", prompt_name="query")
+    np.testing.assert_array_equal(again, query.numpy())
+    assert embed.device == torch.device("cpu") and embed.dtype == torch.float32 and name in repr(embed)
+
+
+def test_routes_that_are_not_there(tmp_path: Path) -> None:
+    model = make("router", tmp_path)
+    with pytest.raises(ArgumentError, match="task='qeury'") as error:
+        model.encode("fox", task="qeury")
+    assert "did you mean 'query'" in str(error.value)
+    assert make("static", tmp_path).encode("fox", task="anything").shape == (14,)  # as in the reference
+    changed(tmp_path / "router", "router_config.json", parameters={"allow_empty_key": False})
+    with pytest.raises(ArgumentError, match="no route for task=None"):
+        SentenceTransformer(tmp_path / "router").encode("fox")
+    with pytest.raises(ArgumentError, match="tokenizers of its own"):
+        pellucid.pipeline("sentence-embedding", tmp_path / "router", tokenizer=model.tokenizer)
+
+
+def test_routes_behind_one_transformer_share_it(tmp_path: Path) -> None:
+    model = make("asym", tmp_path)
+    embed = pellucid.pipeline("sentence-embedding", model.model)
+    found = torch.stack(embed(TEXTS, task="document", return_tensors=True))
+    torch.testing.assert_close(found, TENSORS["asym document"], **NEAR)
+    assert len(model._made.sources) == 1
+
+
+@pytest.mark.parametrize(
+    "values, error, says",
+    [
+        ({"structure": {}}, ConfigError, "no routes"),
+        ({"structure": {"query": ["nothing"]}}, ConfigError, "KeyError: 'nothing'"),
+        ({"parameters": {"default_route": "web"}}, ConfigError, "web"),
+        ({"parameters": {"route_mappings": {"query": "query"}}}, ConfigError, "no routes"),
+        ({"parameters": {"route_mappings": {"('query', None)": "web"}}}, ConfigError, "web"),
+        ({"types": {"x": "custom.Static"}, "structure": {"query": ["x"]}}, Unsupported, "code of the model folder"),
+        ({"types": {"../x": f"{BEHIND}Dense"}, "structure": {"query": ["../x"]}}, ConfigError, "leads out"),
+    ],
+)
+def test_routers_that_are_refused(values: Any, error: Any, says: str, tmp_path: Path) -> None:
+    folder = changed(lay_out("router", tmp_path), "router_config.json", **values)
     with pytest.raises(error, match=says):
         SentenceTransformer(folder)
 

@@ -28,6 +28,7 @@ COMPARED = 12  # texts at most of which the terminal shows how near they are
 @click.option("--out", type=Path, metavar="FILE.npy", help="Write the vectors there, float32 [N, D].")
 @click.option("--prompt", metavar="TEXT", help="Stands before each text.")
 @click.option("--prompt-name", metavar="NAME", help="One of the model's prompts: query, document …")
+@click.option("--task", metavar="NAME", help="query, document …: the route, of a model that has several.")
 @click.option("--windows", is_flag=True, help="Read all of a text that is too long, in windows; else it is cut.")
 @click.option("--dim", type=click.IntRange(min=1), metavar="N", help="Only so many dimensions, the first.")
 @click.option("--normalize", is_flag=True, help="To length 1.")
@@ -43,6 +44,7 @@ def command(
     out: Path | None,
     prompt: str | None,
     prompt_name: str | None,
+    task: str | None,
     windows: bool,
     dim: int | None,
     normalize: bool,
@@ -67,7 +69,7 @@ def command(
     counted = not quiet and sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
     options = {
         "prompt": prompt, "prompt_name": prompt_name, "windows": windows, "truncate_dim": dim,
-        "normalize_embeddings": normalize,
+        "normalize_embeddings": normalize, "task": task,
     }  # fmt: skip
     found = embedded(pipe, given, counted, options)
     if out is not None:

@@ -17,12 +17,15 @@ from pellucid import hub
 from pellucid.compat import auto
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.base import counted
+from pellucid.compat.pipelines.sentences import save_sentence_model
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
+from pellucid.models.model import Model
 from pellucid.tasks.fit import report_misfit, require_trained
 from pellucid.tasks.flow import WINDOW, stream, whole_number
 from pellucid.tasks.reranking import Act, CrossModel, Scored, cross_model
 from pellucid.tasks.sentence_layout import Similarity, copy_layout, prompt_named, read_layout
-from pellucid.tasks.sentences import Embedding, How, SentenceModel, task_of, with_layout
+from pellucid.tasks.sentence_modules import Transformer
+from pellucid.tasks.sentences import Embedding, How, SentenceModel, sentence_model, task_of
 from pellucid.tasks.vectors import SIMILARITIES, Precision, Vectors, quantize_embeddings
 from pellucid.text.tokenizer import Tokenizer
 
@@ -37,23 +40,22 @@ DOCUMENTS = ("document", "passage", "corpus")  # names of a document's prompt, t
 class _Loaded:
     """What both classes share: where a model comes from, and what belongs to it."""
 
-    model: PreTrainedModel
     _made: SentenceModel | CrossModel
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the transformer."""
+    def tokenizer(self) -> Any:
+        """Of the model."""
         return self._made.tokenizer
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.device
+        return self._made.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the transformer; vectors and scores are float32 at least."""
-        return self.model.dtype
+        """Of the model; vectors and scores are float32 at least."""
+        return self._made.dtype
 
     @property
     def max_seq_length(self) -> int | None:
@@ -63,7 +65,7 @@ class _Loaded:
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         whole_number("max_seq_length", value)
-        most = self.model.spec.context
+        most = self._made.context
         if most is not None and value > most:
             what = f"max_seq_length={value}, and the model has {most} positions"
             raise ArgumentError(what, where="max_seq_length", next=f"use {most} at most")
@@ -75,31 +77,12 @@ class _Loaded:
 
     def to(self, device: Any) -> Any:
         """Moves the model; returns this."""
-        self.model.to(device)
+        self._made.to(device)
         return self
 
     def eval(self) -> Any:
         """As it is loaded; returns this."""
         return self
-
-    @strict
-    def save_pretrained(self, path: Name, *, safe_serialization: bool = True) -> None:
-        """Writes the model, its tokenizer, and the files that sentence-transformers reads beside them."""
-        top, inner = self._places()
-        target = Path(path)
-        self.model.save_pretrained(target / inner, safe_serialization=safe_serialization)
-        self.tokenizer.save_pretrained(target / inner)
-        copy_layout(top, target, self._settings())
-
-    save = save_pretrained
-
-    def _places(self) -> tuple[Path, Path]:
-        """The folder that the model came from, and where in it the transformer is."""
-        raise NotImplementedError
-
-    def _settings(self) -> dict[str, Any]:
-        """What config_sentence_transformers.json says."""
-        raise NotImplementedError
 
 
 class SentenceTransformer(_Loaded):
@@ -150,12 +133,16 @@ class SentenceTransformer(_Loaded):
         if modules is not None:
             raise Unsupported("modules=…", where="modules", next="give a folder that sentence-transformers saved")
         folder = _folder(model_name_or_path, "sentence-transformers", revision, cache_folder, token, local_files_only)
-        layout = read_layout(folder)
-        kind = auto.AutoModelForTextEncoding if task_of(layout.inner) == "text-encoding" else auto.AutoModel
-        self.model = _model(kind, layout.inner, backend, device, model_kwargs, config_kwargs)
-        tokenizer = Tokenizer.from_folder(layout.inner, **{**(tokenizer_kwargs or {}), **(processor_kwargs or {})})
-        report_misfit(self.model, tokenizer)
-        self._made: SentenceModel = with_layout(self.model, tokenizer, layout)
+        layout, words = read_layout(folder), {**(tokenizer_kwargs or {}), **(processor_kwargs or {})}
+
+        def opened(source: Transformer) -> tuple[Model, Tokenizer]:
+            kind = auto.AutoModelForTextEncoding if task_of(source.folder) == "text-encoding" else auto.AutoModel
+            model = _model(kind, source.folder, backend, device, model_kwargs, config_kwargs)
+            tokenizer = Tokenizer.from_folder(source.folder, **words)
+            report_misfit(model, tokenizer)
+            return model, tokenizer
+
+        self._made: SentenceModel = sentence_model(layout, opened)
         self.prompts = {"query": "", "document": "", **layout.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or layout.default_prompt
         self.truncate_dim = truncate_dim or layout.dim
@@ -163,16 +150,22 @@ class SentenceTransformer(_Loaded):
         prompt_named(self.default_prompt_name, self.prompts, None)
         self._similarities()
 
-    def _places(self) -> tuple[Path, Path]:
-        layout = self._made.layout
-        return layout.folder, layout.inner.relative_to(layout.folder)
+    @property
+    def model(self) -> Any:
+        """The transformer, the first route's where there are several; None where vectors come out of a table."""
+        return self._made.model
 
-    def _settings(self) -> dict[str, Any]:
-        return {
+    @strict
+    def save_pretrained(self, path: Name, *, safe_serialization: bool = True) -> None:
+        """Writes the model, its tokenizer, and the files that sentence-transformers reads beside them."""
+        settings = {
             "prompts": self.prompts, "default_prompt_name": self.default_prompt_name,
             "similarity_fn_name": self.similarity_fn_name, "truncate_dim": self.truncate_dim,
             "model_type": "SentenceTransformer",
         }  # fmt: skip
+        save_sentence_model(self._made, Path(path), settings, safe_serialization)
+
+    save = save_pretrained
 
     # ---- texts to vectors ---------------------------------------------------------------------------------
 
@@ -195,6 +188,7 @@ class SentenceTransformer(_Loaded):
         chunk_size: int | None = None,
         *,
         windows: bool = False,
+        task: str | None = None,
         inputs: str | Sequence[str] | None = None,
     ) -> Any:
         """Vectors of texts: an array [N, D], or [D] of one text.
@@ -210,6 +204,7 @@ class SentenceTransformer(_Loaded):
             truncate_dim: so many dimensions, the first; None for the model's.
             windows: read all of a text that is longer than `max_seq_length`, in windows whose vectors are averaged.
                 Without it such a text is cut, and that is said.
+            task: "query", "document" …: the route, of a model that has several; None for its default.
 
         Raises:
             InputError: a text that is no string. ArgumentError: no such prompt, precision or argument.
@@ -224,6 +219,7 @@ class SentenceTransformer(_Loaded):
             dim=None if dim is None else whole_number("truncate_dim", dim),
             unit=normalize_embeddings,
             states=output_value != "sentence_embedding",
+            task=task,
         )
         if output_value not in ("sentence_embedding", "token_embeddings", None) or (how.states and windows):
             what = f"output_value={output_value!r}{' with windows' if windows else ''}"
@@ -237,18 +233,18 @@ class SentenceTransformer(_Loaded):
     def encode_query(
         self, sentences: Any = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """`encode` with the prompt for queries, where the model has one; `options` are those of `encode`."""
+        """`encode` by the route and with the prompt for queries, where the model has such; `options` as of `encode`."""
         if prompt_name is None and prompt is None:
             prompt_name = "query"
-        return self.encode(sentences, prompt_name, prompt, **options)
+        return self.encode(sentences, prompt_name, prompt, **{"task": "query", **options})
 
     def encode_document(
         self, sentences: Any = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
     ) -> Any:
-        """`encode` with the prompt for documents: "document", "passage" or "corpus", the first that is not empty."""
+        """`encode` for documents; the prompt is "document", "passage" or "corpus", the first that is not empty."""
         if prompt_name is None and prompt is None:
             prompt_name = next((name for name in DOCUMENTS if self.prompts.get(name)), "document")
-        return self.encode(sentences, prompt_name, prompt, **options)
+        return self.encode(sentences, prompt_name, prompt, **{"task": "document", **options})
 
     def _stacked(self, found: Sequence[Embedding], dim: int | None) -> Tensor:
         if found:
@@ -342,14 +338,18 @@ class CrossEncoder(_Loaded):
         if max_length is not None:
             self.max_seq_length = max_length
 
-    def _places(self) -> tuple[Path, Path]:
-        assert self.model.folder is not None
-        return self.model.folder, Path()
-
-    def _settings(self) -> dict[str, Any]:
-        return {
+    @strict
+    def save_pretrained(self, path: Name, *, safe_serialization: bool = True) -> None:
+        """Writes the model, its tokenizer, and the files that sentence-transformers reads beside them."""
+        settings = {
             "prompts": self.prompts, "default_prompt_name": self.default_prompt_name, "model_type": "CrossEncoder",
         }  # fmt: skip
+        self.model.save_pretrained(Path(path), safe_serialization=safe_serialization)
+        self.tokenizer.save_pretrained(Path(path))
+        assert self.model.folder is not None
+        copy_layout(self.model.folder, Path(path), settings)
+
+    save = save_pretrained
 
     @property
     def num_labels(self) -> int:

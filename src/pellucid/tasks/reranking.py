@@ -20,8 +20,9 @@ from pellucid.ops.elementwise import activation
 from pellucid.spec import Activation
 from pellucid.tasks.flow import forwards
 from pellucid.tasks.rows import Cut, InputRefused, encode, room
-from pellucid.tasks.sentence_layout import MODULES, SETTINGS, activation_named, read_modules, read_settings
+from pellucid.tasks.sentence_layout import LIST, SETTINGS, read_modules, read_settings
 from pellucid.tasks.sentence_layout import is_sentence_model as is_laid_out
+from pellucid.tasks.sentence_modules import activation_named
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -62,6 +63,25 @@ class CrossModel:
 
     def __post_init__(self) -> None:
         self.longest = self.longest or room(self.model, self.tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model."""
+        return self.model.dtype
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the model has."""
+        return self.model.spec.context
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves the model."""
+        self.model.to(device)
 
     @property
     def labels(self) -> int:
@@ -121,7 +141,7 @@ def cross_model(model: Model, tokenizer: Tokenizer, folder: Path | None) -> Cros
         kinds = [kind for kind, _ in read_modules(folder)]
         if kinds != ["Transformer"]:
             what = f"the modules are {', '.join(kinds)}: a cross-encoder is a Transformer alone"
-            raise Unsupported(what, where=folder / MODULES, next="for vectors of texts use SentenceTransformer")
+            raise Unsupported(what, where=folder / LIST, next="for vectors of texts use SentenceTransformer")
         settings = read_settings(folder, "CrossEncoder")
         prompts, default = settings.prompts, settings.default_prompt
     if folder is not None and (folder / SETTINGS).is_file():

@@ -1,109 +1,99 @@
 """How sentence-transformers lays a sentence model out in a folder, read into what `sentences.py` computes.
 
-    modules.json                        the modules in their order: a Transformer first, then steps to one vector
+    modules.json                        the modules in their order: a source of token states, then steps to one vector
     config_sentence_transformers.json   prompts, the similarity, dimensions to cut to
     sentence_bert_config.json           the longest text, beside the Transformer's own files
-    1_Pooling/config.json, 2_Dense/…    a folder for each step
+    1_Pooling/config.json, 2_Dense/…    a folder for each step; see `sentence_modules.py`
 
-Versions 1 to 6 wrote it; modules are told apart by the last part of their class's name, which never changed. A module
-that is not here is refused by its name, and code that a folder brings is not run.
-Source: sentence-transformers 6.2, https://sbert.net/docs/package_reference/sentence_transformer/modules.html
+A Router (Asym, before version 5) has modules of its own for queries, documents and so on: each of its routes is a chain
+of what stands before it, its own modules, and what stands behind. A module that is not here is refused by its name, and
+code that a folder brings is not run.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor
-
 from pellucid.config import read_json
-from pellucid.errors import ArgumentError, ConfigError, Unsupported, WeightsError, nearest
-from pellucid.spec import Activation
+from pellucid.errors import ArgumentError, ConfigError, Unsupported, nearest
+from pellucid.tasks.sentence_modules import MODULES, TRANSFORMER, Chain, Kind, Pool, Transformer, read_chain
 from pellucid.weights.save import replace_file
-from pellucid.weights.source import open_weights
 
 log = logging.getLogger("pellucid")
 
-MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
-NAMED_AFTER = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-TRANSFORMER = tuple(f"sentence_{kind}_config.json" for kind in NAMED_AFTER)
-Kind = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+LIST, SETTINGS = "modules.json", "config_sentence_transformers.json"
+ROUTERS = ("Router", "Asym")
+ROUTES = ("router_config.json", "config.json")  # of a router, since version 5 and before
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
-OLD_KINDS: dict[str, Kind] = {  # in the order in which several are joined
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-ACTIVATIONS: dict[str, Activation] = {
-    "Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "ReLU6": "relu6", "LeakyReLU": "leaky_relu", "GELU": "gelu",
-    "SiLU": "silu", "Sigmoid": "sigmoid", "Mish": "mish", "Softplus": "softplus", "Hardswish": "hard_silu",
-}  # fmt: skip
+Named = tuple[str, Path]  # a module's kind and its folder
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Token states to one vector; of several kinds the vectors are joined. Without the prompt, if that is said."""
+class Router:
+    """Which route a text takes.
 
-    kinds: tuple[Kind, ...]
-    include_prompt: bool = True
+    Args:
+        routes: the modules of each.
+        default: the route where no task is named; None for an error.
+        mapping: routes of a task and a modality, None for any.
+    """
 
+    routes: dict[str, list[Named]]
+    default: str | None
+    mapping: dict[tuple[str | None, str | None], str]
 
-@dataclass(frozen=True)
-class Normalize:
-    """To length 1."""
+    def route(self, task: str | None) -> str:
+        """The route of a text with such a task ("query", "document" …).
 
-
-@dataclass(frozen=True, eq=False)
-class Project:
-    """act(W x + b), and the input beside it where that is said; `residual` maps the input where widths differ."""
-
-    weight_OI: Tensor
-    bias_O: Tensor | None
-    act: Activation
-    residual: Tensor | Literal["as it is"] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class LayerNorm:
-    """(x - mean) / sqrt(variance + 1e-5) * weight + bias."""
-
-    weight_D: Tensor
-    bias_D: Tensor
-
-
-Step = Pool | Normalize | Project | LayerNorm
+        Raises:
+            ArgumentError: there is none.
+        """
+        for key in ((task, "text"), (task, None), (None, "text"), (None, None)):
+            if key in self.mapping:
+                return self.mapping[key]
+        found = next((name for name in (task, "text") if name in self.routes), None)
+        if found is None and task is None:
+            found = self.default
+        if found is None:
+            known = dict.fromkeys([*self.routes, *(key[0] for key in self.mapping if key[0])])
+            what = f"the model has no route for task={task!r}"
+            raise ArgumentError(what, where="task", next=nearest(str(task), known) or f"known: {', '.join(known)}")
+        return found
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A sentence model without its transformer.
+    """A sentence model without its transformers.
 
     Args:
-        inner: the folder of the transformer.
-        longest: tokens of a text; None for what the model and its tokenizer allow.
-        lower: letters become small ones before the tokenizer sees them.
+        chains: by the names of their routes; one without a name where there is no router.
         assumed: what the folder does not say, and was assumed.
     """
 
     folder: Path
-    inner: Path
-    steps: tuple[Step, ...]
-    longest: int | None = None
-    lower: bool = False
+    chains: dict[str, Chain]
+    router: Router | None = None
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     similarity: Similarity = "cosine"
     dim: int | None = None
     assumed: str = ""
+
+    @property
+    def transformers(self) -> dict[Path, Transformer]:
+        """The transformers of all routes, each once, by their folders."""
+        sources = [chain.source for chain in self.chains.values()]
+        return {source.folder: source for source in sources if isinstance(source, Transformer)}
+
+    def chain(self, task: str | None) -> str:
+        """The name of the chain for a task; a model without routes has one for all."""
+        return self.router.route(task) if self.router else next(iter(self.chains))
 
 
 def is_sentence_model(folder: Path) -> bool:
@@ -121,29 +111,24 @@ def read_layout(folder: Path) -> Layout:
     top = _above(folder)
     if top is None:
         return _assumed(folder)
-    modules = read_modules(top)
-    settings = read_settings(top, "SentenceTransformer")
-    kinds = [kind for kind, _ in modules]
-    if kinds[0] != "Transformer" or "Transformer" in kinds[1:]:
-        raise Unsupported(
-            f"the modules are {', '.join(kinds)}", where=top / MODULES, next=f"first a Transformer; {HERE}"
-        )
-    inner = modules[0][1]
-    longest, lower = _transformer(inner)
-    steps = [step for kind, path in modules[1:] if (step := STEPS[kind](path)) is not None]
-    if sum(isinstance(step, Pool) for step in steps) != 1 or not isinstance(steps[0], Pool):
-        raise Unsupported(
-            f"the modules are {', '.join(kinds)}", where=top / MODULES, next="one Pooling, behind the Transformer"
-        )
-    return Layout(top, inner, tuple(steps), longest, lower, **vars(settings))
+    modules, settings = read_modules(top), read_settings(top, "SentenceTransformer")
+    routed = [i for i, (kind, _) in enumerate(modules) if kind in ROUTERS]
+    if not routed:
+        return Layout(top, {"": read_chain(modules, top / LIST)}, **vars(settings))
+    if len(routed) > 1:
+        raise Unsupported(f"{len(routed)} routers", where=top / LIST, next="one at most")
+    before, behind = modules[: routed[0]], modules[routed[0] + 1 :]
+    where, router = modules[routed[0]][1], read_router(modules[routed[0]][1])
+    chains = {name: read_chain([*before, *own, *behind], where) for name, own in router.routes.items()}
+    return Layout(top, chains, router, **vars(settings))
 
 
 def _above(folder: Path) -> Path | None:
     """The folder that has modules.json: this one, or the one above, where old versions kept 0_Transformer."""
-    if (folder / MODULES).is_file():
+    if (folder / LIST).is_file():
         return folder
     outer = folder.parent
-    if (outer / MODULES).is_file() and any(path == folder for _, path in read_modules(outer)):
+    if (outer / LIST).is_file() and any(path == folder for _, path in read_modules(outer)):
         return outer
     return None
 
@@ -153,34 +138,62 @@ def _assumed(folder: Path) -> Layout:
     names = config.get("architectures") or [""]
     kind: Kind = "lasttoken" if str(names[0]).endswith("ForCausalLM") else "mean"
     said = "the last token of a text" if kind == "lasttoken" else "the mean of a text's tokens"
-    return Layout(folder, folder, (Pool((kind,)),), assumed=f"{folder} has no {MODULES}: {said} is its vector")
+    chain = Chain(Transformer(folder), Pool((kind,)))
+    return Layout(folder, {"": chain}, assumed=f"{folder} has no {LIST}: {said} is its vector")
 
 
-def read_modules(top: Path) -> list[tuple[str, Path]]:
+def read_modules(top: Path) -> list[Named]:
     """Each module's kind and folder, in their order."""
     try:
-        found = json.loads((top / MODULES).read_text("utf-8"))
+        found = json.loads((top / LIST).read_text("utf-8"))
         entries = [(str(entry["type"]), str(entry["path"])) for entry in sorted(found, key=lambda entry: entry["idx"])]
         if not entries:
             raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{MODULES} is no list of modules: {type(error).__name__}: {error}"
-        raise ConfigError(what, where=top / MODULES, next="download the file again, or correct it") from None
-    modules = []
-    for name, path in entries:
-        kind = name.rpartition(".")[2]
-        if not name.startswith("sentence_transformers."):
-            what = f"the module {name} is code of the model folder, which is not run"
-            raise Unsupported(what, where=top / MODULES, next=f"give a model of known modules; {HERE}")
-        if kind not in (*STEPS, "Transformer"):
-            raise Unsupported(f"a {kind} module", where=top / MODULES, next=HERE)
-        folder = (top / path).resolve()
-        if not folder.is_relative_to(top.resolve()):
-            raise ConfigError(
-                f"the module's path {path!r} leads out of the folder", where=top / MODULES, next="correct it"
-            )
-        modules.append((kind, top / path if path else top))
-    return modules
+        what = f"{LIST} is no list of modules: {type(error).__name__}: {error}"
+        raise ConfigError(what, where=top / LIST, next="download the file again, or correct it") from None
+    return [_named(name, path, top, top / LIST) for name, path in entries]
+
+
+def _named(name: str, path: str, top: Path, where: Path) -> Named:
+    kind = name.rpartition(".")[2]
+    if not name.startswith("sentence_transformers."):
+        what = f"the module {name} is code of the model folder, which is not run"
+        raise Unsupported(what, where=where, next=f"give a model of known modules; {HERE}")
+    if kind not in (*MODULES, *ROUTERS, *OF_PAIRS):
+        raise Unsupported(f"a {kind} module", where=where, next=HERE)
+    if not (top / path).resolve().is_relative_to(top.resolve()):
+        raise ConfigError(f"the module's path {path!r} leads out of the folder", where=where, next="correct it")
+    return kind, top / path if path else top
+
+
+OF_PAIRS = ("LogitScore",)  # modules of cross-encoders: see `reranking.py`
+HERE = f"known are {', '.join(MODULES)} and Router"
+
+
+def read_router(folder: Path) -> Router:
+    """The routes of a router's folder.
+
+    Raises:
+        ConfigError: the file is broken. Unsupported: names a module that is not done here.
+    """
+    path = next((folder / name for name in ROUTES if (folder / name).is_file()), folder / ROUTES[0])
+    values = read_json(path)
+    try:
+        types, said = values["types"], values.get("parameters", {})
+        routes = {
+            str(name): [_named(str(types[part]), str(part), folder, path) for part in parts]
+            for name, parts in values["structure"].items()
+        }
+        mapping = {ast.literal_eval(key): str(name) for key, name in (said.get("route_mappings") or {}).items()}
+        default = said.get("default_route") or (next(iter(routes)) if said.get("allow_empty_key", True) else None)
+        unknown = {*mapping.values(), *([default] if default else ())} - {*routes}
+        if unknown or not routes or not all(isinstance(key, tuple) and len(key) == 2 for key in mapping):
+            raise ValueError(f"routes {[*routes]}, and what leads to them: {mapping}, {default}")
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, SyntaxError) as error:
+        what = f"{path.name} says no routes: {type(error).__name__}: {error}"
+        raise ConfigError(what, where=path, next="download the file again, or correct it") from None
+    return Router(routes, default, mapping)
 
 
 def prompt_named(name: str | None, prompts: Mapping[str, str], default: str | None) -> str:
@@ -236,137 +249,31 @@ def read_settings(top: Path, wanted: str) -> Settings:
     return Settings(prompts, default, similarity or "cosine", dim)
 
 
-# ---------------------------------------------------------------------------------------------------- modules
-
-
-SAID_ELSEWHERE = {
-    "transformer_task",
-    "modality_config",
-    "module_output_name",
-    "unpad_inputs",
-    "max_seq_length",
-    "do_lower_case",
-}
-
-
-def _transformer(inner: Path) -> tuple[int | None, bool]:
-    """The longest text and whether letters become small, of a Transformer's folder."""
-    path = next((inner / name for name in TRANSFORMER if (inner / name).is_file()), None)
-    values = read_json(path) if path else {}
-    said = {
-        key: value for key, value in values.items() if key not in SAID_ELSEWHERE and value not in (None, {}, [], False)
-    }
-    output, task = values.get("module_output_name"), values.get("transformer_task")
-    methods = (values.get("modality_config") or {}).get("text") or {}
-    reads = methods.get("method_output_name", "last_hidden_state")
-    if output not in (None, "token_embeddings") or task not in (None, "feature-extraction"):
-        said |= {"module_output_name": output, "transformer_task": task}
-    if reads not in ("last_hidden_state", ["last_hidden_state"]) or methods.get("method", "forward") != "forward":
-        said["modality_config"] = methods
-    if said:
-        raise Unsupported(
-            f"a Transformer with {said}", where=path or inner, next="only texts to their last hidden states"
-        )
-    longest = values.get("max_seq_length")
-    if longest is not None and (type(longest) is not int or longest < 1):
-        raise ConfigError(f"max_seq_length={longest!r}", where=path, next="a whole number, at least 1")
-    return longest, bool(values.get("do_lower_case"))
-
-
-def _pooling(folder: Path) -> Pool:
-    values = read_json(folder / "config.json")
-    mode = values.get("pooling_mode")
-    if mode is None:
-        mode = [kind for key, kind in OLD_KINDS.items() if values.get(key)] or ["mean"]
-    kinds = tuple([mode] if isinstance(mode, str) else mode)
-    if not kinds or any(kind not in get_args(Kind) for kind in kinds):
-        raise ConfigError(
-            f"pooling_mode={mode!r}", where=folder / "config.json", next=f"known: {', '.join(get_args(Kind))}"
-        )
-    return Pool(kinds, include_prompt=values.get("include_prompt", True) is not False)
-
-
-def _dense(folder: Path) -> Project:
-    values = read_json(folder / "config.json")
-    act = activation_named(values.get("activation_function", "torch.nn.modules.activation.Tanh"), folder)
-    for key in ("module_input_name", "module_output_name"):
-        if values.get(key) not in (None, "sentence_embedding"):
-            raise Unsupported(f"a Dense with {key}={values[key]!r}", where=folder, next="only on the sentence's vector")
-    tensors = _tensors(folder)
-    residual: Any = None
-    if values.get("use_residual"):
-        residual = "as it is" if values.get("in_features") == values.get("out_features") else tensors("residual.weight")
-    bias = tensors("linear.bias") if values.get("bias", True) else None
-    return Project(tensors("linear.weight"), bias, act, residual)
-
-
-def activation_named(path: object, where: Path) -> Activation:
-    """The function of a class of torch.
-
-    Raises:
-        Unsupported: it is none that is known here.
-    """
-    module, _, name = str(path).rpartition(".")
-    if not module.startswith("torch.nn") or name not in ACTIVATIONS:
-        raise Unsupported(f"the activation {path}", where=where, next=f"known: {', '.join(ACTIVATIONS)}, of torch.nn")
-    return ACTIVATIONS[name]
-
-
-def _layer_norm(folder: Path) -> LayerNorm:
-    tensors = _tensors(folder)
-    return LayerNorm(tensors("norm.weight"), tensors("norm.bias"))
-
-
-def _normalize(folder: Path) -> Normalize:
-    path = folder / "config.json"
-    values = read_json(path) if path.is_file() else {}
-    for key in ("module_input_name", "module_output_name"):
-        if values.get(key) not in (None, "sentence_embedding"):
-            raise Unsupported(
-                f"a Normalize with {key}={values[key]!r}", where=path, next="only of the sentence's vector"
-            )
-    return Normalize()
-
-
-def _tensors(folder: Path) -> Callable[[str], Tensor]:
-    """A reader of a step's tensors, in float32 at least."""
-    weights = open_weights(folder)
-
-    def read(name: str) -> Tensor:
-        if name not in weights.names:
-            raise WeightsError(f"no tensor {name!r}", where=folder, next="download the folder again")
-        tensor = weights.tensor(name)
-        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-    return read
-
-
-STEPS: dict[str, Callable[[Path], Step | None]] = {
-    "Pooling": _pooling,
-    "Normalize": _normalize,
-    "Dense": _dense,
-    "LayerNorm": _layer_norm,
-    "Dropout": lambda folder: None,  # in training only
-}
-HERE = f"known are a Transformer, then {', '.join(STEPS)}"
-
-
 # -------------------------------------------------------------------------------------------------------- saving
 
 
 def copy_layout(top: Path, target: Path, settings: Mapping[str, Any]) -> None:
-    """Writes what a layout has beside the transformer's own files: the modules, and settings over those of before."""
-    if not (top / MODULES).is_file():
+    """Writes what a layout has beside the transformers' own files: the modules, and settings over those of before."""
+    if not (top / LIST).is_file():
         return
-    for kind, path in read_modules(top):
-        inner = path.relative_to(top)
-        names = TRANSFORMER if kind == "Transformer" else tuple(each.name for each in path.glob("*") if each.is_file())
+    for kind, path in _with_routes(read_modules(top)):
+        here = target / path.relative_to(top)
+        names = TRANSFORMER if kind == "Transformer" else [each.name for each in path.glob("*") if each.is_file()]
         for name in names:
             if (path / name).is_file():
-                (target / inner).mkdir(parents=True, exist_ok=True)
-                replace_file(target / inner / name, (path / name).read_bytes())
+                here.mkdir(parents=True, exist_ok=True)
+                replace_file(here / name, (path / name).read_bytes())
         if kind == "Normalize":
-            (target / inner).mkdir(parents=True, exist_ok=True)
-    replace_file(target / MODULES, (top / MODULES).read_bytes())
+            here.mkdir(parents=True, exist_ok=True)
+    replace_file(target / LIST, (top / LIST).read_bytes())
     before = read_json(top / SETTINGS) if (top / SETTINGS).is_file() else {}
     replace_file(target / SETTINGS, json.dumps({**before, **settings}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _with_routes(modules: Iterable[Named]) -> list[Named]:
+    """The modules, and those of routers among them."""
+    found: list[Named] = []
+    for kind, path in modules:
+        own = read_router(path).routes.values() if kind in ROUTERS else ()
+        found += [(kind, path), *(each for route in own for each in route)]
+    return found

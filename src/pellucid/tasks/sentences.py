@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from tokenizers import normalizers
 from torch import Tensor
 
 from pellucid import families
-from pellucid.errors import InputError, WeightsError
-from pellucid.models.loading import load
 from pellucid.models.model import Model
 from pellucid.nn.linear import plain
 from pellucid.ops.elementwise import activation, upcast
 from pellucid.spec import Task
-from pellucid.tasks.flow import forwards
-from pellucid.tasks.rows import Cut, Row, encode, room
-from pellucid.tasks.sentence_layout import Kind, LayerNorm, Layout, Normalize, Pool, Project, Step, read_layout
+from pellucid.tasks.rows import Row
+from pellucid.tasks.sentence_layout import Layout
+from pellucid.tasks.sentence_modules import (
+    Chain,
+    Kind,
+    LayerNorm,
+    Layers,
+    Normalize,
+    Pool,
+    Project,
+    Step,
+    Weights,
+)
+from pellucid.tasks.sentence_sources import OfTransformer, Opener, States, WhiteSpace, open_source
 from pellucid.tasks.vectors import unit
 from pellucid.text.tokenizer import Tokenizer
 
@@ -62,6 +68,7 @@ class How:
         dim: only so many dimensions, the first.
         unit: to length 1, after the cut.
         states: keep those of tokens.
+        task: "query", "document" …: the route, of a model that has several.
     """
 
     prompt: str = ""
@@ -69,36 +76,101 @@ class How:
     dim: int | None = None
     unit: bool = False
     states: bool = False
+    task: str | None = None
 
 
 @dataclass
 class SentenceModel:
-    """A transformer, its tokenizer, and what makes one vector of its states."""
+    """A layout and what its sources have loaded: an encoder for each route, or one for all."""
 
-    model: Model
-    tokenizer: Tokenizer
     layout: Layout
-    longest: int | None = field(init=False)  # tokens of a text
+    encoders: dict[str, Encoder]
 
-    def __post_init__(self) -> None:
-        said, most = self.layout.longest, self.model.spec.context
-        limit = room(self.model, self.tokenizer)
-        self.longest = limit if said is None else min(said, most) if most is not None else said
-        untrained = [name for name in self.model.report.initialised if not name.startswith("pooler.")]
-        if untrained:
-            what = f"{len(untrained)} parameter(s) are not trained: {', '.join(untrained[:3])}"
-            raise WeightsError(what, where=self.layout.inner, next="give a checkpoint that has them")
+    def embed(self, texts: Sequence[str], how: How = How()) -> list[Embedding]:
+        """A vector for each text.
+
+        Raises:
+            InputRefused: a text that is no string. ArgumentError: no such route.
+        """
+        return self.encoders[self.layout.chain(how.task)].embed(texts, how)
+
+    @property
+    def sources(self) -> list[States]:
+        """Where token states come from; each once, the first route's first."""
+        return list({id(each.source): each.source for each in self.encoders.values()}.values())
+
+    @property
+    def model(self) -> Model | None:
+        """The first route's model; None where it is a table."""
+        first = self.sources[0]
+        return first.model if isinstance(first, OfTransformer) else None
+
+    @property
+    def transformers(self) -> dict[Path, tuple[Model, Tokenizer]]:
+        """Models and their tokenizers, by their folders."""
+        found = {
+            each.chain.source.folder: each.source
+            for each in self.encoders.values()
+            if isinstance(each.source, OfTransformer)
+        }
+        return {folder: (source.model, source.tokenizer) for folder, source in found.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first route is."""
+        return self.sources[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The first route's."""
+        return self.sources[0].dtype
+
+    @property
+    def context(self) -> int | None:
+        """The least positions that a model has; None for any number."""
+        known = [source.model.spec.context for source in self.sources if isinstance(source, OfTransformer)]
+        return min((n for n in known if n is not None), default=None)
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves all."""
+        for source in self.sources:
+            source.to(device)
+
+    @property
+    def tokenizer(self) -> Tokenizer | WhiteSpace:
+        """The first route's."""
+        return self.sources[0].tokenizer
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        width = self.model.spec.width
-        for step in self.layout.steps:
-            match step:
-                case Pool(kinds=kinds):
-                    width *= len(kinds)
-                case Project(weight_OI=weight):
-                    width = len(weight)
+        return next(iter(self.encoders.values())).dim
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a text that are read, by the route that reads most; None for any number."""
+        each = [source.longest for source in self.sources]
+        return None if None in each else max(n for n in each if n is not None)
+
+    @longest.setter
+    def longest(self, value: int) -> None:
+        for source in self.sources:
+            source.longest = value
+
+
+@dataclass
+class Encoder:
+    """A source of token states, and what makes one vector of them."""
+
+    source: States
+    chain: Chain
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        width = self.source.width * len(self.chain.pool.kinds)
+        for step in self.chain.steps:
+            width = len(step.weight_OI) if isinstance(step, Project) else width
         return width
 
     @torch.inference_mode()
@@ -108,10 +180,13 @@ class SentenceModel:
         Raises:
             InputRefused: a text that is no string, or has no token.
         """
-        begin, skip = self._prompt_rows(how.prompt)
         whole = [how.prompt + text if isinstance(text, str) else text for text in texts]
-        rows = encode(self.model, self.tokenizer, whole, cut=Cut(True, self.longest))
-        parts = [self._windows(text, row, begin, how) for text, row in zip(whole, rows)]
+        rows = self.source.rows(whole)
+        parts = [
+            self.source.windows(text, how.prompt) if row.dropped and how.windows else [row]
+            for text, row in zip(whole, rows)
+        ]
+        skip = self.source.prompt_tokens(how.prompt) if how.prompt and not self.chain.pool.include_prompt else 0
         vectors, states = self._read([row for each in parts for row in each], skip, how.states)
         found, at = [], 0
         for each in parts:
@@ -123,51 +198,19 @@ class SentenceModel:
             at += len(each)
         return found
 
-    # ------------------------------------------------------------------------------------------ rows
-
-    def _prompt_rows(self, prompt: str) -> tuple[list[int], int]:
-        """The prompt's own ids, and how many first tokens of a row are no part of its vector."""
-        if not prompt:
-            return [], 0
-        own = self.tokenizer.encode(prompt, add_special_tokens=False, verbose=False)
-        if self._pool.include_prompt:
-            return own, 0
-        whole = self.tokenizer.encode(prompt, verbose=False)
-        return own, len(whole) - (whole[-1] in self.tokenizer.all_special_ids)
-
-    def _windows(self, text: str, row: Row, begin: list[int], how: How) -> list[Row]:
-        """The rows that read a text behind its prompt: one, or as many as its windows."""
-        if not row.dropped or not how.windows:
-            return [row]
-        assert self.longest is not None
-        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)[len(begin) :]
-        around = self.tokenizer.num_special_tokens_to_add() + len(begin)
-        if around >= self.longest:
-            what = f"the prompt leaves no room: {around} tokens of {self.longest}"
-            raise InputError(what, where="prompt", next="give a shorter prompt")
-        count = -(-len(ids) // (self.longest - around))
-        cuts = [len(ids) * i // count for i in range(count + 1)]
-        pieces = [[*begin, *ids[start:end]] for start, end in zip(cuts, cuts[1:])]
-        return [Row(self.tokenizer.build_inputs_with_special_tokens(piece)) for piece in pieces]
-
-    # --------------------------------------------------------------------------------------- vectors
-
-    @property
-    def _pool(self) -> Pool:
-        first = self.layout.steps[0]
-        assert isinstance(first, Pool)
-        return first
-
     def _read(self, rows: Sequence[Row], skip: int, keep: bool) -> tuple[Tensor, list[Tensor]]:
         """A vector of each row [R, D], and the states of its tokens if they are kept."""
-        vectors = torch.empty(len(rows), self.dim, device=self.model.device)
-        vectors = vectors.to(torch.promote_types(self.model.dtype, torch.float32))
+        vectors = torch.empty(len(rows), self.dim, device=self.source.device)
+        vectors = vectors.to(torch.promote_types(self.source.dtype, torch.float32))
         states = [torch.empty(0)] * len(rows) if keep else []
-        for group, output in forwards(self.model, rows):
-            x_BTD = output.last_hidden_state
-            lengths = [len(rows[i].ids) for i in group]
-            x_BD = pooled(self._pool, x_BTD, lengths, skip)
-            for step in self.layout.steps[1:]:
+        tokens = self.chain.tokens
+        for group, x_BTD in self.source.states(rows, tokens if isinstance(tokens, Layers) else None):
+            lengths, weight_BT = [len(rows[i].ids) for i in group], None
+            if isinstance(tokens, Weights):
+                weight_BT = _weights([rows[i] for i in group], tokens, x_BTD)
+                x_BTD = upcast(x_BTD) * weight_BT[..., None]
+            x_BD = pooled(self.chain.pool, x_BTD, lengths, skip, weight_BT)
+            for step in self.chain.steps:
                 x_BD = applied(step, x_BD)
             vectors[group] = x_BD
             for i, row_TD, n in zip(group, x_BTD, lengths) if keep else ():
@@ -179,36 +222,52 @@ class SentenceModel:
             return vectors_RD[0]
         counts = torch.tensor([len(row.ids) for row in rows], dtype=vectors_RD.dtype, device=vectors_RD.device)
         mean_D = (counts / counts.sum()) @ vectors_RD
-        return unit(mean_D) if isinstance(self.layout.steps[-1], Normalize) else mean_D
+        steps = self.chain.steps
+        return unit(mean_D) if steps and isinstance(steps[-1], Normalize) else mean_D
 
 
-def pooled(step: Pool, x_BTD: Tensor, lengths: Sequence[int], skip: int = 0) -> Tensor:
+def _weights(rows: Sequence[Row], tokens: Weights, x_BTD: Tensor) -> Tensor:
+    """Each token's weight [B, T], zeros behind a row."""
+    weight_BT = torch.zeros(x_BTD.shape[:2])
+    for weight_T, row in zip(weight_BT, rows):
+        weight_T[: len(row.ids)] = tokens.weight_V.cpu()[row.ids]
+    return weight_BT.to(x_BTD.device)
+
+
+def pooled(step: Pool, x_BTD: Tensor, lengths: Sequence[int], skip: int = 0, weight_BT: Tensor | None = None) -> Tensor:
     """One vector of each row's states, [B, K * D], where K kinds are joined; computed in float32.
 
     Args:
-        x_BTD: zeros behind each row's length.
+        x_BTD: of any value behind each row's length; a row of none becomes zeros.
         skip: so many first tokens do not count.
+        weight_BT: how much each token counts in means; the states have been multiplied by it.
     """
     x_BTD = upcast(x_BTD)
     at_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
     length_B1 = torch.tensor(lengths, device=x_BTD.device)[:, None]
     counts_BT = (at_T < length_B1) & (at_T >= torch.minimum(torch.tensor(skip), length_B1 - 1))
-    return torch.cat([_pooled(kind, x_BTD, counts_BT) for kind in step.kinds], dim=-1)
+    sum_B1 = None if weight_BT is None else weight_BT.sum(1, keepdim=True)
+    return torch.cat([_pooled(kind, x_BTD, counts_BT, sum_B1) for kind in step.kinds], dim=-1)
 
 
-def _pooled(kind: Kind, x_BTD: Tensor, counts_BT: Tensor) -> Tensor:
+def _pooled(kind: Kind, x_BTD: Tensor, counts_BT: Tensor, sum_B1: Tensor | None) -> Tensor:
     """All kinds but the maximum are sums, each with its weights of the tokens."""
     if kind == "max":
-        return x_BTD.masked_fill(~counts_BT[..., None], -torch.inf).amax(1)
+        highest_BD = x_BTD.masked_fill(~counts_BT[..., None], -torch.inf).amax(1)
+        return highest_BD.masked_fill(~counts_BT.any(1, keepdim=True), 0)
     ones_BT = counts_BT.to(x_BTD.dtype)
+
+    def share(weight_BT: Tensor) -> Tensor:
+        return (weight_BT.sum(1, keepdim=True) if sum_B1 is None else sum_B1).clamp(min=1e-9)
+
     match kind:
         case "mean":
-            weight_BT = ones_BT / ones_BT.sum(1, keepdim=True)
+            weight_BT = ones_BT / share(ones_BT)
         case "mean_sqrt_len_tokens":
-            weight_BT = ones_BT / ones_BT.sum(1, keepdim=True).sqrt()
+            weight_BT = ones_BT / share(ones_BT).sqrt()
         case "weightedmean":  # arXiv 2202.08904, section 3: later tokens of a decoder have read more
             rising_BT = ones_BT * torch.arange(1, ones_BT.shape[1] + 1, device=ones_BT.device)
-            weight_BT = rising_BT / rising_BT.sum(1, keepdim=True)
+            weight_BT = rising_BT / share(rising_BT)
         case "cls":
             weight_BT = ones_BT * (ones_BT.cumsum(1) == 1)
         case "lasttoken":
@@ -225,8 +284,6 @@ def applied(step: Step, x_BD: Tensor) -> Tensor:
             return F.layer_norm(x_BD, weight_D.shape, weight_D.to(x_BD), bias_D.to(x_BD))
         case Project():
             return _projected(step, x_BD)
-        case Pool():
-            raise AssertionError("the pooling comes first")
 
 
 def _projected(step: Project, x_BD: Tensor) -> Tensor:
@@ -239,21 +296,6 @@ def _projected(step: Project, x_BD: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------------ opening
 
-M = TypeVar("M", bound=Model)
-
-
-def open_sentence_model(
-    folder: Path, *, model_class: type[Model] = Model, dtype: Any = None, device: Any = None
-) -> SentenceModel:
-    """The sentence model of a folder.
-
-    Raises:
-        PellucidError: see `read_layout` and `load`.
-    """
-    layout = read_layout(folder)
-    model = load(task=task_of(layout.inner), dtype=dtype, device=device, model_class=model_class, folder=layout.inner)
-    return with_layout(model, Tokenizer.from_folder(layout.inner), layout)
-
 
 def task_of(folder: Path) -> Task | None:
     """What is loaded of a transformer: all of it, but of an encoder-decoder the encoder."""
@@ -261,16 +303,14 @@ def task_of(folder: Path) -> Task | None:
     return "text-encoding" if family.spec(config)[0].encoder is not None else None
 
 
-def with_layout(model: Model, tokenizer: Tokenizer, layout: Layout) -> SentenceModel:
-    """A loaded model and tokenizer as the layout has them."""
+def sentence_model(layout: Layout, opener: Opener) -> SentenceModel:
+    """What a layout names, loaded; a source that several routes share once.
+
+    Args:
+        opener: loads a transformer and its tokenizer.
+    """
     if layout.assumed:
         log.warning(layout.assumed)
-    return SentenceModel(model, _lowered(tokenizer) if layout.lower else tokenizer, layout)
-
-
-def _lowered(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that makes letters small first."""
-    copy = deepcopy(tokenizer)
-    steps = [normalizers.Lowercase(), *([copy.rust.normalizer] if copy.rust.normalizer is not None else [])]
-    copy.backend_tokenizer.normalizer = normalizers.Sequence(steps)
-    return copy
+    chains = layout.chains
+    sources = {source: open_source(source, opener) for source in dict.fromkeys(each.source for each in chains.values())}
+    return SentenceModel(layout, {name: Encoder(sources[chain.source], chain) for name, chain in chains.items()})

@@ -47,13 +47,14 @@ class Pipeline:
         report_misfit(model, tokenizer)
 
     @classmethod
-    def source(cls, model: Any, **where: Any) -> tuple[type[PreTrainedModel], Any]:
-        """What loads a checkpoint, and from where: its path or id, or another path that this one leads to.
+    def opened(cls, model: Any, where: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The model of a path or id, and where its tokenizer is.
 
         Args:
             where: `revision` and `token`, of an id.
+            options: of `from_pretrained`.
         """
-        return cls.models[0], model
+        return cls.models[0].from_pretrained(model, **where, **options), model
 
     def __call__(self, inputs: Any, *, progress: bool = False, **options: Any) -> Any:
         """The result for one input, a list for a list of them, an iterator for any other iterable; in input order.

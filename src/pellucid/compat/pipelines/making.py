@@ -120,24 +120,24 @@ def pipeline(
     folder = model
     kind.check_options(defaults, [*signature(pipeline).parameters])
     if not isinstance(model, PreTrainedModel):
-        loads, folder = kind.source(model, revision=revision, token=token)
-        model = loads.from_pretrained(
-            folder, config=config, dtype=dtype, torch_dtype=torch_dtype, device=_device(device), device_map=device_map,
-            revision=revision, token=token, trust_remote_code=trust_remote_code, **(model_kwargs or {}),
-        )  # fmt: skip
+        options = {
+            "config": config, "dtype": dtype, "torch_dtype": torch_dtype, "device": _device(device),
+            "device_map": device_map, "trust_remote_code": trust_remote_code, **(model_kwargs or {}),
+        }  # fmt: skip
+        model, folder = kind.opened(model, {"revision": revision, "token": token}, options)
     elif tokenizer is None:
         folder = model.folder
         if folder is None:
             raise ArgumentError("the model came from no folder", where="tokenizer", next="pass tokenizer=…")
-    if not isinstance(tokenizer, Tokenizer):
+    if isinstance(model, PreTrainedModel) and not isinstance(tokenizer, Tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(
             folder if tokenizer is None else tokenizer,
             revision=revision,
             token=token,
             use_fast=use_fast,
         )
-    assert isinstance(model, PreTrainedModel)
-    return kind(model, tokenizer, **named, **defaults)
+    made: Any = kind
+    return made(model, tokenizer, **named, **defaults)
 
 
 def _kind(task: Any) -> tuple[type[Pipeline], dict[str, str]]:

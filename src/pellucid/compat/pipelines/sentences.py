@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+
+import torch
 
 from pellucid import hub
 from pellucid.compat import auto
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.base import Pipeline, with_lost
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, Unsupported
 from pellucid.tasks.fit import report_misfit
 from pellucid.tasks.flow import whole_number
 from pellucid.tasks.reranking import Ranked, cross_model
 from pellucid.tasks.rows import InputRefused
-from pellucid.tasks.sentence_layout import prompt_named, read_layout
-from pellucid.tasks.sentences import Embedding, How, task_of, with_layout
+from pellucid.tasks.sentence_layout import copy_layout, prompt_named, read_layout
+from pellucid.tasks.sentence_modules import Transformer
+from pellucid.tasks.sentences import Embedding, How, SentenceModel, sentence_model, task_of
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -27,6 +32,7 @@ class SentenceEmbeddingPipeline(Pipeline):
         windows: read all of a text that is too long, in windows whose vectors are averaged; else it is cut.
         normalize_embeddings: to length 1.
         truncate_dim: so many dimensions, the first.
+        task: "query", "document" …: the route, of a model that has several.
         return_tensors: True for tensors.
         return_embeddings: True for an `Embedding` of each text, which also has its tokens and what was dropped.
     """
@@ -34,19 +40,44 @@ class SentenceEmbeddingPipeline(Pipeline):
     task = "sentence-embedding"
     models = (auto.AutoModel, auto.AutoModelForTextEncoding)
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
-        self.model, self.defaults = model, defaults
+    def __init__(self, model: Any, tokenizer: Any, **defaults: Any) -> None:
+        """`model` is a `SentenceModel`, or the transformer of one that has no other part to load."""
+        self.defaults = defaults
         self.check_options(defaults)
-        report_misfit(model, tokenizer)
-        if model.folder is None:
-            raise ArgumentError("the model came from no folder", where="model", next="save it, and give the folder")
-        self.made = with_layout(model, tokenizer, read_layout(model.folder))
-        self.tokenizer = self.made.tokenizer
+        if isinstance(model, SentenceModel) and tokenizer is not None:
+            raise ArgumentError("the model has tokenizers of its own", where="tokenizer", next="leave it out")
+        self.made = model if isinstance(model, SentenceModel) else _around(model, tokenizer)
+        self.model, self.tokenizer = cast(Any, self.made.model), cast(Any, self.made.tokenizer)
 
     @classmethod
-    def source(cls, model: Any, **where: Any) -> tuple[type[PreTrainedModel], Any]:
-        inner = read_layout(hub.resolve(model, **where)).inner
-        return cls.models[task_of(inner) == "text-encoding"], inner
+    def opened(cls, model: Any, where: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
+        layout = read_layout(hub.resolve(model, **where))
+
+        def load(source: Transformer) -> PreTrainedModel:
+            kind = cls.models[task_of(source.folder) == "text-encoding"]
+            return kind.from_pretrained(source.folder, **options)
+
+        if len(layout.chains) == 1 and layout.transformers:
+            [source] = layout.transformers.values()
+            return load(source), source.folder
+        whole = sentence_model(layout, lambda source: (load(source), Tokenizer.from_folder(source.folder)))
+        if options.get("device") is not None:
+            whole.to(options["device"])
+        return whole, None
+
+    @property
+    def device(self) -> torch.device:
+        return self.made.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.made.dtype
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        save_sentence_model(self.made, Path(save_directory), {})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.made.layout.folder})"
 
     def run(
         self,
@@ -57,16 +88,43 @@ class SentenceEmbeddingPipeline(Pipeline):
         windows: bool = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        task: str | None = None,
     ) -> Sequence[Embedding]:
         layout = self.made.layout
         before = prompt if prompt is not None else prompt_named(prompt_name, layout.prompts, layout.default_prompt)
         dim = layout.dim if truncate_dim is None else whole_number("truncate_dim", truncate_dim)
-        return self.made.embed(inputs, How(before, windows, dim, normalize_embeddings))
+        return self.made.embed(inputs, How(before, windows, dim, normalize_embeddings, task=task))
 
     def show(self, found: Embedding, *, return_tensors: bool = False, return_embeddings: bool = False) -> Any:
         if return_embeddings:
             return found
         return found.vector if return_tensors else found.vector.tolist()
+
+
+def _around(model: PreTrainedModel, tokenizer: Tokenizer) -> SentenceModel:
+    """The sentence model whose transformer was loaded from its folder.
+
+    Raises:
+        ArgumentError: it came from none. Unsupported: the sentence model has other parts to load.
+    """
+    report_misfit(model, tokenizer)
+    if model.folder is None:
+        raise ArgumentError("the model came from no folder", where="model", next="save it, and give the folder")
+    layout = read_layout(model.folder)
+    if len(layout.transformers) > 1:
+        what = f"the folder has {len(layout.transformers)} models, for the routes {', '.join(layout.chains)}"
+        raise Unsupported(what, where="model", next="give the folder in place of one of its models")
+    return sentence_model(layout, lambda source: (model, tokenizer))
+
+
+def save_sentence_model(made: SentenceModel, target: Path, settings: Mapping[str, Any], safe: bool = True) -> None:
+    """Writes its transformers and their tokenizers, and the files that sentence-transformers reads beside them."""
+    top = made.layout.folder
+    for folder, (model, tokenizer) in made.transformers.items():
+        inner = target / folder.relative_to(top)
+        cast(PreTrainedModel, model).save_pretrained(inner, safe_serialization=safe)
+        tokenizer.save_pretrained(inner)
+    copy_layout(top, target, settings)
 
 
 class RerankingPipeline(Pipeline):

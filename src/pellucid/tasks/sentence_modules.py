@@ -1,0 +1,314 @@
+"""The modules of a sentence model, and how each is read from the folder that sentence-transformers wrote for it.
+
+A chain is a source of token states (a transformer, or a table of vectors), a pooling, and steps on the sentence's
+vector. Modules are told apart by the last part of their class's name, which never changed in versions 1 to 6.
+Source: sentence-transformers 6.2, https://sbert.net/docs/package_reference/sentence_transformer/modules.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from pellucid.config import read_json
+from pellucid.errors import ConfigError, Unsupported, WeightsError
+from pellucid.spec import Activation
+from pellucid.weights.source import open_weights
+
+NAMED_AFTER = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+TRANSFORMER = tuple(f"sentence_{kind}_config.json" for kind in NAMED_AFTER)
+Kind = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+OLD_KINDS: dict[str, Kind] = {  # in the order in which several are joined
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+ACTIVATIONS: dict[str, Activation] = {
+    "Identity": "linear", "Tanh": "tanh", "ReLU": "relu", "ReLU6": "relu6", "LeakyReLU": "leaky_relu", "GELU": "gelu",
+    "SiLU": "silu", "Sigmoid": "sigmoid", "Mish": "mish", "Softplus": "softplus", "Hardswish": "hard_silu",
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- what there is
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """States of tokens by a model.
+
+    Args:
+        folder: of the model and its tokenizer.
+        longest: tokens of a text; None for what the model and its tokenizer allow.
+        lower: letters become small ones before the tokenizer sees them.
+    """
+
+    folder: Path
+    longest: int | None = None
+    lower: bool = False
+
+
+@dataclass(frozen=True)
+class Static:
+    """A vector of each token, whatever stands beside it (StaticEmbedding, model2vec): a table and a tokenizer.json."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Words:
+    """The same of words (WordEmbeddings): a text is cut at white space, and words that are not known are left out."""
+
+    folder: Path
+    longest: int | None = None
+
+
+Source = Transformer | Static | Words
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Token states are a weighted mean of those of all layers from `start`; 0 are the embeddings."""
+
+    weight_L: Tensor
+    start: int
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Each token counts by its own weight: a table [V]."""
+
+    weight_V: Tensor
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Token states to one vector; of several kinds the vectors are joined. Without the prompt, if that is said."""
+
+    kinds: tuple[Kind, ...]
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """To length 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """act(W x + b), and the input beside it where that is said; `residual` maps the input where widths differ."""
+
+    weight_OI: Tensor
+    bias_O: Tensor | None
+    act: Activation
+    residual: Tensor | Literal["as it is"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm:
+    """(x - mean) / sqrt(variance + 1e-5) * weight + bias."""
+
+    weight_D: Tensor
+    bias_D: Tensor
+
+
+Step = Normalize | Project | LayerNorm
+Module = Source | Layers | Weights | Pool | Step
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A text to one vector."""
+
+    source: Source
+    pool: Pool
+    steps: tuple[Step, ...] = ()
+    tokens: Layers | Weights | None = None
+
+
+def read_chain(modules: list[tuple[str, Path]], where: Path) -> Chain:
+    """The modules of these kinds and folders, in their order, as a chain.
+
+    Raises:
+        Unsupported: names a module that is not done here, or an order that makes no vector.
+        ConfigError, WeightsError: what a module's folder says makes no sense.
+    """
+    kinds = [kind for kind, _ in modules]
+    said = f"the modules are {', '.join(kinds)}"
+    if any(kind not in MODULES for kind in kinds):
+        raise Unsupported(said, where=where, next=f"a sentence's vector is made by {', '.join(MODULES)}")
+    found = [module for kind, path in modules if (module := MODULES[kind](path)) is not None]
+    source = found.pop(0) if found else None
+    if not isinstance(source, Source) or any(isinstance(module, Source) for module in found):
+        raise Unsupported(said, where=where, next=f"first, and only there, one of {', '.join(SOURCES)}")
+    tokens, found = (found[0], found[1:]) if found and isinstance(found[0], Layers | Weights) else (None, found)
+    if isinstance(tokens, Layers):
+        _require_layers(source, said, where)
+    pool, found = (found[0], found[1:]) if found and isinstance(found[0], Pool) else (None, found)
+    if (pool is None) != isinstance(source, Static):
+        wanted = "no Pooling behind a StaticEmbedding" if pool else f"one Pooling, behind the {kinds[0]}"
+        raise Unsupported(said, where=where, next=wanted)
+    steps = tuple(module for module in found if isinstance(module, Step))
+    if len(steps) < len(found):
+        raise Unsupported(said, where=where, next=f"behind the Pooling only {', '.join(STEPS)}")
+    return Chain(source, pool or Pool(("mean",)), steps, tokens)
+
+
+def _require_layers(source: Source, said: str, where: Path) -> None:
+    """All layers are there where the model's config says so; without it the reference took the last one alone."""
+    if not isinstance(source, Transformer):
+        raise Unsupported(said, where=where, next="WeightedLayerPooling stands behind a Transformer")
+    if not read_json(source.folder / "config.json").get("output_hidden_states"):
+        what = "a WeightedLayerPooling, and the model's config.json does not say output_hidden_states"
+        raise ConfigError(what, where=source.folder, next='add "output_hidden_states": true')
+
+
+# -------------------------------------------------------------------------------------------------- sources of states
+
+SAID_ELSEWHERE = {
+    "transformer_task",
+    "modality_config",
+    "module_output_name",
+    "unpad_inputs",
+    "max_seq_length",
+    "do_lower_case",
+}
+
+
+def _transformer(inner: Path) -> Transformer:
+    path = next((inner / name for name in TRANSFORMER if (inner / name).is_file()), None)
+    values = read_json(path) if path else {}
+    said = {
+        key: value for key, value in values.items() if key not in SAID_ELSEWHERE and value not in (None, {}, [], False)
+    }
+    output, task = values.get("module_output_name"), values.get("transformer_task")
+    methods = (values.get("modality_config") or {}).get("text") or {}
+    reads = methods.get("method_output_name", "last_hidden_state")
+    if output not in (None, "token_embeddings") or task not in (None, "feature-extraction"):
+        said |= {"module_output_name": output, "transformer_task": task}
+    if reads not in ("last_hidden_state", ["last_hidden_state"]) or methods.get("method", "forward") != "forward":
+        said["modality_config"] = methods
+    if said:
+        raise Unsupported(
+            f"a Transformer with {said}", where=path or inner, next="only texts to their last hidden states"
+        )
+    longest = values.get("max_seq_length")
+    if longest is not None and (type(longest) is not int or longest < 1):
+        raise ConfigError(f"max_seq_length={longest!r}", where=path, next="a whole number, at least 1")
+    return Transformer(inner, longest, bool(values.get("do_lower_case")))
+
+
+def _words(folder: Path) -> Words:
+    values = read_json(folder / "wordembedding_config.json")
+    cuts = str(values.get("tokenizer_class")).rpartition(".")[2]
+    if cuts != "WhitespaceTokenizer":
+        raise Unsupported(f"a WordEmbeddings with a {cuts}", where=folder, next="only with a WhitespaceTokenizer")
+    return Words(folder, values.get("max_seq_length"))
+
+
+# ------------------------------------------------------------------------------------------ on the states of tokens
+
+
+def _layers(folder: Path) -> Layers:
+    values = read_json(folder / "config.json")
+    weight_L, start = _tensors(folder)("layer_weights"), values.get("layer_start", 4)
+    most = values.get("num_hidden_layers", 12) + 1
+    if len(weight_L) != most - start:
+        what = f"{len(weight_L)} layer_weights for layers {start} to {most - 1}"
+        raise WeightsError(what, where=folder, next="download the folder again")
+    return Layers(weight_L, start)
+
+
+def _weights(folder: Path) -> Weights:
+    return Weights(_tensors(folder)("emb_layer.weight")[:, 0])
+
+
+def _pooling(folder: Path) -> Pool:
+    values = read_json(folder / "config.json")
+    mode = values.get("pooling_mode")
+    if mode is None:
+        mode = [kind for key, kind in OLD_KINDS.items() if values.get(key)] or ["mean"]
+    kinds = tuple([mode] if isinstance(mode, str) else mode)
+    if not kinds or any(kind not in get_args(Kind) for kind in kinds):
+        raise ConfigError(
+            f"pooling_mode={mode!r}", where=folder / "config.json", next=f"known: {', '.join(get_args(Kind))}"
+        )
+    return Pool(kinds, include_prompt=values.get("include_prompt", True) is not False)
+
+
+def _dense(folder: Path) -> Project:
+    values = read_json(folder / "config.json")
+    act = activation_named(values.get("activation_function", "torch.nn.modules.activation.Tanh"), folder)
+    for key in ("module_input_name", "module_output_name"):
+        if values.get(key) not in (None, "sentence_embedding"):
+            raise Unsupported(f"a Dense with {key}={values[key]!r}", where=folder, next="only on the sentence's vector")
+    tensors = _tensors(folder)
+    residual: Any = None
+    if values.get("use_residual"):
+        residual = "as it is" if values.get("in_features") == values.get("out_features") else tensors("residual.weight")
+    bias = tensors("linear.bias") if values.get("bias", True) else None
+    return Project(tensors("linear.weight"), bias, act, residual)
+
+
+def activation_named(path: object, where: Path) -> Activation:
+    """The function of a class of torch.
+
+    Raises:
+        Unsupported: it is none that is known here.
+    """
+    module, _, name = str(path).rpartition(".")
+    if not module.startswith("torch.nn") or name not in ACTIVATIONS:
+        raise Unsupported(f"the activation {path}", where=where, next=f"known: {', '.join(ACTIVATIONS)}, of torch.nn")
+    return ACTIVATIONS[name]
+
+
+def _layer_norm(folder: Path) -> LayerNorm:
+    tensors = _tensors(folder)
+    return LayerNorm(tensors("norm.weight"), tensors("norm.bias"))
+
+
+def _normalize(folder: Path) -> Normalize:
+    path = folder / "config.json"
+    values = read_json(path) if path.is_file() else {}
+    for key in ("module_input_name", "module_output_name"):
+        if values.get(key) not in (None, "sentence_embedding"):
+            raise Unsupported(
+                f"a Normalize with {key}={values[key]!r}", where=path, next="only of the sentence's vector"
+            )
+    return Normalize()
+
+
+def _tensors(folder: Path) -> Callable[[str], Tensor]:
+    """A reader of a step's tensors, in float32 at least."""
+    weights = open_weights(folder)
+
+    def read(name: str) -> Tensor:
+        if name not in weights.names:
+            raise WeightsError(f"no tensor {name!r}", where=folder, next="download the folder again")
+        tensor = weights.tensor(name)
+        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    return read
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {
+    "Transformer": _transformer,
+    "StaticEmbedding": Static,
+    "WordEmbeddings": _words,
+}
+STEPS: dict[str, Callable[[Path], Step | None]] = {
+    "Normalize": _normalize,
+    "Dense": _dense,
+    "LayerNorm": _layer_norm,
+    "Dropout": lambda folder: None,  # in training only
+}
+MODULES: dict[str, Callable[[Path], Module | None]] = {
+    **SOURCES, "WeightedLayerPooling": _layers, "WordWeights": _weights, "Pooling": _pooling, **STEPS,
+}  # fmt: skip
