@@ -142,6 +142,10 @@ def test_masks_of_other_dtypes(models: Callable[..., Any], family: str) -> None:
         ("bert", "lm", {"past_key_values": Cache(2)}, PellucidError, "past_key_values"),
         ("llama", "lm", {"logits_to_keep": -1}, PellucidError, "logits_to_keep"),
         ("llama", "lm", {"logits_to_keep": "all"}, PellucidError, "logits_to_keep"),
+        ("llama", "lm", {"logits_to_keep": ONES}, InputError, "logits_to_keep"),
+        ("llama", "lm", {"logits_to_keep": ONES[:, :5].bool()}, InputError, "logits_to_keep"),
+        ("llama", "lm", {"logits_to_keep": ONES.bool(), "labels": IDS}, InputError, "logits_to_keep"),
+        ("bert", "token-classification", {"logits_to_keep": ONES.bool()}, InputError, "logits_to_keep"),
         ("t5", "lm", {"encoder_outputs": 5}, PellucidError, "encoder_outputs"),
         ("t5", "lm", {"encoder_outputs": (torch.ones(2, 6, 3),)}, InputError, "encoder_outputs"),
         ("t5", "lm", {"encoder_outputs": (torch.ones(3, 6, 34),)}, InputError, "input 3"),
@@ -247,6 +251,21 @@ def test_caches_go_round(models: Callable[..., Any], family: str) -> None:
             assert torch.allclose(out.logits[:, 0], whole[:, t], atol=2e-5)
         assert out.past_key_values.get_seq_length() == 9
         assert torch.equal(model(**extra, **{decoder: long}, logits_to_keep=2).logits, whole[:, -2:])
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_logits_at_places(models: Callable[..., Any], family: str) -> None:
+    """Those of a mask, row by row, beside all; and no others are computed."""
+    model, mask = models(family), torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
+    places = torch.tensor([[0, 1, 0, 0, 0, 1], [1, 0, 0, 1, 0, 0]], dtype=torch.bool)
+    seen: list[int] = []
+    with torch.no_grad():
+        extra = {"decoder_input_ids": IDS} if model.encoder is not None else {}
+        whole = model(IDS, attention_mask=mask, **extra).logits
+        with model.lm_head.register_forward_hook(lambda _, given, out: seen.append(out.numel() // out.shape[-1])):
+            found = model(IDS, attention_mask=mask, logits_to_keep=places, **extra).logits
+    torch.testing.assert_close(found, whole[places], rtol=0, atol=2e-5)
+    assert seen == [4]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

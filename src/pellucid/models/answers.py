@@ -67,6 +67,8 @@ def answer(model: Model, x_ND: Tensor, asked: Asked) -> dict[str, Any]:
 def language(model: Model, x_ND: Tensor, asked: Asked, *, shift: bool) -> dict[str, Any]:
     """Logits for each token; the loss is over successors where `shift` is set."""
     shape, keep = asked.shape, asked.keep
+    if isinstance(keep, Tensor):
+        return {"logits": model.lm_head(x_ND[shape.pack(keep)])}
     if keep and asked.labels is None:
         return {"logits": model.lm_head(shape.unpack(x_ND)[:, -keep:])}
     logits_NV = model.lm_head(x_ND)

@@ -91,7 +91,7 @@ class Model(Holding):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         *,
         token_type_ids: Tensor | None = None,
         start_positions: Tensor | None = None,
@@ -120,7 +120,8 @@ class Model(Holding):
             output_attentions: return the patterns of all layers, [B, H, T, S] each; zeros where a pad asks or is asked.
             output_hidden_states: return the residual stream before each block, and the final states.
             return_dict: False for a plain tuple.
-            logits_to_keep: logits for this many last places only; 0 for all.
+            logits_to_keep: logits for this many last places only; 0 for all. Or a mask of the places, [B, T]: their
+                logits are [K, V] then, row by row.
             next_sentence_label, sentence_order_label: [B], beside `labels`, where a model was pretrained on both.
             output_router_logits: return what the routers of a mixture of experts said; adds their balance to the loss.
             extra: further inputs of each token that the family has by name (`bbox`, `langs`).
@@ -328,7 +329,14 @@ class Model(Holding):
             checks.labels_of(self.head_spec, labels, rows, time, self.spec.vocab, self.config.problem_type, choices)
         if pair is not None:
             checks.whole_numbers("the label of a pair", pair, ((batch,), (batch, 1)), least=0, besides=heads.IGNORE)
-        if type(keep) is not int or keep < 0:
+        if isinstance(keep, Tensor):
+            if keep.dtype != torch.bool or keep.shape != (batch, time):
+                what = f"logits_to_keep of {str(keep.dtype).removeprefix('torch.')} {tuple(keep.shape)}"
+                raise InputError(what, where="logits_to_keep", next=f"a mask is bool ({batch}, {time})")
+            if labels is not None or not isinstance(self.head_spec, LmHead):
+                what = "a mask of logits beside labels, or of no language model"
+                raise InputError(what, where="logits_to_keep", next="leave it out")
+        elif type(keep) is not int or keep < 0:
             what = f"logits_to_keep={keep!r}"
             raise InputError(what, where="logits_to_keep", next="give how many last places; 0 for all")
 

@@ -19,7 +19,7 @@ class Asked:
 
     Args:
         ids: [B, T] of the input, where the caller gave ids.
-        keep: logits for this many last places; 0 for all.
+        keep: logits for this many last places; 0 for all; or at the places of a mask [B, T].
         first, last: [B] where an answer starts and ends.
         pair: [B] the label of two sentences.
         choices: rows that are one question.
@@ -29,7 +29,7 @@ class Asked:
     shape: Packing
     ids: Tensor | None = None
     labels: Tensor | None = None
-    keep: int = 0
+    keep: int | Tensor = 0
     first: Tensor | None = None
     last: Tensor | None = None
     pair: Tensor | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.models.model import Model
-from pellucid.tasks.flow import forwards, whole_number
+from pellucid.tasks.flow import logits_at, whole_number
 from pellucid.tasks.rows import REFUSE, Cut, InputRefused, encode
 from pellucid.text.tokenizer import Tokenizer
 
@@ -72,10 +72,10 @@ def fill(
             what = f"no mask in {text[:60]!r}" + (", as it was cut" if rows[i].dropped else "")
             raise InputRefused(i, what, next=f"write {tokenizer.mask_token} where a word is missing")
     results: list[Filled] = [Filled([])] * len(rows)
-    for group, output in forwards(model, rows):
-        for i, logits_TV in zip(group, output.logits):
-            masks = [_guesses(tokenizer, rows[i].ids, spots[i], t, logits_TV[t], top_k, allowed) for t in spots[i]]
-            results[i] = Filled(masks, rows[i].dropped)
+    for i, logits_KV in logits_at(model, rows, spots):
+        each = zip(spots[i], logits_KV)
+        masks = [_guesses(tokenizer, rows[i].ids, spots[i], t, logits_V, top_k, allowed) for t, logits_V in each]
+        results[i] = Filled(masks, rows[i].dropped)
     return results
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 from pellucid.models.output import Output
+from pellucid.spec import LmHead
 from pellucid.tasks.rows import InputRefused, Row
 
 T = TypeVar("T")
@@ -91,6 +92,25 @@ def forwards(model: Model, rows: Sequence[Row], **options: Any) -> Iterator[tupl
     budget = BUDGET.get(model.device.type, ELSEWHERE)
     for group in groups([len(row.ids) for row in rows], budget):
         yield group, model(**batch(model, [rows[i] for i in group]), **options)
+
+
+@torch.inference_mode()
+def logits_at(model: Model, rows: Sequence[Row], places: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
+    """The number of a row, and a language model's logits at its places [K, V], which alone are computed.
+
+    A family whose head is its own computes all.
+    """
+    budget = BUDGET.get(model.device.type, ELSEWHERE)
+    for group in groups([len(row.ids) for row in rows], budget):
+        given = batch(model, [rows[i] for i in group])
+        keep_BT = torch.zeros_like(given["input_ids"], dtype=torch.bool)
+        for row_T, i in zip(keep_BT, group):
+            row_T[list(places[i])] = True
+        if isinstance(model.head_spec, LmHead):
+            logits_NV = model(**given, logits_to_keep=keep_BT).logits
+        else:
+            logits_NV = model(**given).logits[keep_BT]
+        yield from zip(group, logits_NV.split([len(places[i]) for i in group]))
 
 
 def groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
