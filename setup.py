@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -16,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 
 FOLDER = Path("src/pellucid/ops/cpu")
 LIBRARY = "pellucid/ops/cpu/kernels.so"
+VERSION = runpy.run_path(str(FOLDER / "version.py"))
 OLDEST = (2, 17)  # the glibc of the oldest name that installers know
 
 
@@ -34,6 +36,9 @@ class Kernels(build_ext):
         return []
 
     def build_extension(self, ext: Extension) -> None:
+        library = Path(self.get_ext_fullpath(ext.name))
+        # a copied library may be newer than sources that it was not compiled from
+        self.force = self.force or not (library.is_file() and VERSION["fits"](library, FOLDER))
         try:
             super().build_extension(ext)
         except Exception as error:
@@ -72,6 +77,7 @@ setup(
             sources=sorted(str(path) for path in FOLDER.glob("*.cpp")),
             depends=sorted(str(path) for path in FOLDER.glob("*.h")),
             language="c++",
+            define_macros=[("PELLUCID_SOURCES", f'"{VERSION["digest"](FOLDER)}"')],
             optional=True,  # without a compiler everything works in torch
             # OpenMP's functions are torch's own, found when the library is loaded: no second runtime is linked.
             extra_compile_args=[

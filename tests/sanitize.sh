@@ -20,8 +20,11 @@ watch="-g1 -fsanitize=address,undefined -fno-sanitize=null,pointer-overflow,obje
 watch="$watch --param asan-instrumentation-with-call-threshold=0"
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 
+# as setup.py does: a library that does not say of which sources it is would not be used
+digest=$("$python" -c "import pathlib, runpy
+print(runpy.run_path('$kernels/version.py')['digest'](pathlib.Path('$kernels')))")
 for file in $kernels/*.cpp; do echo "$file"; done |
-  xargs -P "$(nproc)" -I{} sh -c "g++ $flags $watch -c {} -o \$(basename {} .cpp).o"
+  xargs -P "$(nproc)" -I{} sh -c "g++ $flags $watch -DPELLUCID_SOURCES='\"$digest\"' -c {} -o \$(basename {} .cpp).o"
 g++ $flags $watch tests/ops/native/*.cpp ./*.o -o checks
 ./checks
 g++ -shared $watch ./*.o -o $kernels/kernels.so

@@ -81,6 +81,15 @@ def test_kernels_that_do_not_load(call, none_here, monkeypatch, runtime, flags, 
     assert line["level"] == "warn" and reason in line["what"]
 
 
+def test_kernels_of_other_sources(call, none_here, monkeypatch):
+    """One line says so, and how to compile them again."""
+    (none_here.parent / "kernels.cpp").write_text("// changed since")
+    none_here.write_bytes(b"a library")
+    monkeypatch.setattr(cpu, "openmp", lambda: "x")
+    (line,) = about(call, "kernels")
+    assert line["level"] == "warn" and "other sources" in line["what"] and "force-reinstall" in line["next"]
+
+
 def test_what_a_processor_lacks(call, monkeypatch):
     flags = frozenset(["avx2", "fma", "asimd"])
     monkeypatch.setattr(_machine, "processor", lambda: ("an older one", flags))

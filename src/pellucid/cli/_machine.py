@@ -12,6 +12,7 @@ import torch
 
 from pellucid.ops import cpu
 from pellucid.ops.cpu import blocks, elementwise, packed, paged
+from pellucid.ops.cpu.version import fits
 
 if TYPE_CHECKING:
     from pellucid.cli.check import Findings
@@ -144,7 +145,7 @@ def why_none() -> tuple[str, str] | None:
     """Why there are no native kernels, and what to do; None where there are."""
     if cpu.kernels() is not None:
         return None
-    again = "pip install -v --force-reinstall --no-deps pellucid"
+    again = cpu.rebuild()
     if not cpu.FILE.is_file():
         reason = NOTE.read_text().strip() if NOTE.is_file() else "no compiler when it was installed"
         return f"not built ({reason})", f"install g++ 11 or newer and `{again}`, or take the wheel"
@@ -152,6 +153,8 @@ def why_none() -> tuple[str, str] | None:
         return "they are for Linux", ""
     if cpu.openmp() is None:
         return "no single OpenMP runtime of torch's is loaded, to share its threads", "install torch from its own wheel"
+    if not fits(cpu.FILE, cpu.FILE.parent):
+        return f"{cpu.FILE.name} {cpu.STALE}, and is not used", again
     _, flags = processor()
     if not any(known[0].there(flags) for machine, known in KNOWN.items() if machine == platform.machine()):
         return f"none is written for this processor ({platform.machine()})", ""

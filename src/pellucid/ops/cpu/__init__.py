@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,8 +21,10 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import Unsupported
+from pellucid.ops.cpu.version import fits
 
 FILE = Path(__file__).with_name("kernels.so")
+STALE = "was compiled from other sources than those beside it"
 ROWS = 6  # most rows of x that every level takes: with more, a product is bound by arithmetic, and oneDNN's is as fast
 WORTH_SHARING = 2**19  # multiply-adds of a product, from which a second thread pays
 WIDTHS = (64, 48, 32, 24, 16, 8)  # outputs side by side in oneDNN's layouts
@@ -48,9 +52,16 @@ def threads(work: int, worth: int = WORTH_SHARING) -> int:
 
 @lru_cache(maxsize=1)
 def kernels() -> ctypes.CDLL | None:
-    """The library, bound to torch's OpenMP runtime; None where it was not built, or not for this processor."""
+    """The library, bound to torch's OpenMP runtime; None where it was not built, or not for this processor.
+
+    Nor is one used that was compiled from other sources than those beside it: what Python packs and the bits that it
+    gives belong to them.
+    """
     runtime = openmp()
     if not FILE.is_file() or runtime is None:
+        return None
+    if not fits(FILE, FILE.parent):
+        warnings.warn(f"{FILE} {STALE}: torch computes everything, slower. Next: {rebuild()}", stacklevel=2)
         return None
     try:
         ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)  # it is loaded already: now its names are found
@@ -62,6 +73,14 @@ def kernels() -> ctypes.CDLL | None:
     found.pellucid_few_rows.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 6 + [ctypes.c_int]
     found.pellucid_bfloat16.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5 + [ctypes.c_int] * 2
     return found
+
+
+def rebuild() -> str:
+    """The command that compiles the library again."""
+    root = FILE.parents[4]
+    if (root / "setup.py").is_file():
+        return f"cd {root} && {sys.executable} setup.py -q build_ext --inplace"
+    return "pip install -v --force-reinstall --no-deps pellucid"
 
 
 def openmp() -> str | None:

@@ -103,7 +103,6 @@ void attend(const Attending &a, const Cut &cut, std::int64_t which, const std::i
 extern "C" int pellucid_attends(int level) { return levels[level] != nullptr; }
 
 // How many kinds of numbers there are, and bytes that a call packs: a library that was built from other sources is not called.
-extern "C" int pellucid_attending() { return 3 * sizeof(Attending); }
 
 // Attends, on so many threads at most. 0, or else and with `out` untouched: -1 where queries are missing or too many,
 // -2 without memory, b + 1 where row b has no such queries or pages.

@@ -30,7 +30,7 @@ KEPT = 2**20  # bytes of scratch that a thread keeps: those of a decode step
 def library() -> ctypes.CDLL | None:
     """The library, where it has these products and the processor their instructions."""
     found = kernels()
-    if found is None or not hasattr(found, "pellucid_blocks") or not found.pellucid_blocks_best():
+    if found is None or not found.pellucid_blocks_best():
         return None
     found.pellucid_blocks.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
     found.pellucid_blocks_has.argtypes = [ctypes.c_int64, ctypes.c_int]

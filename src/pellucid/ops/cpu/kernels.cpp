@@ -58,6 +58,11 @@ const bool pairs = has_pairs();
 
 }  // namespace
 
+// Which sources this is compiled from, as version.py says; a library of others is not used.
+#ifdef PELLUCID_SOURCES
+extern "C" const char *pellucid_sources() { return PELLUCID_SOURCES; }
+#endif
+
 // Floats in a vector: `wide` is a multiple of it. 0 where this processor has none of the levels.
 extern "C" int pellucid_vector() {
 #if defined(__x86_64__)

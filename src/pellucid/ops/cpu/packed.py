@@ -39,7 +39,7 @@ class _Matrix(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """The library, where it multiplies by packed matrices and this processor has AVX2 or better."""
     found = kernels()
-    if found is None or not hasattr(found, "pellucid_packed"):
+    if found is None:
         return None
     found.pellucid_packed.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4 + [ctypes.c_int] * 3
     found.pellucid_packed.restype = ctypes.c_int
