@@ -44,6 +44,7 @@ DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 LISTED = ("exaone4", "olmo3", "exaone_moe", "mellum", "cohere2_moe", "gemma4_text")  # which layers have the window
 WINDOWED = ("gpt_oss", "cohere2", "phimoe", "afmoe", "laguna", *LISTED)
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
+STATES = ("mamba", "mamba2", "falcon_mamba")  # no attention at all
 PERMUTED = (
     "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
     "arcee", "ministral3", "internlm3", "iquestcoder",
@@ -142,7 +143,10 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_head_count_kv(c["num_key_value_heads"])
     hidden = not c.get("num_local_experts") and c.get("shared_intermediate_size")
     hidden = hidden or first(c, "d_ff", "intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_hidden_size")
-    if family == "nemotron_h":
+    if family in STATES:
+        w.add_feed_forward_length(0)
+        w.add_head_count(0)
+    elif family == "nemotron_h":
         wide = {"mlp": c["intermediate_size"], "moe": c["moe_intermediate_size"]}
         w.add_feed_forward_length([wide.get(kind, 0) for kind in c["layers_block_type"]])
     else:
@@ -159,9 +163,9 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
     if family in ("lfm2", "lfm2_moe", "mamba", "mamba2", "falcon_mamba", "nemotron_h"):
         w.add_layer_norm_rms_eps(first(c, "norm_eps", "layer_norm_epsilon"))
     for key in ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"):
-        if c.get(key):
+        if c.get(key) and family not in (*STATES, "lfm2", "lfm2_moe"):
             w.add_layer_norm_eps(c[key])
-    if c.get("head_dim") and heads:
+    if c.get("head_dim") and heads and family not in STATES:
         w.add_key_length(c["head_dim"])
         w.add_value_length(c["head_dim"])
     if family in ("gemma2", "gemma3_text"):

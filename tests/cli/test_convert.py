@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import pytest
 import tokenizers as rust
-import torch
 
-import gguf_models
 import reference as ref
 from pellucid import gguf, hub
 from pellucid.cli.check import look_over
@@ -19,48 +17,7 @@ from pellucid.models.gguf_target import quantize, vocabulary
 from pellucid.models.targets import Options
 from pellucid.text.formats.gguf import KEY
 from pellucid.text.formats.gguf_write import EMBEDDED
-from pellucid.weights.gguf import GgufFile
 from pellucid.weights.source import open_weights
-
-# What each adds: rows in turn and a file's own frequencies; fused and turned; norms with one added; fused by groups;
-# stacked experts beside a shared one; post-norms and token types; windows in some layers; a name without an ending;
-# a gate.
-LLAMA3 = {
-    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}  # fmt: skip
-MODELS = {
-    "llama": {"rope_scaling": LLAMA3, "rope_theta": 500000.0},
-    "gpt2": {},
-    "gemma2": {"query_pre_attn_scalar": 10},
-    "falcon": {"new_decoder_architecture": True, "num_attention_heads": 6, "hidden_size": 36, "num_kv_heads": 2},
-    "qwen2_moe": {"use_sliding_window": False, "mlp_only_layers": []},
-    "bert": {},
-    "olmo3": {"rope_scaling": None, "rope_theta": 500000.0},
-    "hy_v3": {"hidden_size": 60},
-    "afmoe": {"global_attn_every_n_layers": 4},
-}
-
-
-@pytest.mark.parametrize("family", MODELS)
-def test_there_and_back(family, tmp_path):
-    case = ref.case(family, "", None if family == "bert" else "causal-lm")
-    case = replace(case, variant="converted", config={**case.config, **MODELS[family]})
-    folder = ref.checkpoint(case, tmp_path)
-    theirs = gguf_models.write(folder, tmp_path / "theirs.gguf")
-    convert(folder, tmp_path / "ours.gguf", Options())
-    a, b = GgufFile(theirs), GgufFile(tmp_path / "ours.gguf")
-    assert a.entries.keys() == b.entries.keys()
-    assert all(torch.equal(a.tensor(name), b.tensor(name)) for name in a.entries)
-    said = {key: value for key, value in a.header.metadata.items() if not key.startswith(("tokenizer.", "general."))}
-    assert said.items() <= b.header.metadata.items()
-    assert largest_difference(folder, b.path, (1, 5, 2, 7))[0] <= (1e-5 if family == "gemma2" else 0)
-    convert(b.path, tmp_path / "back", Options())
-    before, after = open_weights(folder), open_weights(tmp_path / "back")
-    for name in after.names:
-        assert torch.equal(before.tensor(name), after.tensor(name)) or "gemma" in family  # 1 is added, and taken off
-    missing = {name for name in before.names if name not in after.names}
-    assert not missing or family in ("bert", "gpt2")  # heads that llama.cpp lacks; masks that follow from the config
 
 
 def test_the_command_says_how_far_the_outputs_part(call, tmp_path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from pellucid import gguf
 from pellucid.config import Config
 from pellucid.errors import ConfigError, Unsupported
-from pellucid.spec import Task
+from pellucid.spec import Spec, Task
 from pellucid.weights.table import Cut, Entry, Flat, Fused, MinusExp, Paired, Share, Shifted, Squeezed, Stacked, Unused
 
 # general.architecture -> model_type, where the two differ.
@@ -100,6 +100,11 @@ class Said:
             return [shortest(number) for number in struct.unpack(f"<{count}f", file.read(4 * count))]
 
 
+def by_layer(values: Sequence[int]) -> int | array[int]:
+    """One number where all layers have the same, else each layer's."""
+    return values[0] if len(set(values)) == 1 else array("i", values)
+
+
 def shortest(number: float) -> float:
     """A float32 as config.json has it: 1e-06 for 9.99999997e-07."""
     for digits in range(6, 9):
@@ -133,12 +138,17 @@ class Gguf:
         weights: name -> slot, or a function of the config that returns it.
         set: keys of config.json that every such file means; None for one whose usual value it does not mean.
         more: further keys, from the header.
+        says: the way back of `more`, where no part of the spec says it: metadata without the architecture.
+        alike: what config.json of the family that reads the file would say of the same model, where a file has it in
+            another form.
     """
 
     keys: Mapping[str, str]
     weights: Mapping[str, Entry] | Callable[[Config], Mapping[str, Entry]]
     set: Mapping[str, Any] = field(default_factory=dict)
     more: Callable[[Said], Mapping[str, Any]] | None = None
+    says: Callable[[Config, Spec], Mapping[str, Any]] | None = None
+    alike: Callable[[Config], Mapping[str, Any]] | None = None
 
     def entries(self, config: Config) -> dict[str, Entry]:
         return dict(self.weights(config) if callable(self.weights) else self.weights)
@@ -198,7 +208,7 @@ ROUTED_EXPERTS = {  # as DeepSeek has them
     "n_group": "expert_group_count", "topk_group": "expert_group_used_count",
     "first_k_dense_replace": "leading_dense_block_count",
 }  # fmt: skip
-SOFTMAX = 1  # llama.cpp's number of a way to score experts
+SOFTMAX, SIGMOID = 1, 2  # llama.cpp's numbers of ways to score experts
 WINDOW = {"sliding_window": "attention.sliding_window"}
 
 
@@ -480,9 +490,10 @@ LATENT: dict[str, Entry] = {
 def latent(c: Config) -> dict[str, Entry]:
     """Latent attention; newer files keep apart what keys and what values grow from."""
     heads, nope, value = c.size("num_attention_heads"), c.size("qk_nope_head_dim"), c.size("v_head_dim")
-    return DECODER | LATENT | {
+    return {
         "blk.{i}.attn_k_b.weight": Share(AT + "attn.kv_b.weight", heads, 0, nope, turned=True),
         "blk.{i}.attn_v_b.weight": Share(AT + "attn.kv_b.weight", heads, nope, nope + value),
+        **DECODER, **LATENT,
     }  # fmt: skip
 
 
@@ -500,6 +511,13 @@ def latent_sizes(said: Said) -> dict[str, Any]:
         "qk_rope_head_dim": turned, "qk_nope_head_dim": key - turned, "v_head_dim": value,
         "num_key_value_heads": said.get("attention.head_count"),
     }  # fmt: skip
+
+
+def latent_factor(c: Config, spec: Spec) -> dict[str, Any]:
+    """The way back of what `latent_sizes` reads beside the sizes: YaRN's factor on scores."""
+    section = c.get("rope_parameters") or c.get("rope_scaling") or {}
+    every = section.get("mscale_all_dim")
+    return {"rope.scaling.yarn_log_multiplier": every and 0.1 * every}
 
 
 def further_layers(c: Config, table: Mapping[str, Entry], key: str = "num_nextn_predict_layers") -> dict[str, Entry]:

@@ -8,49 +8,63 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from pellucid import gguf
 from pellucid.config import Config
-from pellucid.errors import Unsupported
-from pellucid.families._gguf import ARCHITECTURES, VARIANTS, Gguf, Said, shortest
+from pellucid.families._gguf import ARCHITECTURES, SIGMOID, VARIANTS, Gguf, Said, by_layer, shortest
 from pellucid.spec import (
     Attention,
     Block,
+    Custom,
+    DeltaNet,
+    KimiDelta,
+    LatentAttention,
     LayerNorm,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    Mamba,
+    Mamba2,
+    Mixer,
     Mlp,
     Moe,
+    ProportionalScaling,
     RmsNorm,
     Rope,
+    ShortConv,
     Spec,
+    Together,
     YarnScaling,
 )
 
-FAMILY = {"mistral": "llama", "internlm3": "llama", "iquestcoder": "llama"}  # whose table serves a family without one
+# Whose files a family's are.
+FAMILY = {"mistral": "llama", "internlm3": "llama", "iquestcoder": "llama"} | dict.fromkeys(
+    ("roberta", "camembert", "xlm-roberta", "distilbert"), "bert"
+)
 # model_type -> general.architecture, where the two differ.
 NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | FAMILY | {"t5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
 TRAINING = ("dropout", "loss", "jitter")  # fields of a spec that no file says, and that change no result
 USUAL_CONTEXT = 2048  # where a model has no limit; files must say one
 FLAGS = {"use_parallel_residual": "use_parallel_residual", "norm_topk_prob": "expert_weights_norm"}
-GATING = {"sigmoid": 2}  # llama.cpp's numbers of how a router scores; softmax is what it takes if nothing is said
+GATING = {"sigmoid": SIGMOID}  # llama.cpp's numbers of how a router scores; softmax is what it takes if nothing is said
 # Metadata that must be a float, though config.json may say 10000.
 FLOATS = ("epsilon", "freq_base", "freq_base_swa", "softcapping", "scale", "factor")
 
 
-def architecture(family: str) -> str:
-    return NAMES.get(family, family)
+def architecture(spec: Spec) -> str:
+    """`general.architecture`; two names stand for one family with and without experts."""
+    name = NAMES.get(spec.family, spec.family)
+    return name if _has_experts(spec) else name.removesuffix("_moe")
 
 
 def metadata(table: Gguf, config: Config, spec: Spec) -> dict[str, Any]:
     """Keys with the architecture before them, as `general.architecture` itself."""
-    name, own = architecture(spec.family), _from_spec(spec)
+    name, own = architecture(spec), _from_spec(spec)
     for key, said in table.keys.items():
         if said not in own and (value := config.get(key)) is not None:
             own[said] = value
@@ -59,6 +73,10 @@ def metadata(table: Gguf, config: Config, spec: Spec) -> dict[str, Any]:
     for key, said in FLAGS.items():
         if (value := config.get(key)) is not None:
             own[said] = bool(value)
+    if not _has_experts(spec):  # whatever the config says of them
+        own = {said: value for said, value in own.items() if not said.startswith("expert_")}
+    if table.says is not None:
+        own |= table.says(config, spec)
     found = {f"{name}.{key}": _typed(key, value) for key, value in own.items() if value is not None}
     return {"general.architecture": name, **found}
 
@@ -70,31 +88,87 @@ def _typed(key: str, value: Any) -> Any:
 
 def _from_spec(spec: Spec) -> dict[str, Any]:
     """What all architectures say in the same way."""
-    attns = list(_attentions(spec))
-    if not attns:
-        what = f"GGUF files of {spec.family} are read, not written: it has no attention of the usual kind"
-        raise Unsupported(what, next="keep the safetensors checkpoint, or use llama.cpp's converter")
-    wide = next((attn for attn in attns if attn.window is None), attns[0])
-    near = next((attn for attn in attns if attn.window is not None), None)
-    mlp = next((block.mlp for block in _blocks(spec) if isinstance(block.mlp, Mlp)), None)
-    rope, turned = wide.rope, near and near.rope
-    first = spec.encoder or spec.stack
-    kv: Any = wide.kv_heads if wide.causal else None
-    if len(attns) < len(first.blocks) and spec.encoder is None:  # others mix in another way, without heads
-        kv = array("i", (getattr(block.attn, "kv_heads", 0) for block in _blocks(spec)))
+    layers, attns, first = blocks(spec), _attentions(spec), spec.encoder or spec.stack
+    hidden = [block.mlp.hidden for block in layers if isinstance(block.mlp, Mlp)]
+    sparse = [isinstance(block.mlp, Moe) for block in layers]
     found: dict[str, Any] = {
         "embedding_length": spec.stack.width, "block_count": len(first.blocks),
         "decoder_block_count": len(spec.stack.blocks) if spec.encoder else None,
-        "feed_forward_length": mlp and mlp.hidden, "vocab_size": spec.stack.embed.vocab,
-        "attention.head_count": wide.heads, "attention.clamp_kqv": wide.clip,
-        "attention.key_length": wide.head_dim, "attention.value_length": wide.value_dim or wide.head_dim,
-        "attention.head_count_kv": kv,
-        "attention.causal": None if wide.causal else False,
-        "rope.freq_base_swa": turned.theta if rope and turned and turned.theta != rope.theta else None,
+        "feed_forward_length": by_layer(hidden) if len(hidden) == len(layers) else next(iter(hidden), None),
+        "leading_dense_block_count": sparse.index(True) if sorted(sparse) == sparse and any(sparse) else None,
+        "vocab_size": spec.stack.embed.vocab,
     }  # fmt: skip
-    if turns := rope or turned:
-        found |= {"rope.freq_base": turns.theta, "rope.dimension_count": turns.dim, **_scaling(turns)}
+    for block in reversed(layers):  # the first of each kind says it
+        found |= _of_mixer(block.attn)
+    found |= _of_attentions(attns) if attns else {}
+    heads = [_key_heads(block.attn) for block in layers]
+    if any(heads) and (not attns or attns[0].causal):
+        found["attention.head_count_kv"] = by_layer(heads)
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _of_attentions(attns: Sequence[Attention]) -> dict[str, Any]:
+    """Of layers that see all, and of those with a window where they differ."""
+    wide = next((attn for attn in attns if attn.window is None), attns[0])
+    near = next((attn for attn in attns if attn.window is not None), None)
+    found: dict[str, Any] = {
+        "attention.head_count": by_layer([attn.heads for attn in attns]), "attention.clamp_kqv": wide.clip,
+        "attention.key_length": wide.head_dim, "attention.value_length": wide.value_dim or wide.head_dim,
+        "attention.causal": None if wide.causal else False,
+    }  # fmt: skip
+    rope, turned = wide.rope, near and near.rope
+    if turns := rope or turned:
+        found |= _turning(turns)
+    if rope and turned:
+        found["rope.freq_base_swa"] = turned.theta if turned.theta != rope.theta else None
+        found["rope.dimension_count_swa"] = turned.dim if turned.dim != rope.dim else None
+    return found
+
+
+def _of_mixer(mixer: Mixer | None) -> dict[str, Any]:
+    """Sizes of what mixes in another way than attention of the usual kind."""
+    match mixer:
+        case LatentAttention() as latent:  # as attention of one key head over the small vector
+            return {
+                "attention.head_count": latent.heads, "attention.q_lora_rank": latent.q_rank,
+                "attention.kv_lora_rank": latent.kv_rank, "attention.value_length": latent.kv_rank,
+                "attention.key_length": latent.kv_rank + latent.rope_dim,
+                "attention.key_length_mla": latent.nope_dim + latent.rope_dim,
+                "attention.value_length_mla": latent.value_dim, "rope.dimension_count": latent.rope_dim,
+                **(_turning(latent.rope) if latent.rope else {}),
+            }  # fmt: skip
+        case DeltaNet() as delta:
+            inner = delta.value_heads * delta.value_dim
+            return _state(delta.kernel, inner, delta.key_dim, delta.value_heads, delta.key_heads)
+        case KimiDelta(head_dim=head_dim, kernel=kernel):
+            return {"kda.head_dim": head_dim, "ssm.conv_kernel": kernel}
+        case Mamba() as mamba:
+            bare = mamba.norm is not None and not mamba.norm.weight
+            return _state(mamba.kernel, mamba.inner, mamba.state, mamba.dt_rank) | {"ssm.dt_b_c_rms": bare}
+        case Mamba2() as mamba:
+            return _state(mamba.kernel, mamba.heads * mamba.head_dim, mamba.state, mamba.heads, mamba.groups)
+        case Together(mamba=mamba):
+            return _of_mixer(mamba)
+        case ShortConv(kernel=kernel):
+            return {"shortconv.l_cache": kernel}
+    return {}
+
+
+def _state(kernel: int, inner: int, state: int, steps: int, groups: int | None = None) -> dict[str, Any]:
+    return {
+        "ssm.conv_kernel": kernel, "ssm.inner_size": inner, "ssm.state_size": state, "ssm.time_step_rank": steps,
+        "ssm.group_count": groups,
+    }  # fmt: skip
+
+
+def _key_heads(mixer: Mixer | None) -> int:
+    """None, where a layer does not attend."""
+    match mixer:
+        case Attention(kv_heads=heads) | Together(attention=Attention(kv_heads=heads)):
+            return heads
+        case LatentAttention():
+            return 1
+    return 0
 
 
 def _unless_said(spec: Spec) -> dict[str, Any]:
@@ -109,10 +183,11 @@ def _unless_said(spec: Spec) -> dict[str, Any]:
         found.setdefault("attention.sliding_window", 0)  # without it llama.cpp guesses
     if spec.family == "mpt":
         found["attention.max_alibi_bias"] = 8.0
-    sparse = [isinstance(block.mlp, Moe) for block in _blocks(spec)]
+    sparse = [isinstance(block.mlp, Moe) for block in blocks(spec)]
     if any(sparse):
         found["leading_dense_block_count"] = sparse.index(True)
-    for block in _blocks(spec):
+    found |= {"attention.head_count": 0, "feed_forward_length": 0}  # of states alone
+    for block in blocks(spec):
         match getattr(block.order, "norm", None):
             case LayerNorm(eps=eps):
                 found["attention.layer_norm_epsilon"] = eps
@@ -130,42 +205,59 @@ def _unless_said(spec: Spec) -> dict[str, Any]:
     return found
 
 
-def _blocks(spec: Spec) -> list[Block]:
-    return [block for block in spec.stack.blocks if isinstance(block, Block)]
+def blocks(spec: Spec) -> list[Block]:
+    """A block of a family's own kind may hold one of the usual kind."""
+    own = (dict(block.options).get("block") if isinstance(block, Custom) else block for block in spec.stack.blocks)
+    return [block for block in own if isinstance(block, Block)]
 
 
-def _attentions(spec: Spec) -> Iterator[Attention]:
-    for block in _blocks(spec):
-        if isinstance(block.attn, Attention):
-            yield block.attn
+def _has_experts(spec: Spec) -> bool:
+    parts = [block.mlp for block in blocks(spec)]
+    own = [part for block in spec.stack.blocks if isinstance(block, Custom) for _, part in block.options]
+    return any(isinstance(part, Moe) for part in (*parts, *own))
 
 
-def _scaling(rope: Rope) -> dict[str, Any]:
-    """Keys of what stretches rotary positions; Llama 3's and LongRoPE's numbers are tensors, see `vectors`."""
+def _attentions(spec: Spec) -> list[Attention]:
+    mixers = [block.attn for block in blocks(spec)]
+    attns = [mixer.attention if isinstance(mixer, Together) else mixer for mixer in mixers]
+    return [attn for attn in attns if isinstance(attn, Attention)]
+
+
+def _turning(rope: Rope) -> dict[str, Any]:
+    """Keys of rotary positions; Llama 3's, LongRoPE's and Gemma's numbers are tensors, see `vectors`."""
+    found: dict[str, Any] = {"rope.freq_base": rope.theta, "rope.dimension_count": rope.dim}
+    if rope.sections:
+        found["rope.dimension_sections"] = array("i", [*rope.sections, 0, 0][:4])
     match rope.scaling:
         case LinearScaling(factor=factor):
-            return {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
+            found |= {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
         case YarnScaling() as yarn:
-            return {
+            found |= {
                 "rope.scaling.type": "yarn", "rope.scaling.factor": yarn.factor,
                 "rope.scaling.original_context_length": yarn.original_positions,
                 "rope.scaling.yarn_beta_fast": yarn.beta_fast, "rope.scaling.yarn_beta_slow": yarn.beta_slow,
             }  # fmt: skip
         case LongRopeScaling() as long:
-            return {
+            found |= {
                 "rope.scaling.original_context_length": long.original_positions,
                 "rope.scaling.attn_factor": long.attention_factor,
             }
-    return {}
+    return found
 
 
 def vectors(spec: Spec) -> dict[str, list[float]]:
     """Small float32 tensors that say what no key says."""
-    rope = next((attn.rope for attn in _attentions(spec) if attn.window is None or attn.rope), None)
-    match rope:
+    turning = (LatentAttention, Attention)
+    attns = [block.attn for block in blocks(spec) if isinstance(block.attn, turning)]
+    attns.sort(key=lambda attn: attn.window is not None)
+    match next((attn.rope for attn in attns if attn.rope), None):
+        case Rope(scaling=ProportionalScaling(share=share)) as rope:
+            half = rope.dim // 2
+            still = half - round(half * share)
+            return {"rope_freqs.weight": [1.0] * (half - still) + [1e30] * still}
         case Rope(scaling=LongRopeScaling() as long):
             return {"rope_factors_long.weight": list(long.long), "rope_factors_short.weight": list(long.short)}
-        case Rope(scaling=Llama3Scaling() as ramp):
+        case Rope(scaling=Llama3Scaling() as ramp) as rope:
             found = []
             for i in range(rope.dim // 2):
                 turns = ramp.original_positions / (2 * math.pi * rope.theta ** (2 * i / rope.dim))

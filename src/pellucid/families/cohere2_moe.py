@@ -13,6 +13,7 @@ from pellucid.families._gguf import (
     KEYS,
     LAYER,
     RMS,
+    SIGMOID,
     SOFTMAX,
     WINDOW,
     Gguf,
@@ -50,6 +51,7 @@ GGUF = Gguf(
     more=lambda said: rope(said) | window_types(said) | {
         "expert_selection_fn": "softmax" if said.get("expert_gating_func") == SOFTMAX else "sigmoid",
     },
+    says=lambda c, spec: {"expert_gating_func": SOFTMAX if c.expert_selection_fn == "softmax" else SIGMOID},
 )  # fmt: skip
 
 

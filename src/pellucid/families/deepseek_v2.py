@@ -38,6 +38,7 @@ GGUF = Gguf(
     more=lambda said: _gguf.latent_sizes(said) | {
         "topk_method": "greedy" if said.get("expert_group_count", 1) == 1 else "group_limited_greedy",
     },
+    says=_gguf.latent_factor,
 )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ GGUF = Gguf(
     KEYS | RMS | ROUTED_EXPERTS,
     lambda c: _gguf.latent(c) | _gguf.experts(c.n_routed_experts),
     set={"q_lora_rank": None, "num_nextn_predict_layers": 0}, more=_gguf.latent_sizes,
+    says=_gguf.latent_factor,
 )  # fmt: skip
 
 

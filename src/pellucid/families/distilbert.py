@@ -1,6 +1,10 @@
 """DistilBERT. Paper: arXiv 1910.01108."""
 
+from dataclasses import replace
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import bert
 from pellucid.families._encoder import LABELS, USUAL, attention, classes, embedding, encoder, heads, lm_head, mlp
 from pellucid.spec import Block, ChoiceHead, Dense, LayerNorm, PostNorm, SequenceHead, SpanHead, Spec
 from pellucid.weights.table import Entry, Recomputed
@@ -37,6 +41,17 @@ WEIGHTS: dict[str, Entry] = LABELS | {
     "vocab_projector.{p}": "lm_head.out.{p}",
     "pre_classifier.{p}": "classifier.dense.{p}",
 }
+
+
+def named(c: Config) -> dict[str, Any]:
+    """As BERT, without token types."""
+    return {key: c.to_dict()[own] for key, own in ALIASES.items() if own in c.to_dict()} | {
+        "vocab_size": c.vocab_size, "max_position_embeddings": c.max_position_embeddings, "type_vocab_size": 0,
+        "layer_norm_eps": 1e-12,
+    }  # fmt: skip
+
+
+GGUF = replace(bert.GGUF, alike=named)
 
 
 def spec(c: Config) -> Spec:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.config import Config
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, Unsupported
 from pellucid.families import _gguf
 from pellucid.families._decoder import attention, classes, decoder, gated, rms
 from pellucid.families._gguf import DECODER, HEAD_DIM, KEYS, MAMBA2_KEYS, RMS, Gguf, Said
 from pellucid.families._recurrent import BESIDE, JAMBA, MAMBA2, mamba2
 from pellucid.spec import Block, Embed, LmHead, PreNorm, Spec, Together
-from pellucid.weights.table import Entry, mapped
+from pellucid.weights.table import Below, Entry, Scaled, mapped
 
 CLASSES = classes("FalconH1", "causal-lm")
 DEFAULTS = {
@@ -44,7 +44,48 @@ WEIGHTS: dict[str, Entry] = JAMBA | deeper("attention", SELF) | {
 def gguf_weights(c: Config) -> dict[str, Entry]:
     own = {name: entry for name, entry in DECODER.items() if ".attn_" in name and "norm" not in name}
     mixers = deeper("attention", own) | deeper("mamba", _gguf.mamba2(c.mamba_n_groups))
-    return DECODER | mixers | {"blk.{i}.ffn_norm": "blocks.{i}.mlp_norm.weight"}  # as llama.cpp's converter calls it
+    found = {**DECODER, **mixers, "blk.{i}.ffn_norm": "blocks.{i}.mlp_norm.weight"}  # as llama.cpp's converter calls it
+    return found | multiplied(c) if any("multiplier" in key for key in c.given()) else found
+
+
+def multiplied(c: Config) -> dict[str, Entry]:
+    """Weights with the multipliers of what they are applied to, and of what they say."""
+    gate, down = multipliers(c, "mlp_multipliers", 2)
+    into, block = c.attention_in_multiplier, "blocks.{i}."
+    table: dict[str, Entry] = {
+        "token_embd.weight": Scaled("embed.tokens.weight", c.embedding_multiplier),
+        "output.weight": Scaled("lm_head.out.weight", c.lm_head_multiplier),
+        "blk.{i}.ffn_gate.weight": Scaled(block + "mlp.gate.weight", gate),
+        "blk.{i}.ffn_down.weight": Scaled(block + "mlp.down.weight", down),
+        "blk.{i}.ssm_out.weight": Scaled(block + "attn.mamba.out.weight", c.ssm_out_multiplier),
+        "blk.{i}.ssm_in.weight": Below(tuple(
+            Scaled(f"{block}attn.mamba.{part}.weight", times * c.ssm_in_multiplier)
+            for part, times in zip(("z", "x", "b", "c", "dt"), multipliers(c, "ssm_multipliers", 5))
+        )),
+    }  # fmt: skip
+    times = {"q": into, "k": into * c.key_multiplier, "v": into, "output": c.attention_out_multiplier}
+    return table | {
+        f"blk.{{i}}.attn_{name}.weight": Scaled(f"{block}attn.attention.{name[0]}.weight", by)
+        for name, by in times.items()
+    }  # fmt: skip
+
+
+def neutral(c: Config) -> dict[str, Any]:
+    """The same model with its multipliers in its weights.
+
+    Raises:
+        Unsupported: they cannot be.
+    """
+    found = {key: value for key, value in c.given().items() if "multiplier" not in key}
+    if not c.mamba_rms_norm:
+        found["mamba_norm_before_gate"] = False  # there is none, and files mean this
+    if len(found) == len(c.given()):
+        return found
+    if any(c.get(key) for key in ("attention_bias", "mlp_bias", "projectors_bias", "mamba_proj_bias")):
+        raise Unsupported("biases beside multipliers", where=c.where, next="keep the safetensors checkpoint")
+    if c.tie_word_embeddings and c.embedding_multiplier != c.lm_head_multiplier:
+        raise Unsupported("one matrix with two multipliers", where=c.where, next="keep the safetensors checkpoint")
+    return found
 
 
 def gguf_sizes(said: Said) -> dict[str, Any]:
@@ -59,7 +100,7 @@ def gguf_sizes(said: Said) -> dict[str, Any]:
 
 GGUF = Gguf(
     KEYS | RMS | HEAD_DIM | MAMBA2_KEYS | {"mamba_d_ssm": "ssm.inner_size"}, gguf_weights,
-    set={"mamba_norm_before_gate": False}, more=gguf_sizes,
+    set={"mamba_norm_before_gate": False}, more=gguf_sizes, alike=neutral,
 )  # fmt: skip
 
 

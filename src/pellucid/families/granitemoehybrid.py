@@ -61,6 +61,7 @@ def gguf_sizes(said: Said) -> dict[str, Any]:
 GGUF = Gguf(
     {key: name for key, name in GRANITE_KEYS.items() if key != "num_key_value_heads"} | LOCAL_EXPERTS | MAMBA2_KEYS,
     gguf_weights, set={"num_local_experts": 0}, more=gguf_sizes,
+    says=lambda c, spec: {"rope.scaling.finetuned": c.position_embedding_type == "rope"},
 )  # fmt: skip
 
 

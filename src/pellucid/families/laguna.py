@@ -58,6 +58,7 @@ GGUF = _gguf.Gguf(
         "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.proj.weight",
     },
     more=gguf_layers,
+    says=lambda c, spec: {"expert_weights_norm": True},
 )  # fmt: skip
 
 

@@ -29,6 +29,11 @@ GGUF = Gguf(
     more=lambda said: rope(said) | {
         "qk_nope_head_dim": said.get("attention.key_length") - said.get("rope.dimension_count"),
     },
+    says=lambda c, spec: {  # as attention of the usual kind
+        "attention.head_count_kv": c.num_attention_heads, "attention.value_length": None,
+        "attention.key_length": c.qk_nope_head_dim + c.qk_rope_head_dim,
+        "attention.key_length_mla": None, "attention.value_length_mla": None,
+    },
 )  # fmt: skip
 
 

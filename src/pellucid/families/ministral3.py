@@ -32,7 +32,15 @@ def growing(said: Said) -> dict[str, Any]:
     return {"rope_parameters": section | {"rope_theta": said.get("rope.freq_base"), "llama_4_scaling_beta": beta}}
 
 
-GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), set={"rope_theta": None}, more=growing)
+def grown(c: Config, spec: Spec) -> dict[str, Any]:
+    section = c.get("rope_parameters") or {}
+    return {
+        "rope.scaling.yarn_log_multiplier": section.get("mscale_all_dim"),
+        "attention.temperature_scale": section.get("llama_4_scaling_beta"),
+    }
+
+
+GGUF = Gguf(KEYS | RMS | HEAD_DIM, paired(DECODER), set={"rope_theta": None}, more=growing, says=grown)
 
 
 def spec(c: Config) -> Spec:

@@ -10,7 +10,7 @@ from pellucid.families._gguf import DECODER, ROUTED_EXPERTS, Gguf, Said
 from pellucid.families._moe import deepseek_router, experts
 from pellucid.families._read import activation
 from pellucid.families._recurrent import BESIDE, MAMBA2, OLD_TYPES
-from pellucid.spec import Block, Mamba2, Mlp, Moe, PreNorm, RmsNorm, SharedExpert, Spec
+from pellucid.spec import Block, Custom, Mamba2, Mlp, Moe, PreNorm, RmsNorm, SharedExpert, Spec
 from pellucid.weights.table import Entry, Unused
 
 CLASSES = classes("NemotronH", "causal-lm")
@@ -108,6 +108,14 @@ def gguf_layers(said: Said) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def width(block: Block | Custom) -> int:
+    """Of an MLP or of an expert."""
+    match block:
+        case Block(mlp=Mlp(hidden=hidden) | Moe(expert=Mlp(hidden=hidden))):
+            return hidden
+    return 0
+
+
 GGUF = Gguf(
     {
         "hidden_size": "embedding_length", "num_attention_heads": "attention.head_count",
@@ -118,6 +126,10 @@ GGUF = Gguf(
         **ROUTED_EXPERTS,
     },
     gguf_weights, more=gguf_layers,
+    says=lambda c, spec: {
+        "feed_forward_length": _gguf.by_layer([width(block) for block in spec.stack.blocks]),
+        "leading_dense_block_count": None, "attention.layer_norm_epsilon": c.layer_norm_epsilon,
+    },
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pellucid.families._decoder import classes
 from pellucid.families.qwen3_5_text import DEFAULTS as QWEN
 from pellucid.families.qwen3_5_text import IGNORED as OTHERS
 from pellucid.families.qwen3_5_text import LINEAR, MTP, gguf_sizes, gguf_weights, text
-from pellucid.families.qwen3_next import EXPERTS, mixture, table
+from pellucid.families.qwen3_next import EXPERTS, mixture, recurrent, table
 from pellucid.spec import Spec
 from pellucid.weights.table import Entry, Fused, Stacked
 
@@ -34,7 +34,8 @@ GGUF = _gguf.Gguf(
         "moe_intermediate_size": "expert_feed_forward_length",
         "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
     },
-    lambda c: _gguf.further_layers(c, gguf_weights(c) | _gguf.experts(c.num_experts), MTP), more=gguf_sizes,
+    lambda c: _gguf.further_layers(c, gguf_weights(c) | _gguf.experts(c.num_experts), MTP),
+    more=gguf_sizes, says=recurrent,
 )  # fmt: skip
 
 

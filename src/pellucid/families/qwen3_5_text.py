@@ -7,7 +7,7 @@ from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, rms
 from pellucid.families._gguf import Said
 from pellucid.families._read import grouped_heads, read_rope
-from pellucid.families.qwen3_next import gguf_decoder, mixers, table
+from pellucid.families.qwen3_next import gguf_decoder, mixers, recurrent, table
 from pellucid.families.qwen3_next import gguf_sizes as next_sizes
 from pellucid.spec import Block, Ffn, PreNorm, Spec
 from pellucid.weights.table import Below, Entry, Flat, Fused, MinusExp, Tiled
@@ -51,7 +51,7 @@ def gguf_weights(c: Config) -> dict[str, Entry]:
         own = [f"blocks.{{i}}.attn.{x}{name}" for x in "qk"]
         return Below((*own, tiled("v" + name)))
 
-    return gguf_decoder(c) | {
+    own: dict[str, Entry] = {
         "blk.{i}.attn_qkv.weight": qkv(".weight"),
         "blk.{i}.ssm_conv1d.weight": Flat(qkv("_conv.weight"), dim=1),
         "blk.{i}.attn_gate.weight": tiled("z.weight"),
@@ -60,7 +60,8 @@ def gguf_weights(c: Config) -> dict[str, Entry]:
         "blk.{i}.ssm_dt.bias": tiled("dt_bias"),
         "blk.{i}.ssm_a": MinusExp(tiled("a_log")),
         "blk.{i}.ssm_out.weight": tiled("out.weight", dim=1),
-    }  # fmt: skip
+    }
+    return gguf_decoder(c, own)
 
 
 def gguf_sizes(said: Said) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def gguf_sizes(said: Said) -> dict[str, Any]:
 MTP = "mtp_num_hidden_layers"
 GGUF = _gguf.Gguf(
     _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM | _gguf.DELTANET_KEYS,
-    lambda c: _gguf.further_layers(c, gguf_weights(c), MTP), more=gguf_sizes,
+    lambda c: _gguf.further_layers(c, gguf_weights(c), MTP), more=gguf_sizes, says=recurrent,
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from pellucid.families._gguf import DECODER, DELTANET_KEYS, HEAD_DIM, KEYS, RMS,
 from pellucid.families._gguf import EXPERTS as GGUF_EXPERTS
 from pellucid.families._moe import experts, moe_weights, qwen_sparse_layers
 from pellucid.families._recurrent import DELTANET, delta_net, hybrid_types, of_layers
-from pellucid.spec import Block, Gate, Mixer, Moe, PreNorm, QkNorm, RmsNorm, Router, SharedExpert, Spec, Task
+from pellucid.spec import Block, DeltaNet, Gate, Mixer, Moe, PreNorm, QkNorm, RmsNorm, Router, SharedExpert, Spec, Task
 from pellucid.weights.table import Entry, Fused, Unused
 
 CLASSES = classes("Qwen3Next", *GENERIC)
@@ -62,20 +62,22 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     return table(c, fused) | EXPERTS
 
 
-def gguf_decoder(c: Config) -> dict[str, Entry]:
+def gguf_decoder(c: Config, linear: Mapping[str, Entry]) -> dict[str, Entry]:
     """Both kinds of layers; norms have one added, but for that of linear attention."""
     norms = {name: entry for name, entry in DECODER.items() if "norm" in name and "ffn" not in name}
     q = Fused("blocks.{i}.attn.{}.{p}", ("q", "gate.proj"), c.size("num_attention_heads"))
     shifted = _gguf.shifted(norms | _gguf.POST_NORM)
-    return DECODER | shifted | _gguf.DELTANET | {"blk.{i}.attn_q.{p}": q}
+    layers = [i for i, kind in enumerate(types(c)) if kind == "linear_attention"]
+    return DECODER | shifted | {"blk.{i}.attn_q.{p}": q} | of_layers(layers, {**_gguf.DELTANET, **linear})
 
 
 def gguf_weights(c: Config) -> dict[str, Entry]:
     groups = c.size("linear_num_key_heads")
-    return gguf_decoder(c) | _gguf.experts(c.num_experts) | {
+    own: dict[str, Entry] = {
         "blk.{i}.ssm_ba.weight": Fused("blocks.{i}.attn.{}.weight", "ba", groups),
         "blk.{i}.ssm_in.weight": Fused("blocks.{i}.attn.{}.weight", "qkvz", groups),  # older files
-    }  # fmt: skip
+    }
+    return gguf_decoder(c, own) | _gguf.experts(c.num_experts)
 
 
 def gguf_sizes(said: Said) -> dict[str, Any]:
@@ -88,12 +90,19 @@ def gguf_sizes(said: Said) -> dict[str, Any]:
     }
 
 
+def recurrent(c: Config, spec: Spec) -> dict[str, Any]:
+    """Which layers do not attend, for each; key heads are said once."""
+    blocks = [block for block in spec.stack.blocks if isinstance(block, Block)]
+    recurs = [isinstance(block.attn, DeltaNet) for block in blocks]
+    return {"attention.recurrent_layers": recurs, "attention.head_count_kv": c.num_key_value_heads}
+
+
 GGUF = Gguf(
     KEYS | RMS | HEAD_DIM | DELTANET_KEYS | GGUF_EXPERTS | {
         "moe_intermediate_size": "expert_feed_forward_length",
         "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
     },
-    gguf_weights, more=gguf_sizes,
+    gguf_weights, more=gguf_sizes, says=recurrent,
 )  # fmt: skip
 
 

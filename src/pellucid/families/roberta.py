@@ -4,6 +4,7 @@ from typing import Any
 
 from pellucid.config import Config
 from pellucid.families import _encoder as shared
+from pellucid.families import bert
 from pellucid.families._decoder import under
 from pellucid.families._encoder import (
     BERT,
@@ -17,7 +18,9 @@ from pellucid.families._encoder import (
     heads,
     lm_head,
 )
+from pellucid.families._gguf import AROUND, Gguf
 from pellucid.spec import Dense, Spec
+from pellucid.weights.table import Behind
 
 CLASSES = classes("Roberta", *USUAL, "causal-lm", pretraining="masked-lm", encoding=True)
 DEFAULTS = shared.ROBERTA_DEFAULTS
@@ -26,6 +29,17 @@ IGNORED = shared.IGNORED
 BASE = "roberta."
 WEIGHTS = under("roberta.", BERT, "bert.") | ROBERTA
 HEADS = HIDDEN
+
+
+def shifted(c: Config) -> dict[str, Any]:
+    """As BERT, whose positions begin at 0."""
+    return {**c.to_dict(), "max_position_embeddings": c.max_position_embeddings - c.pad_token_id - 1}
+
+
+GGUF = Gguf(
+    bert.GGUF.keys,
+    lambda c: AROUND | {"position_embd.weight": Behind("embed.positions.weight", c.pad_token_id + 1)}, alike=shifted,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -12,6 +12,7 @@ IGNORED = roberta.IGNORED
 BASE = roberta.BASE
 WEIGHTS = roberta.WEIGHTS
 HEADS = roberta.HEADS
+GGUF = roberta.GGUF
 
 
 def spec(c: Config) -> Spec:

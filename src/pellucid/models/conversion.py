@@ -59,7 +59,7 @@ class Source:
         self._last: tuple[str, list[Tensor]] = ("", [])
 
     def _fill(self, slots: Mapping[str, Tensor]) -> None:
-        """Finds each parameter's file tensor, or the tensors of its rows."""
+        """Finds each parameter's file tensor, or the tensors of its rows or shares."""
         self._from: dict[str, list[tuple[str, Place]]] = {}
         for name in self.weights.names:
             place = self.table.find(name)
@@ -75,7 +75,7 @@ class Source:
                 what = f"{name} is {list(found)}, the model wants {list(wanted)}"
                 raise WeightsError(what, where=self.weights.file_of(name), next="correct config.json")
             for slot in place.slots:
-                if place.row is not None or slot not in self._from:
+                if place.row is not None or place.share is not None or slot not in self._from:
                     self._from.setdefault(slot, []).append((name, place))
         for tied, stored in self.outline.ties().items():
             if tied in self._from and stored in self._from:
@@ -107,6 +107,10 @@ class Source:
         if found[0][1].row is not None:
             rows = sorted(found, key=lambda each: each[1].row or 0)
             return torch.stack([self.weights.tensor(name) for name, _ in rows])
+        if found[0][1].share is not None:
+            shares = sorted(found, key=lambda each: each[1].share.first if each[1].share else 0)
+            parts = [place.split(dense(self.weights.tensor(name)), [])[0] for name, place in shares]
+            return torch.cat(parts, dim=1).flatten(0, 1)
         name, place = found[0]
         if self._last[0] != name:  # a fused tensor is cut once for all its parts
             self._last = ("", [])
@@ -299,8 +303,12 @@ def convert(source: Path, out: Path, options: Options, *, dtype: str | None = No
 
 @torch.inference_mode()
 def largest_difference(one: Path, other: Path, ids: Sequence[int]) -> tuple[float, float]:
-    """The largest difference between two checkpoints' outputs for some ids, in float32; and the largest output."""
-    found = []
+    """The largest difference between two checkpoints' outputs for some ids, in float32; and the largest output.
+
+    What a model says of its pad counts for nothing: RoBERTa's positions pass over it, those of a GGUF file do not.
+    """
+    pad, found = Source(one).config.get("pad_token_id"), []
+    ids = [id for id in ids if id != pad]
     for path in (one, other):
         task = Source(path).task
         with exactly():

@@ -31,6 +31,7 @@ from pellucid.weights.gguf import GgufFile, Planned, metadata_bytes, write_plann
 from pellucid.weights.table import Place, Table
 
 NO_WORDS = {"tokenizer.ggml.model": "none"}
+TYPES = "tokenizer.ggml.token_type_count"  # which llama.cpp asks encoders for, also where there are none
 VERSION, FILE_TYPE = "general.quantization_version", "general.file_type"
 
 
@@ -72,7 +73,9 @@ def gguf_table(spec: Spec, source: Path) -> Gguf:
     Raises:
         Unsupported: it has none; names the families that have.
     """
-    family = families.find(_gguf_write.FAMILY.get(spec.family, spec.family), source)
+    family = families.find(spec.family, source)
+    if getattr(family.module, "GGUF", None) is None:
+        family = families.find(_gguf_write.FAMILY.get(spec.family, spec.family), source)
     if getattr(family.module, "GGUF", None) is None:
         known = [name for name in families.names() if hasattr(families.find(name, "").module, "GGUF")]
         what = f"{spec.family} has no table of llama.cpp's names"
@@ -82,19 +85,23 @@ def gguf_table(spec: Spec, source: Path) -> Gguf:
 
 def _metadata(model: Source, table: Gguf, shapes: Mapping[str, tuple[int, ...]], source: Path) -> dict[str, Any]:
     """What the file says of the model, checked by reading it as a file."""
-    values = _gguf_write.metadata(table, model.config.copy(), model.spec)
     name = _gguf_write.FAMILY.get(model.spec.family, model.spec.family)
-    family = families.find(name, source)
+    family, config, spec = families.find(name, source), model.config, model.spec
+    if table.alike is not None:
+        config = family.config({**table.alike(config.copy()), "model_type": name}, source)
+        spec, _ = family.spec(config)
+    values = _gguf_write.metadata(table, config.copy(), spec)
     try:
-        said = _gguf_write.said_as(table, values, shapes, model.spec, source)
+        said = _gguf_write.said_as(family.gguf, values, shapes, spec, source)
         again, _ = family.spec(family.config({**said, "model_type": name}, source))
-        found = _gguf_write.parted(model.spec, again)
+        found = _gguf_write.parted(spec, again)
     except ConfigError as error:
         found = error.what
     if found:
         what = f"a GGUF file cannot say what this {model.spec.family} is: {found}"
         raise Unsupported(what, where=source, next="keep the safetensors checkpoint")
-    return {**values, "general.name": source.resolve().name, **_ends(model)}
+    types = {TYPES: max(spec.stack.embed.token_types, 1)} if model.task is None else {}
+    return {**values, "general.name": source.resolve().name, **types, **_ends(model)}
 
 
 def _ends(model: Source) -> dict[str, Any]:
@@ -110,11 +117,11 @@ def _ends(model: Source) -> dict[str, Any]:
 
 
 def _shape(spec: Spec) -> Shape:
-    blocks = [block for block in spec.stack.blocks if getattr(block, "attn", None) is not None]
-    attn, mlp = blocks[0].attn, blocks[-1].mlp  # type: ignore[union-attr]
+    blocks = _gguf_write.blocks(spec)
+    attn, mlp = next((block.attn for block in blocks if block.attn is not None), None), blocks[-1].mlp
     grouped = getattr(attn, "heads", 1) // max(getattr(attn, "kv_heads", 1), 1)
     experts = mlp.experts if isinstance(mlp, Moe) else 0
-    return Shape(_gguf_write.architecture(spec.family), len(spec.stack.blocks), grouped, experts)
+    return Shape(_gguf_write.architecture(spec), len(spec.stack.blocks), grouped, experts)
 
 
 def _planned(model: Source, place: Place, kind: str, importance: Mapping[str, Tensor] | None) -> Planned:

@@ -195,7 +195,7 @@ def shape_of(spec: s.Spec) -> Shape:
     attn, moe = (next(each(spec.stack.blocks, kind), None) for kind in (s.Attention, s.Moe))
     grouped = attn.heads // attn.kv_heads if isinstance(attn, s.Attention) else 1
     experts = moe.experts if isinstance(moe, s.Moe) else 0
-    return Shape(architecture(spec.family), len(spec.stack.blocks), grouped, experts)
+    return Shape(architecture(spec), len(spec.stack.blocks), grouped, experts)
 
 
 def _precise(slot: str, spec: s.Spec) -> bool:

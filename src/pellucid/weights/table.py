@@ -90,7 +90,7 @@ class Tiled:
 class Below:
     """Parameters one below the other in the rows of one tensor, as `Fused` has them, each in a layout of its own."""
 
-    of: tuple[str | Tiled, ...]
+    of: tuple[str | Tiled | Scaled, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,22 @@ class Shifted:
 
     of: str
     by: float
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Numbers that the file has multiplied: Falcon H1's multipliers are in its GGUF files' weights."""
+
+    of: str
+    by: float
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A matrix without its first rows, which no token has: RoBERTa counts positions from 2, its GGUF files from 0."""
+
+    of: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -183,8 +199,8 @@ class Unused:
 
 
 Layout = (
-    str | Fused | Transposed | Squeezed | Folded | Paired | Tiled | Below | Shifted | Flat | Cut | MinusExp | Stacked
-    | Viewed
+    str | Fused | Transposed | Squeezed | Folded | Paired | Tiled | Below | Shifted | Scaled | Behind | Flat | Cut
+    | MinusExp | Stacked | Viewed
 )  # fmt: skip
 Entry = Layout | Row | Share | Recomputed | Unused
 
@@ -258,8 +274,11 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
             for d in sorted(dims):
                 shape.insert(d, 1)
             return tuple(shape)
-        case Paired(of) | Tiled(of) | Shifted(of) | MinusExp(of):
+        case Paired(of) | Tiled(of) | Shifted(of) | Scaled(of) | MinusExp(of):
             return _shape(of, shapes)
+        case Behind(of, rows):
+            first, *others = _shape(of, shapes)
+            return (first - rows, *others)
         case Flat(of, dim):
             shape = list(_shape(of, shapes))
             del shape[dim]
@@ -278,6 +297,8 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
 
 
 def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
+    import torch
+
     match layout:
         case str():
             return [tensor]
@@ -302,6 +323,10 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return [_split(layout, part, [n])[0] for layout, part, n in parts]
         case Shifted(of, by):
             return _split(of, tensor - by, rows)
+        case Scaled(of, by):
+            return _split(of, tensor / by, rows)
+        case Behind(of, before):
+            return _split(of, torch.cat([tensor.new_zeros(before, *tensor.shape[1:]), tensor]), rows)
         case MinusExp(of):
             return _split(of, (-tensor).log(), rows)
         case Flat(of, dim):
@@ -345,6 +370,10 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
         case Shifted(of, by):
             whole = _join(of, parts)
             return whole.to(torch.promote_types(whole.dtype, torch.float32)) + by
+        case Scaled(of, by):
+            return _join(of, parts).float() * by
+        case Behind(of, rows):
+            return _join(of, parts)[rows:]
         case MinusExp(of):
             return -_join(of, parts).float().exp()
         case Flat(of, dim):
@@ -362,8 +391,10 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
 def rounds(layout: Layout) -> bool:
     """Whether a file's numbers are turned into others, which cannot be turned back exactly."""
     match layout:
-        case Shifted() | MinusExp():
+        case Shifted() | Scaled() | MinusExp():
             return True
+        case Below(of):
+            return any(map(rounds, of))
         case Transposed(of) | Squeezed(of) | Stacked(of) | Viewed(of):
             return rounds(of)
         case _:
@@ -380,8 +411,8 @@ def _patterns(entry: Entry) -> tuple[str, ...]:
         case Below(of):
             return tuple(slot for each in of for slot in _patterns(each))
         case (
-            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Tiled(of) | Shifted(of) | Flat(of) | Cut(of)
-            | MinusExp(of) | Stacked(of) | Viewed(of) | Row(of) | Share(of)
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Tiled(of) | Shifted(of) | Scaled(of) | Behind(of)
+            | Flat(of) | Cut(of) | MinusExp(of) | Stacked(of) | Viewed(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return _patterns(of)
         case Recomputed() | Unused():
@@ -398,8 +429,8 @@ def mapped(entry: Entry, change: Callable[[str], str]) -> Entry:
         case Below(of):
             return Below(tuple(mapped(each, change) for each in of))  # type: ignore[misc]  # of the same kinds
         case (
-            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Tiled(of) | Shifted(of) | Flat(of) | Cut(of)
-            | MinusExp(of) | Stacked(of) | Viewed(of) | Row(of) | Share(of)
+            Transposed(of) | Squeezed(of) | Folded(of) | Paired(of) | Tiled(of) | Shifted(of) | Scaled(of) | Behind(of)
+            | Flat(of) | Cut(of) | MinusExp(of) | Stacked(of) | Viewed(of) | Row(of) | Share(of)
         ):  # fmt: skip
             return replace(entry, of=mapped(of, change))  # type: ignore[arg-type]  # of the same kind as it was
         case Recomputed() | Unused():
@@ -509,11 +540,15 @@ class Table:
         found = self._slots.find(slot)
         if found is None:
             return []
-        _, (name, entry), indices = found
-        if headless:
-            name = name.removeprefix(self.base)
-        tensors = [{"{e}": str(row)} for row in range(rows)] if isinstance(entry, Row) else [{}]
-        return [_place(_filled(name, indices | more), entry, indices | more) for more in tensors]
+        _, named, indices = found
+        name, entry = named[0]
+        tensors = [(name, entry, indices)]
+        if isinstance(entry, Row):
+            tensors = [(name, entry, indices | {"{e}": str(row)}) for row in range(rows)]
+        if isinstance(entry, Share):
+            tensors = [(name, entry, indices) for name, entry in named if isinstance(entry, Share)]
+        base = self.base if headless else ""
+        return [_place(_filled(name.removeprefix(base), numbers), entry, numbers) for name, entry, numbers in tensors]
 
     def default_place(self, slot: str, *, headless: bool = False) -> Place | None:
         """Where a new checkpoint keeps a slot, or its first row."""
@@ -525,7 +560,7 @@ class Table:
         for slot in slots:
             found = self._slots.find(slot)
             if found is not None:
-                _, (name, entry), indices = found
+                _, ((name, entry), *_), indices = found
                 if not isinstance(entry, (Row, Share, Stacked)) and len(_patterns(entry)) == 1:
                     paths[_filled(name, indices).rpartition(".")[0]] = slot.rpartition(".")[0]
         return paths
@@ -580,12 +615,12 @@ class Table:
         return {name[:-1]: entry for name, entry in self.entries.items() if name.endswith(".*")}
 
     @cached_property
-    def _slots(self) -> Names[tuple[str, Entry]]:
-        first: dict[str, tuple[str, Entry]] = {}
+    def _slots(self) -> Names[list[tuple[str, Entry]]]:
+        names: dict[str, list[tuple[str, Entry]]] = {}
         for pattern, entry in self.entries.items():
             for slot in _patterns(entry):
-                first.setdefault(slot, (pattern, entry))
-        return Names(first)
+                names.setdefault(slot, []).append((pattern, entry))
+        return Names(names)
 
 
 def over(base: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, Entry]:

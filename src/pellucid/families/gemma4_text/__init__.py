@@ -121,6 +121,13 @@ def gguf_layers(said: Said) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def gguf_shapes(c: Config, spec: Spec) -> dict[str, Any]:
+    """The way back: layers with a window have sizes of their own."""
+    head_dim = c.size("head_dim")
+    found = {"attention.key_length_swa": head_dim, "attention.value_length_swa": head_dim}
+    return found | {"rope.dimension_count_swa": head_dim}
+
+
 GGUF = _gguf.Gguf(
     {
         "hidden_size": "embedding_length", "num_hidden_layers": "block_count",
@@ -130,7 +137,7 @@ GGUF = _gguf.Gguf(
         "hidden_size_per_layer_input": "embedding_length_per_layer_input", "top_k_experts": "expert_used_count",
         "num_kv_shared_layers": "attention.shared_kv_layers", "moe_intermediate_size": "expert_feed_forward_length",
     } | _gguf.RMS | _gguf.WINDOW,
-    gguf_weights, more=gguf_layers,
+    gguf_weights, more=gguf_layers, says=gguf_shapes,
 )  # fmt: skip
 
 
