@@ -27,6 +27,7 @@ from pellucid.nn import heads
 from pellucid.nn.apart import begin, finish
 from pellucid.nn.asked import Asked
 from pellucid.nn.tower import Tower
+from pellucid.ops.memory import keep_memory
 from pellucid.ops.moe import balance_loss
 from pellucid.ops.rope import turning_points, turns_with_length
 from pellucid.ops.threads import threads_for
@@ -60,6 +61,7 @@ class Model(Holding):
 
     def __init__(self, spec: Spec, config: Config, table: Table, task: Task | None) -> None:
         super().__init__(spec.stack)
+        keep_memory()
         self.spec, self.config, self.table, self.task = spec, config, table, task
         self.file_table, self.container = table, None
         self.report = Report()
