@@ -5,6 +5,8 @@
 Both libraries load the same random checkpoint in one process and take turns (A B A B …); a figure is the median of
 the ratios pair by pair, below 1 where Pellucid is faster. Sizes come from the family's test fixture, with the widths
 of `LARGE` put in the place of its tiny ones; a fixture's own "large" wins.
+
+The page that `--markdown` writes is made anew up to its first section (`## `). Sections are written by hand, and stay.
 """
 
 from __future__ import annotations
@@ -132,16 +134,20 @@ def paired(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> t
 
 
 def markdown(records: list[dict[str, Any]]) -> str:
-    """The table of docs/speed.md: the newest figures of each type in these records."""
+    """The table of a page: the newest figures of each type in these records, of one dtype."""
     newest = {name: (record, found) for record in records for name, found in record["figures"].items()}
     on, commits = records[-1]["machine"], sorted({record["commit"] for record, _ in newest.values()})
+    dtype = records[-1]["dtype"]
+    which, given, page = (
+        ("", "", "speed.md") if dtype == "float32" else (f" in {dtype}", f" --dtype {dtype}", f"speed-{dtype}.md")
+    )
     lines = [
-        "# Speed of every family",
+        f"# Speed of every family{which}",
         "",
-        "Made by `python benchmarks/registry.py --record --markdown docs/speed.md`",
+        f"Made by `python benchmarks/registry.py{given} --record --markdown docs/{page}`",
         f"({records[-1]['date']}, commit {', '.join(commits)}; {on['cpu']}, {on['cores']} cores,",
         f"torch {on['torch']}, transformers {on['transformers']}).",
-        f"Width {WIDTH}, {LAYERS} layers, {records[-1]['dtype']}, batch 1: one forward of {PROMPT} tokens, and {NEW}",
+        f"Width {WIDTH}, {LAYERS} layers, {dtype}, batch 1: one forward of {PROMPT} tokens, and {NEW}",
         f"greedy tokens behind a prompt of {SHORT}. A ratio is our time over the reference's, median of the pairs",
         "(least to most); below 1 is faster. benchmarks/records.jsonl has command, threads and rounds of each run.",
         "Logits apart are a share of their largest value; where attention over random weights saturates (mt5),",
@@ -162,6 +168,12 @@ def markdown(records: list[dict[str, Any]]) -> str:
         middle = statistics.median(ratios)
         lines.append(f"\n{part}: median ratio {middle:.2f} over {len(ratios)} types; above 1 in {slower}.")
     return "\n".join(lines) + "\n"
+
+
+def page(records: list[dict[str, Any]], before: str) -> str:
+    """The whole page: the table, and the sections that somebody has written below it."""
+    _, heading, written = f"\n{before}".partition("\n## ")
+    return markdown(records) + heading + written
 
 
 def recorded(dtype: str) -> list[dict[str, Any]]:
@@ -206,7 +218,8 @@ def main() -> None:
         with RECORDS.open("a") as file:
             file.write(json.dumps(record) + "\n")
     if args.markdown:
-        args.markdown.write_text(markdown([*recorded(args.dtype), record]))
+        before = args.markdown.read_text() if args.markdown.exists() else ""
+        args.markdown.write_text(page([*recorded(args.dtype), record], before))
 
 
 def quiet_reference() -> None:
