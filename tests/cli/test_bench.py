@@ -17,6 +17,7 @@ from pellucid.engine import replayed
 from pellucid.engine.decoding.line import Line
 from pellucid.models.model import Model
 from pellucid.models.plan import plan
+from pellucid.ops.cpu import steps
 
 FAST = ("--repeats", "1", "--new", "4", "--prompt", "12", "--threads", "1")
 
@@ -74,6 +75,10 @@ def test_a_step_adds_up(family: str, tmp_path: Path, measured: Callable[..., dic
     models.make(family).save_pretrained(tmp_path)
     found = measured(tmp_path, "--profile", "--context", "20")
     rows = {row["kind"]: row for row in found["profile"]}
+    assert found["profile_replayed"] == (family in ("gemma2", "llama") and steps.library() is not None)
+    if found["profile_replayed"]:
+        assert all(sum(row["by"].values()) == pytest.approx(row["ms"], rel=1e-3) for row in found["profile"][:-2])
+        assert set(rows["attention"]["by"]) >= {"attend", "write"}
     assert all(row["ms"] > 0 for row in rows.values()) and list(rows) == [k for k in _profile.KINDS if k in rows]
     assert sum(row["ms"] for row in rows.values()) == pytest.approx(found["profiled_step_ms"], rel=1e-3)
     assert {"norms", "attention products", "mlp products", "attention", "sampling", "rest"} <= set(rows)
@@ -97,12 +102,19 @@ def test_packed_weights_count_as_they_lie(tmp_path: Path, measured: Callable[...
 def test_measuring_leaves_nothing_behind() -> None:
     model = pellucid.AutoModelForCausalLM.from_pretrained()
     choose, meter = Line.choose, _profile.Meter()
-    with pytest.raises(ZeroDivisionError), _profile.measured(model, meter):
+    with pytest.raises(ZeroDivisionError), _profile.wrapped(model, meter.timed), _profile.choices(meter):
         assert Line.choose is not choose and "forward" in model.blocks[0].__dict__
         model(torch.tensor([[5, 6]]))
         raise ZeroDivisionError
     assert Line.choose is choose and not any("forward" in module.__dict__ for module in model.modules())
     assert meter.runs["blocks.0"] == 1 and meter.seconds["norms"] > 0
+
+
+def test_the_page_says_which_steps_it_is_about(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = call("bench", *FAST, "--profile").stdout
+    assert "\nreplayed; behind 16 tokens" in said or steps.library() is None
+    monkeypatch.setattr(replayed, "replays_of", lambda runner: None)
+    assert "\ncomputed by the modules" in call("bench", *FAST, "--profile").stdout
 
 
 @pytest.mark.parametrize("family, task", [("bert", "masked-lm"), ("bert", "sequence-classification")])

@@ -5,6 +5,7 @@ What makes a recording wrong has to be noticed: hooks, taps, other weights, othe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import reference as ref
 from native import needs_kernels as native_kernels
+from native import on_threads
 from pellucid import AutoModelForCausalLM
 from pellucid.engine import replayed
 from pellucid.engine.captured import refusal
@@ -101,6 +103,39 @@ def test_every_form_of_weights(form: str, tmp_path: Path) -> None:
     found = logits(engine.generate(given))
     assert same(found, plain(model, given))
     assert steps_of(engine).replays >= 8, steps_of(engine).refused
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_time_of_each_call(story: Any, threads: int) -> None:
+    """It is counted once, under its label; what is measured says the same."""
+    engine = Engine(story)
+    story._widest = 2**30
+    (given,) = requests([[1, 5]], 12)
+    job = engine.add(given)
+    with on_threads(threads):
+        while not steps_of(engine).replays:
+            engine.step()
+        block = story.blocks[0].mlp
+
+        def labelled(*args: Any) -> Any:
+            steps.recorder.current.label = "mlp"
+            found = type(block).forward(block, *args)
+            steps.recorder.current.label = ""
+            return found
+
+        block.__dict__["forward"] = labelled
+        (step,) = steps_of(engine).again(64)
+        del block.__dict__["forward"]
+        step.spent = steps.Spent(step.recording)
+        start = time.perf_counter()
+        while engine.busy:
+            engine.step()
+        took = time.perf_counter() - start
+    assert same(logits([job]), plain(story, [given]))
+    assert steps_of(engine).recorded == 1 and step.spent.runs >= 8
+    seconds = step.spent.seconds()
+    assert {kernel for label, kernel in seconds if label == "mlp"} >= {"few_rows", "pointwise"}
+    assert all(one > 0 for one in seconds.values()) and sum(seconds.values()) < took
 
 
 def test_as_many_threads_as_there_are(story: Any) -> None:

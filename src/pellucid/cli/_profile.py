@@ -1,4 +1,8 @@
-"""Where each millisecond of a decode step goes: the modules' own times by the kind of work, and the bytes they read."""
+"""Where each millisecond of a decode step goes, by the kind of work, and the bytes that it reads.
+
+On a CPU most models repeat a recorded step (ops/cpu/steps.py). It is recorded once more while the modules say what they
+are, and from then on each of its calls is timed where it is made. Of other models the modules themselves are timed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pellucid.engine.engine import Engine
+    from pellucid.engine.replayed import Replayed
     from pellucid.models.model import Model
+
+AHEAD = 2  # steps before those that are measured: the second is recorded, where steps are
+
+Wrap = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]  # of a kind, a path and a function
 
 # In the order in which a step meets them.
 KINDS = (
@@ -47,6 +56,21 @@ class Meter:
 
         return measured
 
+    def labelled(self, kind: str, path: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`; what is recorded meanwhile is labelled."""
+        from pellucid.ops.cpu import recorder
+
+        def labelled(*args: Any, **kwargs: Any) -> Any:
+            recording = recorder.current
+            outside, recording.label = recording.label, kind
+            self.runs[path] += 1
+            try:
+                return run(*args, **kwargs)
+            finally:
+                recording.label = outside
+
+        return labelled
+
 
 def kind_of(path: str, module: nn.Module) -> str | None:
     """What kind of work a module's own time is; None for one that is counted with what holds it."""
@@ -76,33 +100,57 @@ def kind_of(path: str, module: nn.Module) -> str | None:
 
 
 @contextmanager
-def measured(model: Model, meter: Meter) -> Iterator[None]:
-    """While the block runs, the model's modules and the choice of tokens are measured; hooks stay as they are."""
-    from pellucid.engine.decoding.line import Line
-
+def wrapped(model: Model, wrap: Wrap) -> Iterator[None]:
+    """While the block runs, the model's modules go through `wrap`; hooks stay as they are."""
     found = {path: module for path, module in model.named_modules() if path and kind_of(path, module)}
     for path, module in found.items():
         kind = kind_of(path, module)
         assert kind is not None
-        module.__dict__["forward"] = meter.timed(kind, path, module.forward)
+        module.__dict__["forward"] = wrap(kind, path, module.forward)
+    try:
+        yield
+    finally:
+        for module in found.values():
+            del module.__dict__["forward"]
+
+
+@contextmanager
+def choices(meter: Meter) -> Iterator[None]:
+    """While the block runs, the choice of tokens is measured."""
+    from pellucid.engine.decoding.line import Line
+
     choose = Line.choose
     Line.choose = meter.timed("sampling", "", choose)  # type: ignore[method-assign]  # put back below
     try:
         yield
     finally:
         Line.choose = choose  # type: ignore[method-assign]
-        for module in found.values():
-            del module.__dict__["forward"]
 
 
-def profile(engine: Engine, model: Model, cached: int) -> list[dict[str, Any]]:
+def profile(engine: Engine, cached: int, tokens: int) -> list[dict[str, Any]]:
     """The kinds of work in the steps that are left of an engine's one row: milliseconds and bytes of a step.
 
     Args:
+        engine: it has made `AHEAD` steps of the row, and its pages do not grow.
         cached: bytes that attention reads of the cache in a step.
+        tokens: of the row in the end.
     """
-    meter, steps = Meter(), 0
-    with measured(model, meter):
+    made = replays(engine)
+    return of_modules(engine, cached) if made is None else of_calls(engine, made, cached, tokens)
+
+
+def replays(engine: Engine) -> Replayed | None:
+    """What repeats the engine's steps; None where they are computed by the modules."""
+    from pellucid.engine.replayed import Replayed
+
+    made = engine.main.captured
+    return made if isinstance(made, Replayed) and made.recorded else None
+
+
+def of_modules(engine: Engine, cached: int) -> list[dict[str, Any]]:
+    """Of steps that the modules compute."""
+    model, meter, steps = engine.main.model, Meter(), 0
+    with wrapped(model, meter.timed), choices(meter):
         start = time.perf_counter()
         while engine.busy:
             engine.step()
@@ -111,10 +159,38 @@ def profile(engine: Engine, model: Model, cached: int) -> list[dict[str, Any]]:
     meter.seconds["rest"] += took - sum(meter.seconds.values())
     size = bytes_read(model, meter, steps)
     size["attention" if meter.seconds["attention"] else "recurrence"] += cached
+    return table(meter.seconds, size, steps)
+
+
+def of_calls(engine: Engine, made: Replayed, cached: int, tokens: int) -> list[dict[str, Any]]:
+    """Of steps that are replayed; and for each kind, the milliseconds of each kernel."""
+    from pellucid.ops.cpu.steps import Spent
+
+    meter = Meter()
+    with wrapped(made.model, meter.labelled):
+        (step,) = made.again(tokens)
+    step.spent, steps, start = Spent(step.recording), 0, time.perf_counter()
+    with choices(meter):
+        while engine.busy:
+            engine.step()
+            steps += 1
+    took = time.perf_counter() - start
+    assert step.spent.runs == steps, "its pages do not grow, and nobody changes the model"
+    by: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for (label, kernel), seconds in step.spent.seconds().items():
+        kind = label or "rest"
+        by[kind][kernel] = 1e3 * seconds / steps
+        meter.seconds[kind] += seconds
+    meter.seconds["rest"] += took - sum(meter.seconds.values())
+    size = bytes_read(made.model, meter, 1)
+    size["attention"] += cached
+    return [row | {"by": by[row["kind"]]} for row in table(meter.seconds, size, steps)]
+
+
+def table(seconds: defaultdict[str, float], size: defaultdict[str, float], steps: int) -> list[dict[str, Any]]:
+    """The kinds that took time, of one step."""
     return [
-        {"kind": kind, "ms": 1e3 * meter.seconds[kind] / steps, "bytes": round(size[kind])}
-        for kind in KINDS
-        if meter.seconds[kind]
+        {"kind": kind, "ms": 1e3 * seconds[kind] / steps, "bytes": round(size[kind])} for kind in KINDS if seconds[kind]
     ]
 
 

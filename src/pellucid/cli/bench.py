@@ -18,17 +18,20 @@ import click
 from pellucid import hub
 from pellucid.cli._command import Command
 from pellucid.cli._folder import size_text, table_text
+from pellucid.cli._profile import AHEAD, profile, replays
 from pellucid.cli.plan import columns
 from pellucid.errors import ArgumentError, Unsupported
 from pellucid.models.machine import available_cores, processor, read_rate
 from pellucid.models.plan import Plan, plan
 
 if TYPE_CHECKING:
+    from pellucid.cache.pages import Pages
     from pellucid.engine.engine import Engine
     from pellucid.engine.request import Request
     from pellucid.models.model import Model
 
 SHORT = 16  # tokens before those that are counted
+SPARE = 4  # pages beside those of a row's tokens
 FIRST = 3  # ids below it are often special
 
 
@@ -41,7 +44,7 @@ FIRST = 3  # ids below it are often special
 @click.option("--repeats", type=int, default=3, show_default=True, help="Runs; the fastest counts.")
 @click.option("--threads", type=int, help="Threads to use; torch's choice if not said.")
 @click.option("--dtype", help="To compute in; the file's if not said.")
-@click.option("--profile", is_flag=True, help="Where each millisecond of a decode step goes.")
+@click.option("--profile", "profiled", is_flag=True, help="Where each millisecond of a decode step goes.")
 @click.option("--json", "as_json", is_flag=True, help="Only the last line: one JSON object.")
 def command(
     model: str | None,
@@ -52,7 +55,7 @@ def command(
     repeats: int,
     threads: int | None,
     dtype: str | None,
-    profile: bool,
+    profiled: bool,
     as_json: bool,
 ) -> None:
     """Measure MODEL (a folder, a .gguf file, a hub id) with random tokens: loading, prompts, decoding, memory.
@@ -69,7 +72,7 @@ def command(
             raise ArgumentError(f"{name} {value}", where=name, next="give 1 or more")
     asked = Asked(prompt, new, numbers("--batch", batch), numbers("--context", context), repeats, threads, dtype)
     folder = hub.resolve(model)
-    found = measure(folder, asked, profile=profile)
+    found = measure(folder, asked, profiled=profiled)
     if not as_json:
         click.echo(text(found))
     click.echo(json.dumps(rounded(found)))
@@ -112,14 +115,15 @@ class Asked:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def measure(folder: Path, asked: Asked, *, profile: bool = False) -> dict[str, Any]:
+def measure(folder: Path, asked: Asked, *, profiled: bool = False) -> dict[str, Any]:
     """Every figure, by its name in the JSON line.
 
     Raises:
         ArgumentError: more tokens than the model has positions for.
     """
     sketch = plan(folder, dtype=asked.dtype, measure=False)  # refuses what is no model before torch is imported
-    deepest = max([asked.prompt or 0, SHORT + asked.new, *(depth + asked.new + 1 for depth in asked.contexts)])
+    new = asked.new + 1 + AHEAD * profiled
+    deepest = max([asked.prompt or 0, SHORT + asked.new, *(depth + new for depth in asked.contexts)])
     if sketch.made_for is not None and deepest > sketch.made_for:
         what = f"{deepest} tokens, and the model was made for {sketch.made_for}"
         raise ArgumentError(what, where="bench", next="give a smaller --prompt, --new or --context")
@@ -137,7 +141,7 @@ def measure(folder: Path, asked: Asked, *, profile: bool = False) -> dict[str, A
     loaded = time.perf_counter() - start
     run = Run(model, sketch, asked)
     with torch.inference_mode():
-        found = run.figures() | (run.profile() if profile else {})
+        found = run.figures() | (run.profile() if profiled else {})
     bandwidth = max(bandwidth, read_rate(cores))
     return {
         "model": str(folder), "family": sketch.family, "task": sketch.task, "dtype": sketch.dtype,
@@ -251,11 +255,11 @@ class Run:
         start = self.model.spec.decoder_start
         return start if isinstance(start, int) else FIRST
 
-    def behind(self, depth: int, new: int) -> None:
+    def behind(self, depth: int, new: int, pages: Pages | None = None) -> None:
         """Begins a row: it has read a prompt of so many tokens and chosen one."""
         from pellucid.engine.engine import Engine
 
-        self.engine = Engine(self.model)
+        self.engine = Engine(self.model, pages)
         self.engine.add(self.requests(1, depth, new)[0])
         while self.engine.busy and not self.engine.step():
             pass
@@ -267,8 +271,6 @@ class Run:
 
     def profile(self) -> dict[str, Any]:
         """The kinds of work in a step behind the deepest context that was asked for, and what measuring them costs."""
-        from pellucid.cli._profile import profile
-
         if not self.decodes:
             what = f"a {self.plan.family} model for {self.plan.task} decodes nothing"
             raise Unsupported(what, where="--profile", next="leave --profile out")
@@ -276,15 +278,28 @@ class Run:
         cached = self.sketch(depth + steps // 2).read_of_cache
         rounds, bare = [], []
         for _ in range(self.asked.repeats):
-            self.behind(depth, steps + 1)
+            self.recorded(depth, steps)
             start = time.perf_counter()
             self.finish()
             bare.append((time.perf_counter() - start) / steps)
-            self.behind(depth, steps + 1)
-            rounds.append(profile(self.engine, self.model, cached))
+            self.recorded(depth, steps)
+            rounds.append(profile(self.engine, cached, depth + AHEAD + steps + 1))
         rows = min(rounds, key=lambda rows: sum(row["ms"] for row in rows))
         took = sum(row["ms"] for row in rows)
-        return {"profile": rows, "profile_depth": depth, "step_ms": 1e3 * min(bare), "profiled_step_ms": took}
+        return {
+            "profile": rows, "profile_depth": depth, "profile_replayed": replays(self.engine) is not None,
+            "step_ms": 1e3 * min(bare), "profiled_step_ms": took,
+        }  # fmt: skip
+
+    def recorded(self, depth: int, steps: int) -> None:
+        """Begins a row that has so many steps left, each like the other: one is recorded, where any is."""
+        from pellucid.cache.group import PAGE
+        from pellucid.cache.pages import Pages
+
+        new = AHEAD + steps + 1
+        self.behind(depth, new, Pages(SPARE + (depth + new) // PAGE))
+        for _ in range(AHEAD):
+            self.engine.step()
 
 
 # ------------------------------------------------------------------------------------------------ the page
@@ -330,13 +345,20 @@ def rate_text(found: dict[str, Any], name: str) -> str:
 def profile_text(found: dict[str, Any]) -> str:
     """The table of a step's milliseconds."""
     total = found["profiled_step_ms"]
-    table: list[tuple[str, ...]] = [("one step", "ms", "of the step", "bytes", "GB/s", "of bandwidth")]
+    table: list[tuple[str, ...]] = [("one step", "ms", "of the step", "bytes", "GB/s", "of bandwidth", "kernels, ms")]
     for row in found["profile"]:
         share = ("", "", "")
         if row["bytes"]:
             share = (size_text(row["bytes"]), f"{row['gb_per_s']:.1f}", f"{row['share']:.0%}")
-        table.append((row["kind"], f"{row['ms']:.3f}", f"{row['ms'] / total:.1%}", *share))
+        table.append((row["kind"], f"{row['ms']:.3f}", f"{row['ms'] / total:.1%}", *share, kernels_text(row)))
     size = sum(row["bytes"] for row in found["profile"])
-    table.append(("all", f"{total:.3f}", "100%", size_text(size), f"{size / total / 1e6:.1f}", ""))
-    cost = f"behind {found['profile_depth']} tokens; without measuring {found['step_ms']:.3f} ms a step"
+    table.append(("all", f"{total:.3f}", "100%", size_text(size), f"{size / total / 1e6:.1f}", "", ""))
+    what = "replayed" if found["profile_replayed"] else "computed by the modules: none was recorded"
+    cost = f"{what}; behind {found['profile_depth']} tokens; without measuring {found['step_ms']:.3f} ms a step"
     return f"{columns(table)}\n{cost}"
+
+
+def kernels_text(row: dict[str, Any]) -> str:
+    """Milliseconds of a kind's kernels, the longest first, where there are several."""
+    by = sorted(row.get("by", {}).items(), key=lambda one: -one[1])
+    return ", ".join(f"{kernel} {ms:.3f}" for kernel, ms in by) if len(by) > 1 else ""

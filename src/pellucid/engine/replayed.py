@@ -41,6 +41,8 @@ PATIENCE = 64  # plain steps after a step that could not be recorded
 class Step:
     """A forward of one token for each of `rows` rows, whose tables have `width` entries; `run` makes it once more."""
 
+    spent: steps.Spent | None = None  # where the time of each run is added, if anybody measures
+
     def __init__(self, model: Model, pages: Pages, kinds: Sequence[Base], rows: int, width: int) -> None:
         self.model, self.pages, self.kinds, self.rows, self.width = model, pages, kinds, rows, width
         self._ids, self._places, self._ends = (array("q", [0] * rows) for _ in range(3))
@@ -71,7 +73,7 @@ class Step:
                 pages = table.pages[: place // PAGE + 1]
                 tables[b * self.width : b * self.width + len(pages)] = pages
         with self.model.threads(self.rows):
-            self.recording.run(torch.get_num_threads())
+            self.recording.run(torch.get_num_threads(), self.spent)
         return self.logits_BV.clone()
 
 
@@ -107,6 +109,16 @@ class Replayed:
         self.runner.moved(seqs, [max(seq.first, seq.row.length) for seq in seqs], len(seqs))
         self.runner.hand_out(parts, [1] * len(parts), logits_BV, ())
         return []
+
+    @torch.inference_mode()
+    def again(self, tokens: int) -> list[Step]:
+        """Records once more what is recorded, for rows of so many tokens: whoever measures labels what is noted."""
+        width = -(-tokens // PAGE)
+        self._steps = {
+            key: Step(self.model, self.pages, self.kinds, step.rows, max(step.width, width))
+            for key, step in self._steps.items()
+        }
+        return list(self._steps.values())
 
     def _ready(self) -> bool:
         """Whether nobody wants more of a step than its logits, and the model is as it was recorded."""

@@ -21,8 +21,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -57,7 +60,7 @@ def library() -> ctypes.CDLL | None:
     found = kernels()
     if found is None:
         return None
-    found.pellucid_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    found.pellucid_calls.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_void_p]
     found.pellucid_calls.restype = ctypes.c_int64
     return found
 
@@ -73,8 +76,8 @@ def address(kernel: str) -> int:
 class Again:
     """An operation of torch that every step makes again; its results go where those of the recording lie."""
 
-    def __init__(self, func: Callable[..., Any], args: Any, kwargs: Any, results: Sequence[Tensor]) -> None:
-        self.func, self.args, self.kwargs, self.results = func, args, kwargs, results
+    def __init__(self, func: Callable[..., Any], args: Any, kwargs: Any, results: Sequence[Tensor], label: str) -> None:
+        self.func, self.args, self.kwargs, self.results, self.label = func, args, kwargs, results, label
 
     def __call__(self) -> None:
         found = self.func(*self.args, **self.kwargs)
@@ -88,8 +91,11 @@ class Again:
 class Recording(TorchDispatchMode):
     """What a function does, as calls: `of` records it, and `run` makes them again."""
 
+    label = ""  # what is noted now is for this; said by whoever measures (cli/_profile.py)
+
     def __init__(self) -> None:
         super().__init__()
+        self.noted: list[tuple[str, str]] = []  # label and kernel of each call
         self._before: list[Again] = []
         self._body: list[Again | list[int]] = []  # operations, and pairs: the first call and the one behind the last
         self._calls: list[tuple[int, bytes, bool, bool]] = []
@@ -156,6 +162,7 @@ class Recording(TorchDispatchMode):
         self._busy[shared][1].update(written)
         self._made.update(written)
         self._calls.append((address(kernel), work, shared, wait))
+        self.noted.append((self.label, kernel))
         last = self._body[-1]
         assert isinstance(last, list), "appended above where it was not"
         last[1] = len(self._calls)
@@ -166,7 +173,7 @@ class Recording(TorchDispatchMode):
             raise Refused(f"{function} reads what a call writes")
         with _disable_current_modes():
             found = _aside(function, (x,), {})
-        self._before.append(Again(function, (x,), {}, [found]))
+        self._before.append(Again(function, (x,), {}, [found], self.label))
         return found
 
     def prepared(self, key: object, x: Tensor, make: Callable[[], Tensor]) -> Tensor:
@@ -223,7 +230,7 @@ class Recording(TorchDispatchMode):
             raise Refused(f"{func} multiplies by a matrix")
         found = _aside(func, args, kwargs)
         results = [] if func._schema.is_mutable else [x for x in tree_leaves(found) if isinstance(x, Tensor)]
-        again = Again(func, args, kwargs, results)
+        again = Again(func, args, kwargs, results, self.label)
         self._left -= sum(x.numel() * x.element_size() for x in results)
         if self._left < 0:
             raise Refused(f"{func} and others leave more than {MOST} bytes")
@@ -267,8 +274,11 @@ class Recording(TorchDispatchMode):
 
     # ---------------------------------------------------------------------------------------- the calls, made
 
-    def run(self, threads: int) -> None:
+    def run(self, threads: int, spent: Spent | None = None) -> None:
         """Does once more what was recorded, on so many threads at most; the bits do not depend on them.
+
+        Args:
+            spent: of this recording: the time of each call is added there.
 
         Raises:
             RuntimeError: a call failed: it was asked for pages or rows that are not there, or had no memory.
@@ -276,18 +286,50 @@ class Recording(TorchDispatchMode):
         found = library()
         assert found is not None, "nothing is recorded without it"
         first = ctypes.addressof(self._list)
-        for again in self._before:
-            again()
-        for part in self._body:
+        for part in chain(self._before, self._body):
             if isinstance(part, Again):
-                part()
-            elif failed := found.pellucid_calls(first + part[0] * CALL.size, part[1] - part[0], threads):
+                part() if spent is None else spent.of(part)
+                continue
+            begin, end = part
+            times = None if spent is None else spent.behind(begin)
+            if failed := found.pellucid_calls(first + begin * CALL.size, end - begin, threads, times):
                 raise RuntimeError(f"a recorded call failed with {failed}")
+        if spent is not None:
+            spent.runs += 1
 
     @property
     def bytes(self) -> int:
         """Memory that the results take."""
         return sum(memory.numel() for memory, _ in self._stock) + MOST - self._left
+
+
+class Spent:
+    """The time of everything that a recording makes again, all runs together."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.runs = 0
+        self._noted = recording.noted
+        self._calls = (ctypes.c_int64 * (len(self._noted) + 1))()
+        self._torch: Counter[str] = Counter()
+
+    def of(self, again: Again) -> None:
+        """Makes an operation of torch again."""
+        start = time.perf_counter_ns()
+        again()
+        self._torch[again.label] += time.perf_counter_ns() - start
+
+    def behind(self, call: int) -> int:
+        """Where the library adds the nanoseconds of this call, and of those after it."""
+        return ctypes.addressof(self._calls) + 8 * call
+
+    def seconds(self) -> Counter[tuple[str, str]]:
+        """By label, and by the kernel's name or torch's."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (label, kernel), taken in zip(self._noted, self._calls):
+            found[label, kernel.removesuffix("_share")] += taken
+        for label, taken in self._torch.items():
+            found[label, "torch"] += taken
+        return Counter({what: taken / 1e9 for what, taken in found.items()})
 
 
 def _aside(func: Any, args: Any, kwargs: Any) -> Any:
