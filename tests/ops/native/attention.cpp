@@ -24,6 +24,7 @@ struct Case {
 
 inline float number(float x) { return x; }
 inline float number(Half x) { return wide(x); }
+inline float number(F16 x) { return number16(x.bits); }
 
 // Keys and values of all rows, written to pages that lie anywhere in the pool.
 template <class T>
@@ -47,14 +48,18 @@ struct Pool {
 
   static void noisy(float &x) { x = noise(); }
   static void noisy(Half &x) { x = narrow(noise()); }
+  static void noisy(F16 &x) {  // up to 4, and some that are too small for a first bit of their own
+    x.bits = (chance() & 0x83ff) | (chance() % 9 ? 12 + chance() % 5 : 0) << 10;
+  }
 
   Size slot(const Case &c, Size row, Size token) const {
     return tables[row * entries + token / c.page] * c.page + token % c.page;
   }
 };
 
-template <class T>
-std::vector<T> attend(const Case &c, const Pool<T> &pool, const std::vector<T> &q, const std::vector<float> &sinks,
+// Over keys and values of E, by queries of T.
+template <class E, class T>
+std::vector<T> attend(const Case &c, const Pool<E> &pool, const std::vector<T> &q, const std::vector<float> &sinks,
                       const std::vector<float> &slopes, const std::vector<std::vector<float>> &biases,
                       const std::vector<Size> &lengths, const std::vector<Size> &ends, int level, int threads) {
   Size queries = 0;
@@ -74,7 +79,7 @@ std::vector<T> attend(const Case &c, const Pool<T> &pool, const std::vector<T> &
   a.tables = pool.tables.data(), a.lengths = lengths.data(), a.ends = ends.data();
   a.sinks = c.sinks ? sinks.data() : nullptr, a.slopes = c.slopes ? slopes.data() : nullptr;
   a.biases = c.bias ? at.data() : nullptr, a.bias_steps = c.bias ? steps.data() : nullptr;
-  a.bf16 = sizeof(T) == 2;
+  a.numbers = sizeof(T) == 2 ? 1 : sizeof(E) == 2 ? 2 : 0;
   a.rows = ends.size(), a.queries = queries, a.entries = pool.entries, a.pages = pool.pages, a.page = c.page;
   a.heads = heads, a.kv_heads = c.kv_heads, a.channels = c.channels, a.values = c.values;
   a.k_page_step = c.page * (a.k_token_step = c.kv_heads * (a.k_head_step = c.channels));
@@ -85,12 +90,12 @@ std::vector<T> attend(const Case &c, const Pool<T> &pool, const std::vector<T> &
   return out;
 }
 
-template <class T>
+template <class E, class T = E>
 void attention(const Case &c, int level) {
   const Size heads = c.kv_heads * c.group;
   Size queries = 0;
   for (Size length : c.lengths) queries += length;
-  const Pool<T> pool(c);
+  const Pool<E> pool(c);
   std::vector<T> q(queries * heads * c.channels);
   for (T &x : q) Pool<T>::noisy(x);
   const std::vector<float> sinks = floats(heads), slopes = floats(heads);
@@ -118,7 +123,7 @@ void attention(const Case &c, int level) {
           if (c.causal ? apart < 0 || (c.window && apart >= c.window) : c.window && std::abs(apart) > c.window) continue;
           if (c.chunk && s / c.chunk != position / c.chunk) continue;
           const Size slot = pool.slot(c, row, s);
-          const T *key = pool.k.data() + (slot * c.kv_heads + head / c.group) * c.channels;
+          const E *key = pool.k.data() + (slot * c.kv_heads + head / c.group) * c.channels;
           double score = 0;
           for (Size i = 0; i < c.channels; i++) score += double(number(mine[i])) * number(key[i]);
           score /= std::sqrt(double(c.channels));
@@ -131,7 +136,7 @@ void attention(const Case &c, int level) {
         for (auto [score, slot] : seen) {
           const double share = std::exp(score - most);
           total += share;
-          const T *value = pool.v.data() + (slot * c.kv_heads + head / c.group) * c.values;
+          const E *value = pool.v.data() + (slot * c.kv_heads + head / c.group) * c.values;
           for (Size i = 0; i < c.values; i++) mixed[i] += share * number(value[i]);
         }
         if (c.sinks) total += std::exp(sinks[head] - most);
@@ -172,7 +177,7 @@ void write() {
 }  // namespace
 
 void check_attention() {
-  check(pellucid_attending() == sizeof(Attending), "a library of other sources");
+  check(pellucid_attending() == 3 * sizeof(Attending), "a library of other sources");
   const std::vector<Size> lengths = {35, 1, 0, 5}, ends = {100, 71, 0, 5};
   const Size widths[][2] = {{7, 7}, {40, 40}, {64, 64}, {80, 24}, {128, 130}};
   int found = 0, which = 0;
@@ -185,6 +190,7 @@ void check_attention() {
         const Case c = {2, group, channels, values, 1 + which % 2 * 15, window, chunk, how != 2, how == 4 || how == 7,
                         how == 5, how >= 6, how % 3 == 1 ? 2.0f : 0.0f, lengths, ends};
         which % 2 ? attention<float>(c, level) : attention<Half>(c, level);
+        attention<F16, float>(c, level);
         if (how == 7) attention<float>(c, level);
       }
   }

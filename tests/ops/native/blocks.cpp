@@ -34,12 +34,6 @@ const Format FORMATS[] = {
 const int NONLINEAR[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 const int E2M1_TWICE[] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-float number16(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
-  const float size = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
-  return bits & 0x8000 ? -size : size;
-}
-
 float half_at(const std::uint8_t *at) { return number16(at[0] | at[1] << 8); }
 
 int nibble(const std::uint8_t *at, int i, int apart) {  // of 2 * apart numbers in `apart` bytes

@@ -47,6 +47,12 @@ inline Half narrow(float value) {  // to the nearest, ties to even
   return value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+inline float number16(std::uint16_t bits) {  // a float16
+  const int exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
+  const float size = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
+  return bits & 0x8000 ? -size : size;
+}
+
 inline std::vector<Half> halves(Size count) {
   std::vector<Half> found(count);
   for (Half &x : found) x = narrow(noise());

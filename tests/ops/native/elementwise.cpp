@@ -1,4 +1,4 @@
-// Norms, rotations and tables of functions against the definition.
+// Norms, rotations, tables of functions and what is computed number by number, against the definition.
 
 #include "../../../src/pellucid/ops/cpu/elementwise.h"
 
@@ -9,6 +9,7 @@ int pellucid_has_elementwise(int);
 void pellucid_norm(const Norming *);
 void pellucid_turn(const Turning *);
 void pellucid_look_up(const Looking *);
+void pellucid_pointwise(const Pointwise *);
 }
 
 namespace {
@@ -83,6 +84,47 @@ void look_up(int level, Size numbers, bool times, int threads) {
   check(same(y, wanted), "%g numbers of a table, level %g", numbers, level);
 }
 
+// Sums, products and activations of floats; to the last bit but for the activations.
+void pointwise(int level, int point, bool times, Size width, int threads) {
+  const Size rows = 3;
+  const std::vector<float> x = floats(rows * width), by = floats(rows * width);
+  std::vector<float> y(rows * width);
+  const Pointwise work{x.data(), times ? by.data() : nullptr, y.data(), rows, width, 0.3f, point, {0, level, threads}};
+  pellucid_pointwise(&work);
+  double worst = 0;
+  for (Size i = 0; i < rows * width; i++) {
+    const double one = x[i], inner = 0.7978845608028654 * (one + 0.044715 * one * one * one);
+    double wanted = point == SUM ? x[i] + by[i] : point == PRODUCT ? x[i] * by[i] : x[i] * 0.3f;
+    if (point == SILU) wanted = one / (1 + std::exp(-one));
+    if (point == GELU_TANH) wanted = one / 2 * (1 + std::tanh(inner));
+    if (point == GELU_QUICK) wanted = one / (1 + std::exp(-1.702 * one));
+    if (point >= SILU && times) wanted *= by[i];
+    worst = std::fmax(worst, std::fabs(y[i] - wanted) / (std::fabs(wanted) + 1e-3));
+  }
+  check(worst <= (point < SILU ? 0 : 1e-6), "number by number, level %g: %g of %g is off by %g", level, point, width, worst);
+}
+
+// The float16 nearest to each float, the even one of two: beside all of them, and halfway between.
+void halved(int level, int threads) {
+  std::vector<float> x;
+  std::vector<std::uint16_t> wanted;
+  for (int bits = 0; bits < 0x7c00; bits++)
+    for (int sign = 0; sign < 2; sign++) {
+      const int next = bits + 1;
+      const float low = number16(bits), high = next < 0x7c00 ? number16(next) : 65536, middle = (low + high) / 2;
+      for (float value : {low, std::nextafter(middle, low), middle, std::nextafter(middle, high)}) {
+        x.push_back(sign ? -value : value);
+        wanted.push_back((value < middle || (value == middle && bits % 2 == 0) ? bits : next) | sign << 15);
+      }
+    }
+  x.push_back(INFINITY), wanted.push_back(0x7c00);
+  const Size numbers = x.size();
+  std::vector<std::uint16_t> y(numbers);
+  const Pointwise work{x.data(), nullptr, y.data(), numbers, 1, 0, HALVED, {0, level, threads}};
+  pellucid_pointwise(&work);
+  check(same(y, wanted), "float16, level %g", level);
+}
+
 template <class T>
 void all(int level) {
   for (Size width : {8, 9, 31, 32, 33, 100, 768, 16391})
@@ -102,6 +144,9 @@ void check_elementwise() {
     all<float>(level);
     all<Half>(level);
     for (Size numbers : {1, 7, 512, 1500}) look_up(level, numbers, false, 1), look_up(level, numbers, true, 2);
+    for (int point = SUM; point < HALVED; point++)
+      for (Size width : {1, 13, 200}) pointwise(level, point, point < SCALED || (point > SCALED && width > 1), width, 1 + width % 2);
+    halved(level, 2);
   }
   check(found > 1, "no elementwise kernels");
 }

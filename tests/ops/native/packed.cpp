@@ -16,11 +16,6 @@ std::uint16_t float16(float value) {
   return (bits >> 16 & 0x8000) | (exponent > 0 ? exponent << 10 | (bits >> 13 & 0x3ff) : 0);
 }
 
-float number16(std::uint16_t half) {
-  const float size = (half & 0x7c00) ? std::ldexp(1024 + (half & 0x3ff), (half >> 10 & 31) - 25) : 0;
-  return half & 0x8000 ? -size : size;
-}
-
 float number8(std::uint8_t code) {  // E4M3
   const int exponent = code >> 3 & 15, fraction = code & 7;
   const float size = exponent ? std::ldexp(8 + fraction, exponent - 10) : std::ldexp(fraction, -9);
