@@ -17,7 +17,8 @@ from torch import Tensor
 
 import quantized
 import reference as ref
-from pellucid import AutoModelForCausalLM, BitsAndBytesConfig
+from models import tiny
+from pellucid import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 from pellucid.errors import ArgumentError, PellucidError, Unsupported, WeightsError
 from pellucid.ops.packed import PackedTensor
 from pellucid.quant import _bitsandbytes as bnb
@@ -203,6 +204,19 @@ def test_packed_while_loading_is_what_is_saved_and_read_again(family, way, tmp_p
     said = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("saved", "again")]
     assert said[0]["quantization_config"] == said[1]["quantization_config"]
     assert BitsAndBytesConfig.from_dict(said[0]["quantization_config"]) == BitsAndBytesConfig(**WAYS[way])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_matrix_whose_name_ends_otherwise_is_read_again(way, tmp_path):
+    """`attn.in_proj_weight`, which is no `weight` of its module."""
+    model = tiny.make("tipsv2_text_model", None, hidden_size=128, num_attention_heads=4, intermediate_size=128)
+    model.save_pretrained(tmp_path / "plain")
+    options = BitsAndBytesConfig(**WAYS[way])
+    packed = AutoModel.from_pretrained(tmp_path / "plain", quantization_config=options)
+    assert isinstance(packed.blocks[0].attn.q.weight, PackedTensor)
+    packed.save_pretrained(tmp_path / "saved")
+    again = AutoModel.from_pretrained(tmp_path / "saved")
+    assert torch.equal(tiny.call(again, tiny.ids(2, 9)), tiny.call(packed, tiny.ids(2, 9)))
 
 
 @pytest.mark.skipif(not LIBRARY, reason="bitsandbytes is not installed")

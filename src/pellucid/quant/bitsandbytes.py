@@ -34,7 +34,7 @@ def groups(entries: Entries, options: Mapping[str, Any]) -> Iterator[Group]:
     for name in entries:
         if STATE in name:
             yield _four_bit(entries, *name.split(STATE, 1))
-        elif name.endswith(".SCB"):
+        elif name.endswith("SCB"):  # of in_proj_weight: in_proj_SCB
             yield _eight_bit(entries, name.removesuffix("SCB"))
 
 
