@@ -1,10 +1,11 @@
 """Every family in every packed format: its tests' fixture packed, loaded, run, continued greedily, saved, loaded again.
 
-    PYTHONPATH=src python benchmarks/matrix.py [FAMILY ...]     writes the table of docs/packed.md; needs `make dev`
+    PYTHONPATH=src python benchmarks/matrix.py [FAMILY ...]
 
+writes rows of the table in docs/packed.md: of these families, or of those that have none yet (`all`: of every one).
 Layouts are those of tests/quant: numbers of a format drawn at random, and the same unpacked, which is what a packed
-model must mean. A family's sizes are raised to whole blocks where its config allows. Results so far are in
-build/matrix.json; what llama.cpp makes of the families' GGUF files is found by gguf_peer.py.
+model must mean. A family's sizes are raised to whole blocks where its config allows. What llama.cpp makes of the
+families' GGUF files is found by gguf_peer.py.
 """
 
 from __future__ import annotations
@@ -49,17 +50,35 @@ from pellucid.models.quantizing import QuantizedWeights, upright  # noqa: E402
 from pellucid.ops.packed import PackedTensor, exactly  # noqa: E402
 from pellucid.weights.source import open_weights  # noqa: E402
 
-DOC, RESULTS = ROOT / "docs" / "packed.md", ROOT / "build" / "matrix.json"
+DOC = ROOT / "docs" / "packed.md"
 PEER = ROOT / "build" / "llama_cpp.json"  # of gguf_peer.py
 BEGIN, END = "<!-- matrix -->", "<!-- end of matrix -->"
 WIDE = {  # keys that are a width, and what whole blocks need
     "intermediate_size": 256, "moe_intermediate_size": 128, "shared_expert_intermediate_size": 128, "n_inner": 256,
     "ffn_dim": 256, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "d_ff": 256, "ffn_hidden_size": 256,
     "hidden_dim": 256, "shared_intermediate_size": 128, "intermediate_size_mlp": 256, "dim_feedforward": 256,
+    "d_inner": 256, "dim_ff": 256,
 }  # fmt: skip
+HEAD = ("head_dim", "d_kv", "d_head", "dim_head")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
 COUNTS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "attention_heads")
 PARTS = ("text_config", "encoder", "decoder")  # models in a model
+SECTIONS = {"rope_scaling": {"type": "mrope", "mrope_section": [6, 5, 5]}}  # of heads of 32 channels
+OTHER: dict[str, dict[str, Any]] = {  # keys whose values in the fixture allow no whole blocks
+    "canine": {"num_hash_functions": 4},
+    "convbert": {"num_attention_heads": 4},
+    "encoder-decoder": {"encoder": {"num_attention_heads": 4}},
+    "lilt": {"num_attention_heads": 6},
+    "mobilebert": {"num_attention_heads": 4, "intra_bottleneck_size": 128, "embedding_size": 64},
+    "prophetnet": {"num_encoder_attention_heads": 4, "num_attention_heads": 4},
+    "qwen2_vl": {"text_config": SECTIONS},
+    "qwen2_vl_text": SECTIONS,
+    "qwen2_5_vl": {"text_config": SECTIONS},
+    "qwen2_5_vl_text": SECTIONS,
+    "squeezebert": {"num_attention_heads": 4, "embedding_size": 128, "k_groups": 2, "v_groups": 2,
+                    "intermediate_groups": 2},
+    "zamba2": {"num_attention_heads": 4, "n_mamba_heads": 4},
+}  # fmt: skip
 
 
 def words(numbers: np.ndarray, bits: int) -> Tensor:
@@ -98,6 +117,7 @@ LAYOUTS: dict[str, tuple[dict[str, Any], quantized.Layout, int]] = {  # options,
 }
 LOADED = {"NF4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "int8": {"load_in_8bit": True}}
 COLUMNS = ["GGUF Q8_0", "GGUF Q4_K", *LOADED, *LAYOUTS]
+FIRST = "llama.cpp"  # the peer's column
 
 
 def widened(values: dict[str, Any], block: int) -> dict[str, Any]:
@@ -106,7 +126,7 @@ def widened(values: dict[str, Any], block: int) -> dict[str, Any]:
     head = block // math.gcd(heads, block // 32)
     more = {key: max(size, block) for key, size in WIDE.items() if isinstance(values.get(key), int)}
     more |= {key: heads * head for key in WIDTH if isinstance(values.get(key), int)}
-    more |= {key: head for key in ("head_dim", "d_kv") if isinstance(values.get(key), int)}
+    more |= {key: head for key in HEAD if isinstance(values.get(key), int)}
     if values.get("model_type") == "mamba2":
         more["hidden_size"] = heads * head // 2  # its heads have twice the width together
     more |= {key: widened(values[key], block) for key in PARTS if isinstance(values.get(key), dict)}
@@ -115,14 +135,19 @@ def widened(values: dict[str, Any], block: int) -> dict[str, Any]:
     return {**values, **more}
 
 
+def changed(values: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A config with other values of some keys, of models in it too."""
+    return {**values, **{key: changed(values[key], each) if key in PARTS else each for key, each in other.items()}}
+
+
 def made(family: str, root: Path) -> tuple[Path, Any]:
     """A folder of random weights, in wide sizes if that makes a model, and the class of its first task."""
     task = ref.fixture(family)["tasks"][0]
     plain = ref.fixture(family)["config"]
-    for values in (widened(plain, 64), plain):
+    for values in (widened(changed(plain, OTHER.get(family, {})), 64), plain):
         try:
             model = ref.our_class(task).from_config(config(deepcopy(values)))
-            tiny.call(model, ids())
+            said(model)
         except (PellucidError, RuntimeError, ValueError, KeyError, TypeError, AssertionError):
             if values is plain:
                 raise
@@ -150,18 +175,24 @@ def ids() -> Tensor:
     return torch.randint(3, 70, (2, 12), generator=torch.Generator().manual_seed(1))
 
 
+def said(model: Any) -> Tensor:
+    """The first result for two texts, or two pages: a token of BROS has a box."""
+    boxes = {"bbox": torch.arange(8, 48, 10).expand(2, 12, 4)} if model.config.model_type == "bros" else {}
+    return tiny.call(model, ids(), **boxes)
+
+
 def works(model: Any, again: Callable[[Path], Any], root: Path) -> str:
     """Runs, continues, saves, and means the same when it is loaded again. "✓", or what does not."""
     if not any(isinstance(p, PackedTensor) for p in model.parameters()):
-        return "no matrix of whole blocks"
-    found = tiny.call(model, ids())
+        return "no matrix is packed"
+    found = said(model)
     if not bool(found.isfinite().all()):
         return "not finite"
     if model.task in ("causal-lm", "seq2seq-lm"):
         options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
         model.generate(ids()[:1], **options)
     other = again(root / "again")
-    off = ref.distance(tiny.call(other, ids()), found)  # not 0 where what could not be cut packed is a plain matrix
+    off = ref.distance(said(other), found)  # not 0 where what could not be cut packed is a plain matrix
     return "✓" if off < 1e-3 else f"off by {off:.1g} when loaded again"
 
 
@@ -186,15 +217,15 @@ def in_layout(folder: Path, auto: Any, names: dict[str, bool], form: str, root: 
         parts, numbers = layout(name, shape, chance)
         packed |= parts
         dense[name] = (numbers.t() if turned else numbers).contiguous()
-    said = json.loads((folder / "config.json").read_text())
+    written = json.loads((folder / "config.json").read_text())
     models = []
     for kind, tensors, more in (("packed", packed, {"quantization_config": options}), ("plain", dense, {})):
         (root / kind).mkdir()
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, root / kind / "model.safetensors")
-        (root / kind / "config.json").write_text(json.dumps({**said, **more}))
+        (root / kind / "config.json").write_text(json.dumps({**written, **more}))
         models.append(auto.from_pretrained(root / kind, dtype=torch.float32))
     with exactly():
-        found, wanted = (tiny.call(model, ids()) for model in models)
+        found, wanted = (said(model) for model in models)
     if bool(wanted.isfinite().all()) and ref.distance(found, wanted) > 1e-3:
         return f"off by {ref.distance(found, wanted):.1g}"
 
@@ -282,7 +313,7 @@ def families() -> list[str]:
 
 
 def table(found: dict[str, dict[str, str]]) -> str:
-    """Reasons are numbered below. A dash: not run yet."""
+    """Reasons are numbered below. A dash: not asked."""
     reasons: list[str] = []
 
     def short(text: str) -> str:
@@ -293,21 +324,25 @@ def table(found: dict[str, dict[str, str]]) -> str:
             reasons.append(text)
         return f"[{reasons.index(text) + 1}]"
 
-    peer = json.loads(PEER.read_text()) if PEER.exists() else {}
-    columns = ["llama.cpp", *COLUMNS]
+    columns = [FIRST, *COLUMNS]
     lines = [f"| family | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for family in sorted({*found, *peer}):
-        row = [short(peer.get(family, "")), *(short(found.get(family, {}).get(column, "")) for column in COLUMNS)]
-        lines.append(f"| {family} | {' | '.join(row)} |")
+    for family in sorted(found):
+        lines.append(f"| {family} | {' | '.join(short(found[family].get(column, '')) for column in columns)} |")
     notes = [f"{at}. {text}" for at, text in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *notes])
 
 
-def write(found: dict[str, dict[str, str]]) -> None:
-    text = DOC.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOC.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}")
+def untabled(text: str) -> dict[str, dict[str, str]]:
+    """What `table` was made of, but for what it left out of reasons."""
+    heads, _, *lines = text.strip().splitlines()
+    columns = [cell.strip() for cell in heads.strip("|").split("|")][1:]
+    notes = {f"[{at}]": reason for at, _, reason in (line.partition(". ") for line in lines) if at.isdigit()}
+    found = {}
+    for line in lines:
+        if line.startswith("|"):
+            family, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            found[family] = {key: notes.get(cell, cell).replace("–", "") for key, cell in zip(columns, cells)}
+    return found
 
 
 def main() -> None:
@@ -318,14 +353,17 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    RESULTS.parent.mkdir(exist_ok=True)
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for family in sys.argv[1:] or families():
+    before, _, rest = DOC.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
+    found = untabled(old)
+    for family, text in (json.loads(PEER.read_text()) if PEER.exists() else {}).items():
+        found.setdefault(family, {})[FIRST] = text
+    asked = sys.argv[1:] or [family for family in families() if set(COLUMNS) - set(found.get(family, {}))]
+    for family in families() if asked == ["all"] else asked:
         found[family] = found.get(family, {}) | row(family)
         cells = [found[family][form] for form in COLUMNS]
         print(f"{family:24s}", " ".join("✓" if each == "✓" else each[:60] for each in cells), flush=True)
-        RESULTS.write_text(json.dumps(found, indent=1))
-    write(found)
+        DOC.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}")  # a long run may be stopped
 
 
 if __name__ == "__main__":
