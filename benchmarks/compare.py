@@ -1,6 +1,7 @@
 """Pellucid beside transformers on this machine: every figure is a ratio taken in one run, interleaved.
 
     python benchmarks/compare.py startup [--rounds 7] [--record]   imports, tokenizer, --help, a story from start to end
+    python benchmarks/compare.py run [--rounds 7] [--record]       `pellucid run` from start to result, and import torch
     python benchmarks/compare.py make DIR                          a random Llama of 1.1 billion parameters, bf16
     python benchmarks/compare.py model DIR [--rounds 5] [--record] load, memory, prompt of 512, decoding, batch of 8
 
@@ -17,6 +18,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +164,30 @@ def startup(args: argparse.Namespace) -> None:
     finish(args, "startup, whole processes, seconds", figures, check)
 
 
+def run(args: argparse.Namespace) -> None:
+    """Whole processes: `pellucid run` for one text with a small model, and `import torch` alone."""
+    from pipelines import checkpoint
+
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", str(STORY.parent)], check=True
+    )  # as an installation has it
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint(Path(folder))
+        asked = ["run", "sentiment-analysis", "-m", folder, "What a film!", "--json"]
+        commands = {"run": [sys.executable, "-m", "pellucid", *asked], "torch": [sys.executable, "-c", "import torch"]}
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for turn in range(args.rounds + 1):
+            for name, command in commands.items():
+                seconds = wall(command)
+                if turn:
+                    times[name].append(seconds)
+        said = subprocess.run(commands["run"], check=True, capture_output=True, text=True).stdout
+    figures = summary(times)
+    ratios = [a / b for a, b in zip(times["run"], times["torch"])]
+    figures["ratio"] = {k: round(f(ratios), 3) for k, f in STATISTICS}
+    finish(args, "pellucid run from start to end with a BERT 6 x 384, seconds", figures, {"a label": "label" in said})
+
+
 def model(args: argparse.Namespace) -> None:
     runs: dict[str, list[dict[str, Any]]] = {lib: [] for lib in LIBRARIES}
     for _ in range(args.rounds):
@@ -228,7 +254,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, rounds in (("startup", 7), ("model", 5)):
+    for name, rounds in (("startup", 7), ("run", 7), ("model", 5)):
         command = commands.add_parser(name)
         command.add_argument("--rounds", type=int, default=rounds)
         command.add_argument("--record", action="store_true")
@@ -240,6 +266,8 @@ def main() -> None:
     match args.command:
         case "startup":
             startup(args)
+        case "run":
+            run(args)
         case "model":
             model(args)
         case "make":
