@@ -171,13 +171,13 @@ if TYPE_CHECKING:
     from pellucid.engine.watermark.configs import WatermarkingConfig as WatermarkingConfig
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.models.plan import plan as plan
-    from pellucid.tasks.flow import Lines as Lines
     from pellucid.tasks.vectors import cos_sim as cos_sim
     from pellucid.tasks.vectors import dot_score as dot_score
     from pellucid.tasks.vectors import quantize_embeddings as quantize_embeddings
     from pellucid.tasks.vectors import semantic_search as semantic_search
     from pellucid.text.chats.schema import get_json_schema as get_json_schema
     from pellucid.text.encoding import BatchEncoding as BatchEncoding
+    from pellucid.text.lines import Lines as Lines
     from pellucid.text.training.train import train_tokenizer as train_tokenizer
     from pellucid.text.vocabulary import AddedToken as AddedToken
 
@@ -222,7 +222,7 @@ _HOMES = {
     "TextStreamer": "compat.streamers",
     "pipeline": "compat.pipelines",
     "Pipeline": "compat.pipelines",
-    "Lines": "tasks.flow",
+    "Lines": "text.lines",
     "train_tokenizer": "text.training.train",
     "BayesianDetectorConfig": "compat.watermarking",
     "BayesianDetectorModel": "compat.watermarking",

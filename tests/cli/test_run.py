@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import pytest
 
 import pellucid
+from pellucid.cli.run import rows
 from test_quick_tour import SMALL, checkpoint
 
 
@@ -64,6 +66,67 @@ def test_json_lines(call, classifier, tmp_path):
     path.write_text('"one"\n{"text": \n')
     result = call("run", "text-classification", "-m", classifier, "--file", path, "--jsonl", "--json")
     assert result.exit_code == 2 and "no JSON" in result.stderr and "line 2" in result.stderr
+
+
+def test_a_line_that_is_refused(call, classifier, tmp_path):
+    """What was before it is printed; it is named by its line, and how to go on behind it is said."""
+    path = tmp_path / "lines.txt"
+    path.write_text("A film.\nA film.\n" + "word " * 600 + "\nA film.\n")
+    asked = ("run", "text-classification", "-m", classifier, "--file", path, "--json")
+    for skip in (0, 1):
+        result = call(*asked, "--skip", skip)
+        assert result.exit_code == 2 and "where: line 3" in result.stderr and "--skip 3 goes on" in result.stderr
+        assert [json.loads(line) for line in result.stdout.splitlines()[: 2 - skip]] == expected(
+            classifier, LINES[:1]
+        ) * (2 - skip)
+    assert len(call(*asked, "--skip", 3).stdout.splitlines()) == 1
+    for truncation in ("true", "True"):
+        cut = call(*asked, "-o", f"truncation={truncation}")
+        assert not cut.exit_code and [*json.loads(cut.stdout.splitlines()[2])] == ["label", "score", "truncated_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        ({"sequence": "x", "labels": ["a", "b"], "scores": [1, 2]},
+         [{"label": "a", "score": 1}, {"label": "b", "score": 2}]),
+        ({"sequence": "x", "labels": ["a"], "scores": [1], "truncated_tokens": 3},
+         [{"label": "a", "score": 1, "truncated_tokens": 3}]),
+        ({"answer": "SUM > 1, 2", "coordinates": [(0, 0), (1, 0)], "cells": ["1", "2"], "aggregator": "SUM"},
+         [{"answer": "SUM > 1, 2", "coordinates": [(0, 0), (1, 0)], "cells": ["1", "2"], "aggregator": "SUM"}]),
+        ([], []),
+        ([[{"a": 1}], [{"a": 2}]], [{"a": 1}, {"a": 2}]),
+    ],
+)  # fmt: skip
+def test_rows_of_a_table(result, found):
+    """Nothing of an answer is left out, such as what is done with the cells."""
+    assert list(rows(result)) == found
+
+
+def test_lines_are_answered_before_the_next_ones_come(classifier):
+    """As from tail -f."""
+    command = [sys.executable, "-m", "pellucid", "run", "text-classification", "-m", str(classifier), "-", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        found = []
+        for line in LINES[:3]:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            found.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert not process.stdout.read()
+    assert not process.returncode and found == expected(classifier, LINES[:3])
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_no_output_and_no_input_is_an_error_of_one_line(classifier, more):
+    base = [sys.executable, "-m", "pellucid", "run", "text-classification", "-m", str(classifier), *more]
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*base, "x"], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode and "No space left" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(["sh", "-c", '"$@" - <&-', "sh", *base], capture_output=True, text=True)
+    assert done.returncode == 2 and "standard input is closed" in done.stderr
 
 
 @pytest.mark.parametrize(

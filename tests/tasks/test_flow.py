@@ -19,6 +19,7 @@ from models.tiny import refused
 from pellucid import AutoModelForSequenceClassification, AutoTokenizer, Lines, pipeline
 from pellucid.errors import ArgumentError, InputError, Unsupported
 from pellucid.tasks import flow
+from pellucid.text.lines import PAUSE
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "a", "mat", "."]
 TEXTS = [" ".join(WORDS[5 + (i * j) % 7] for j in range(1 + i % 11)) for i in range(150)]
@@ -73,8 +74,10 @@ def test_lines_of_a_file(classify: Any, tmp_path: Path) -> None:
     with refused(InputError, "nowhere.txt"):
         Lines(tmp_path / "nowhere.txt")
     (tmp_path / "latin.txt").write_bytes("fine\nnaïve\n".encode("latin-1"))
-    with refused(InputError, "utf-8", "encoding="):
+    with refused(InputError, "line 2", "UTF-8", "0xef", "encoding="):
         list(Lines(tmp_path / "latin.txt"))
+    with refused(ArgumentError, "latin-8859"):
+        Lines(tmp_path / "latin.txt", encoding="latin-8859")
     assert list(Lines(tmp_path / "latin.txt", encoding="latin-1")) == ["fine", "naïve"]
 
 
@@ -94,6 +97,52 @@ def test_results_come_before_the_end(classify: Any) -> None:
     for _ in range(3 * flow.FIRST):
         next(found)
     assert read == 7 * flow.FIRST  # 64, then 128, then 256
+
+
+def test_results_before_what_is_refused_come_first(classify: Any) -> None:
+    """Results of the same window too, and the number is the input's among all."""
+    for bad, says in ((5, "not a int"), ("the \ud800 cat", "surrogate"), ("cat " * 99, "tokens")):
+        found = classify(iter([*TEXTS[:70], bad, *TEXTS[:5], 7]))
+        done = []
+        with refused(InputError, says, "input 70"):
+            done.extend(found)
+        assert done == classify(TEXTS[:70])
+
+
+def test_results_come_before_the_error_of_a_generator(classify: Any) -> None:
+    def broken() -> Iterator[str]:
+        yield from TEXTS[:3]
+        raise OSError("the disk is gone")
+
+    done = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        done.extend(classify(broken()))
+    assert done == classify(TEXTS[:3])
+
+
+def test_cut_texts_are_summed_up(classify: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """At the first window that has some, and at the end where there were more."""
+    long = "cat " * 60
+    with caplog.at_level(logging.WARNING, "pellucid"):
+        list(classify((text for text in [long, *TEXTS[:80], long]), truncation=True))
+    first, last = caplog.messages
+    assert "1 of 64 texts" in first and "in all, 2 of 82 texts" in last and "6 tokens were dropped" in last
+
+
+def test_a_pause_ends_a_window(classify: Any) -> None:
+    waited: list[int] = []
+
+    def slow() -> Iterator[Any]:
+        yield from TEXTS[:3]
+        yield PAUSE
+        waited.append(len(done))
+        yield PAUSE
+        yield from TEXTS[3:5]
+
+    done: list[Any] = []
+    for one in classify(slow()):
+        done.append(one)
+    assert waited == [3] and done == classify(TEXTS[:5])
 
 
 def test_memory_is_flat() -> None:

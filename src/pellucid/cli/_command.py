@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 import click
 
 from pellucid.errors import InputError, NotAModel, PellucidError
+from pellucid.text.lines import PAUSE, Lines, arriving
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -48,15 +51,40 @@ class Command(click.Command):
             raise  # the reader of our output left; click ends quietly
         except OSError as error:
             what = error.strerror or str(error)
-            self.report(ctx, NotAModel(what, where=error.filename or "", next="check the file and its permissions"))
+            next = "check the file and its permissions" if error.filename else "check what the output goes to"
+            self.report(ctx, NotAModel(what, where=error.filename or "", next=next))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 
     def report(self, ctx: click.Context, error: PellucidError) -> None:
         if ctx.params.get("as_json"):
-            print_json(error.to_dict())
+            with suppress(OSError):  # which may be what the error is about
+                print_json(error.to_dict())
         click.echo(f"pellucid {self.name}: {error}", err=True)
         ctx.exit(2)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Ctrl-C waits until what is within is done, so that it is known what was; a second one does not."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # nobody presses it, or somebody else listens
+        yield
+        return
+    came = False
+
+    def handle(*signalled: Any) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for scripts.")
@@ -83,7 +111,7 @@ def read_text(given: str | None, name: str, *, most: int | None = None) -> str:
     """
     try:
         if given == "-":
-            data = sys.stdin.buffer.read(-1 if most is None else most + 1)
+            data = stdin().read(-1 if most is None else most + 1)
             if most is not None and len(data) > most:
                 what = f"more than {most:,} bytes on standard input"
                 raise InputError(what, where=name, next="--lines takes one line at a time, however many there are")
@@ -94,8 +122,8 @@ def read_text(given: str | None, name: str, *, most: int | None = None) -> str:
     return given or ""
 
 
-def texts_of(texts: tuple[str, ...], path: str | None) -> Iterator[str]:
-    """Texts of arguments, of standard input for "-" alone, or of a file's lines.
+def texts_of(texts: tuple[str, ...], path: str | None) -> Iterator[Any]:
+    """Texts of arguments, of a file's lines, or of standard input for "-" alone: with a PAUSE where it makes one.
 
     Raises:
         UsageError: none of them is given, or two.
@@ -103,20 +131,23 @@ def texts_of(texts: tuple[str, ...], path: str | None) -> Iterator[str]:
     if bool(texts) == (path is not None):
         raise click.UsageError("give TEXT ('-' for standard input), or --file")
     if path is not None:
-        from pellucid.tasks.flow import Lines
-
         return iter(Lines(path))
-    return read_lines("-") if texts == ("-",) else iter([read_text(text, "TEXT") for text in texts])
+    return arriving(stdin(), "standard input") if texts == ("-",) else iter([read_text(text, "TEXT") for text in texts])
 
 
 def read_lines(text: str) -> Iterator[str]:
     """Lines of an argument, or of standard input as they come."""
-    if text != "-":
-        yield from read_text(text, "TEXT").split("\n")
-        return
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            what = f"line {number} is not UTF-8: {error}"
-            raise InputError(what, where="standard input", next="convert it to UTF-8") from None
+    if text == "-":
+        return (line for line in arriving(stdin(), "standard input") if line is not PAUSE)
+    return iter(read_text(text, "TEXT").split("\n"))
+
+
+def stdin() -> IO[bytes]:
+    """Standard input.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdin is None:
+        raise InputError("standard input is closed", where="-", next="give a text, or --file")
+    return sys.stdin.buffer

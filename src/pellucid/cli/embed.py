@@ -13,6 +13,7 @@ import click
 
 from pellucid.cli._command import INTERRUPTED, Command, json_option, printable, texts_of
 from pellucid.cli.run import open_pipeline
+from pellucid.text.lines import PAUSE
 
 if TYPE_CHECKING:
     from pellucid.compat.pipelines.sentences import SentenceEmbeddingPipeline
@@ -94,7 +95,8 @@ def embedded(
 
     def noted() -> Iterator[str]:
         for text in texts:
-            waiting.append(text)
+            if text is not PAUSE:
+                waiting.append(text)
             yield text
 
     for one in pipe(noted(), progress=counted, return_embeddings=True, **options):

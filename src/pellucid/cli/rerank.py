@@ -6,6 +6,7 @@ import click
 
 from pellucid.cli._command import Command, json_option, print_json, printable, texts_of
 from pellucid.cli.run import open_pipeline
+from pellucid.text.lines import PAUSE
 
 
 @click.command("rerank", cls=Command)
@@ -37,7 +38,7 @@ def command(
     pellucid rerank "How many people live in Berlin?" "Berlin has museums." "Berlin has 3.5 million."
     pellucid rerank -m DIR "How many people live in Berlin?" --file passages.txt --top-k 5
     """
-    documents = list(texts_of(texts, path))
+    documents = [text for text in texts_of(texts, path) if text is not PAUSE]
     pipe = open_pipeline("reranking", model, dtype, device, offline)
     found = pipe(query, documents=documents, top_k=top_k)
     if as_json:

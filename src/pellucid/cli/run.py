@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, printable, texts_of
+from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, printable, texts_of, unbroken
 from pellucid.errors import ArgumentError, InputError
+from pellucid.text.lines import PAUSE
 
 if TYPE_CHECKING:
     from pellucid.compat.pipelines import Pipeline
@@ -72,26 +72,35 @@ def command(
     if text not in (None, "-"):
         show(pipe(read(1, next(lines), parts, line_name, jsonl), **options), as_json)
         return
-    given = (read(i, line, parts, line_name, jsonl) for i, line in islice(enumerate(lines, 1), skip, None))
+    from pellucid.tasks.rows import InputRefused
+
     progress = not quiet and sys.stderr.isatty() and not sys.stdout.isatty()
     run = Run(as_json, skip)
     try:
-        for result in pipe(given, progress=progress, **options):
-            run.take(result)
+        for result in pipe(inputs(lines, skip, parts, line_name, jsonl), progress=progress, **options):
+            with unbroken():
+                run.take(result)
     except KeyboardInterrupt:
         click.echo(f"pellucid run: stopped; --skip {run.done} goes on behind what is done", err=True)
         click.get_current_context().exit(INTERRUPTED)
+    except InputRefused as error:
+        number = skip + error.row + 1
+        advice = f"{error.next}; --skip {number} goes on behind it"
+        raise InputError(error.what, where=f"line {number}", next=advice) from None
+
+
+PYTHON = {"True": True, "False": False, "None": None}
 
 
 def parse_option(pair: str) -> tuple[str, Any]:
-    """`top_k=3` -> ("top_k", 3); what is no JSON is text."""
+    """`top_k=3` -> ("top_k", 3); what is neither JSON nor a constant of Python's is text."""
     name, equals, value = pair.partition("=")
     if not name or not equals:
         raise ArgumentError(f"-o {pair}", where="-o", next="write NAME=VALUE, such as -o top_k=3")
     try:
         return name, json.loads(value)
     except ValueError:
-        return name, value
+        return name, PYTHON.get(value, value)
 
 
 def open_pipeline(task: str, model: str | None, dtype: str | None, device: str | None, offline: bool) -> Pipeline:
@@ -104,6 +113,18 @@ def open_pipeline(task: str, model: str | None, dtype: str | None, device: str |
 
 
 # ---- what is read ----------------------------------------------------------------------------------------
+
+
+def inputs(lines: Iterable[Any], skip: int, parts: dict[str, Any], name: str, jsonl: bool) -> Iterator[Any]:
+    """The inputs of lines behind the first few; where more is waited for, that too."""
+    number = 0
+    for line in lines:
+        if line is PAUSE:
+            yield line
+            continue
+        number += 1
+        if number > skip:
+            yield read(number, line, parts, name, jsonl)
 
 
 def read(number: int, line: str, parts: dict[str, Any], name: str, jsonl: bool) -> Any:
@@ -136,7 +157,6 @@ class Run:
     columns: list[str] = field(default_factory=list)
 
     def take(self, result: Any) -> None:
-        self.done += 1
         if self.as_json:
             click.echo(printable(json.dumps(result, ensure_ascii=False, default=plain)))
         else:
@@ -144,7 +164,8 @@ class Run:
                 if [*row] != self.columns:
                     self.columns = [*row]
                     click.echo("\t".join(["line", *self.columns]))
-                click.echo(printable("\t".join([str(self.done), *map(cell, row.values())])))
+                click.echo(printable("\t".join([str(self.done + 1), *map(cell, row.values())])))
+        self.done += 1
 
 
 def show(result: Any, as_json: bool) -> None:
@@ -166,12 +187,12 @@ def show(result: Any, as_json: bool) -> None:
 
 
 def rows(result: Any) -> Iterable[dict[str, Any]]:
-    """A result as rows of a table: `[{…}, …]`, `{…}`, nested lists of them, or columns that go together."""
+    """A result as rows of a table: `[{…}, …]`, `{…}`, nested lists of them, or labels and their scores."""
     if isinstance(result, dict):
-        lists = {key: value for key, value in result.items() if isinstance(value, list)}
-        if len({len(value) for value in lists.values()}) == 1 and len(lists) > 1:  # labels and their scores
-            return [dict(zip(lists, each)) for each in zip(*lists.values())]
-        return [result]
+        if not result.keys() >= {"sequence", "labels", "scores"}:
+            return [result]
+        lost = {key: result[key] for key in ("truncated_tokens",) if key in result}
+        return [{"label": label, "score": score, **lost} for label, score in zip(result["labels"], result["scores"])]
     if isinstance(result, list) and result and all(isinstance(each, (dict, list)) for each in result):
         return [row for each in result for row in rows(each)]
     return [] if result == [] else [{"result": result}]

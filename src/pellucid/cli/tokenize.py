@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import click
 
 from pellucid import hub
-from pellucid.cli._command import Command, json_option, print_json, read_lines, read_text
+from pellucid.cli._command import Command, json_option, print_json, read_lines, read_text, stdin
 from pellucid.errors import InputError
 from pellucid.text import fingerprint
 from pellucid.text.tokenizer import Tokenizer
@@ -116,7 +115,7 @@ def rendered(tokenizer: Tokenizer, source: str, prompt: bool) -> str:
         InputError: that is no JSON, or no conversation. TemplateError: the template refuses them.
     """
     try:
-        data = sys.stdin.buffer.read(LONGEST) if source == "-" else Path(source).read_bytes()
+        data = stdin().read(LONGEST) if source == "-" else Path(source).read_bytes()
         found = json.loads(data)
     except OSError as error:
         raise InputError(f"not read: {error.strerror}", where=source, next="--chat takes a file of messages") from None

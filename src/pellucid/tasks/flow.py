@@ -7,22 +7,19 @@ a mask leaves.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError, InputError
+from pellucid.errors import ArgumentError
 from pellucid.models.model import Model
 from pellucid.models.output import Output
 from pellucid.spec import LmHead
 from pellucid.tasks.rows import InputRefused, Row
+from pellucid.text.lines import PAUSE
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,54 +29,50 @@ BUDGET = {"cpu": 2048}  # tokens of one forward (measured with MiniLM: benchmark
 ELSEWHERE = 16384  # on accelerators
 
 
-@dataclass(frozen=True)
-class Lines:
-    """The lines of a text file as inputs, one result for each; read as they are needed, empty lines too.
-
-    Args:
-        encoding: of the file; "utf-8-sig" also skips a byte order mark.
-
-    Raises:
-        InputError: there is no such file, or a line is not written in the encoding.
-    """
-
-    path: str | os.PathLike[str]
-    encoding: str = "utf-8"
-
-    def __post_init__(self) -> None:
-        if not Path(self.path).is_file():
-            raise InputError(f"there is no file {os.fspath(self.path)!r}", where="Lines", next="check the path")
-
-    def __iter__(self) -> Iterator[str]:
-        done = 0
-        with open(self.path, encoding=self.encoding) as file:
-            try:
-                for line in file:
-                    yield line.removesuffix("\n")
-                    done += 1
-            except UnicodeDecodeError as error:
-                what = f"behind line {done} there is what is not {self.encoding}: {error.reason}"
-                raise InputError(what, where=os.fspath(self.path), next="Lines(path, encoding=…)") from None
-
-
 def stream(run: Callable[[list[T]], Sequence[R]], inputs: Iterable[T], first: int = FIRST) -> Iterator[R]:
     """Results of a task, one for each input, in their order.
 
     Args:
         run: the task, for a list of inputs.
+        inputs: a PAUSE among them ends a window.
         first: inputs of the first window; every window is twice the one before, up to `WINDOW`.
 
     Raises:
-        InputError: an input that cannot be used, with its number among all.
+        InputError: an input that cannot be used, with its number among all, behind the results of those before it.
     """
     source, done, size = iter(inputs), 0, min(first, WINDOW)
-    while window := list(islice(source, size)):
-        try:
-            found = run(window)
-        except InputRefused as error:
-            raise error.behind(done) from None
-        yield from found
+    while True:
+        window, end = ahead(source, size)
+        yield from answers(run, window, done)
+        if end is not None:
+            if isinstance(end, StopIteration):
+                return
+            raise end
         done, size = done + len(window), min(2 * size, WINDOW)
+
+
+def ahead(source: Iterator[T], size: int) -> tuple[list[T], Exception | None]:
+    """Inputs up to a PAUSE, and what ended them: their end, or an error of theirs, which waits for their results."""
+    window: list[T] = []
+    while len(window) < size:
+        try:
+            one = next(source)
+        except Exception as error:
+            return window, error
+        if one is PAUSE:
+            break
+        window.append(one)
+    return window, None
+
+
+def answers(run: Callable[[list[T]], Sequence[R]], window: list[T], done: int) -> Iterator[R]:
+    """The results of a window behind so many inputs; where one is refused, of those before it, and then the error."""
+    try:
+        found = run(window) if window else ()
+    except InputRefused as error:
+        yield from answers(run, window[: error.row], done)
+        raise error.at(done + error.row) from None
+    yield from found
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from pellucid.errors import ArgumentError
 from pellucid.models.model import Model
 from pellucid.tasks.flow import forwards, whole_number
-from pellucid.tasks.rows import InputRefused, Row, room, split
+from pellucid.tasks.rows import InputRefused, Row, check_one, room, split
 from pellucid.text.tokenizer import Tokenizer
 
 LONGEST, STRIDE = 384, 128  # tokens of a window, and those that two windows share, at most, where nobody says
@@ -96,6 +96,7 @@ def answer(
             if not isinstance(text, str) or not text:
                 what = f"the {name} is empty" if text == "" else f"the {name} is a {type(text).__name__}"
                 raise InputRefused(i, what, next="give a text")
+        check_one(i, (each.question, each.context), pairs=True)
     limit = room(model, tokenizer)
     most = reading.max_seq_len if reading.max_seq_len is not None else min(limit or LONGEST, LONGEST)
     stride = reading.doc_stride if reading.doc_stride is not None else min(most // 2, STRIDE)
@@ -106,7 +107,7 @@ def answer(
     first = tokenizer.padding_side == "right"  # whether models of this kind read the question first
     pairs = [(q, each.context) if first else (each.context, q) for q, each in zip(asked, questions)]
     strategy = "only_second" if first else "only_first"
-    windows = split(model, tokenizer, pairs, stride=stride, max_length=most, strategy=strategy)
+    windows = split(model, tokenizer, pairs, stride=stride, max_length=most, strategy=strategy, pairs=True)
     spans = iter(_spans(model, tokenizer, [row for parts in windows for row in parts], int(first), reading))
     found = []
     for each, parts, lost in zip(questions, windows, dropped):

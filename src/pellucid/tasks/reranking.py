@@ -103,7 +103,7 @@ class CrossModel:
             if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
                 raise InputRefused(i, f"a pair of texts is needed, not {pair!r:.60}", next='give ("a", "b")')
         given = [(prompt + first, second) for first, second in pairs]
-        rows = encode(self.model, self.tokenizer, given, cut=Cut(True, self.longest))
+        rows = encode(self.model, self.tokenizer, given, cut=Cut(True, self.longest), pairs=True)
         logits_RC = torch.empty(len(rows), self.labels)
         for group, output in forwards(self.model, rows):
             logits_RC[group] = output.logits.float().cpu()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenizers import Encoding
 
-from pellucid.errors import InputError
+from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 from pellucid.text.loading import UNLIMITED
-from pellucid.text.rows import TRUNCATIONS, one_of, whole_number
+from pellucid.text.rows import JOIN, TRUNCATIONS, one_of, unpaired, whole_number
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -26,9 +27,9 @@ class InputRefused(InputError):
         super().__init__(what, where=f"input {row}", next=next)
         self.row = row
 
-    def behind(self, done: int) -> InputRefused:
-        """The same, where so many inputs went before."""
-        return InputRefused(self.row + done, self.what, next=self.next)
+    def at(self, row: int) -> InputRefused:
+        """The same of the input of another number."""
+        return InputRefused(row, self.what, next=self.next)
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,18 @@ def encode(
     cut: Cut = REFUSE,
     special: bool = True,
     words: bool = False,
+    pairs: bool = False,
 ) -> list[Row]:
     """A row for each text, or for each pair of texts.
 
     Args:
-        texts: strings; pairs of them, as tuples; with `words`, lists of words.
+        texts: strings; with `pairs`, also tuples of two; with `words`, lists of words.
         special: whether the tokenizer's own tokens go around a text.
 
     Raises:
         InputRefused: a text that is no string, has no token, or is too long.
     """
-    check_texts(texts, words=words)
+    check_texts(texts, words=words, pairs=pairs)
     most = cut.max_length if cut.max_length is not None else room(model, tokenizer)
     asked = {"add_special_tokens": special, "is_split_into_words": words, "verbose": False}
     rows, _ = _encoded(model, tokenizer, texts, truncation=False, **asked)
@@ -99,10 +101,17 @@ def encode(
         if not row.ids:
             raise InputRefused(i, "the text is empty", next="give some text")
         if most is not None and len(row.ids) > most:
+            what = f"the text has {len(row.ids)} tokens, {_limit(model, cut, most)}"
             if not cut.truncation:
-                what = f"the text has {len(row.ids)} tokens, {_limit(model, cut, most)}"
                 raise InputRefused(i, what, next="shorten it, or pass truncation=True")
-            short = _encoded(model, tokenizer, [texts[i]], truncation=cut.truncation, max_length=most, **asked)[0][0]
+            try:
+                cutting = {"truncation": cut.truncation, "max_length": most}
+                short = _encoded(model, tokenizer, [texts[i]], **cutting, **asked)[0][0]
+            except ArgumentError as error:
+                if not isinstance(texts[i], tuple):
+                    raise
+                what += f", and truncation={cut.truncation!r} cannot cut so many"
+                raise InputRefused(i, what, next="shorten the other text of the pair, as a label") from error
             rows[i] = replace(short, dropped=len(row.ids) - len(short.ids))
     return rows
 
@@ -113,16 +122,32 @@ def _limit(model: Model, cut: Cut, most: int) -> str:
     return f"the model's context {most}" if most == model.spec.context else f"the tokenizer's model_max_length {most}"
 
 
-def check_texts(texts: Sequence[Any], *, words: bool = False) -> None:
-    """Refuses what is no text, no pair of them and, with `words`, no list of words.
+@contextmanager
+def of_input(row: int) -> Iterator[None]:
+    """What is refused within belongs to the input of this number."""
+    try:
+        yield
+    except InputRefused as error:
+        raise error.at(row) from None
+
+
+def check_texts(texts: Sequence[Any], *, words: bool = False, pairs: bool = False) -> None:
+    """Refuses what is no text; with `words`, no list of words; with `pairs`, no pair of texts either.
 
     Raises:
         InputRefused: says which of the texts.
     """
     for i, text in enumerate(texts):
-        if not (_words(text) if words else isinstance(text, str) or (isinstance(text, tuple) and _pair(text))):
-            wanted = "a list of words" if words else "a string"
-            raise InputRefused(i, f"a text is needed, not a {type(text).__name__}: {text!r:.60}", next=f"give {wanted}")
+        check_one(i, text, words=words, pairs=pairs)
+
+
+def check_one(i: int, text: Any, *, words: bool = False, pairs: bool = False) -> None:
+    """The same for one text."""
+    if not (_words(text) if words else isinstance(text, str) or (pairs and _pair(text))):
+        wanted = "a list of words" if words else "a string"
+        raise InputRefused(i, f"a text is needed, not a {type(text).__name__}: {text!r:.60}", next=f"give {wanted}")
+    if found := unpaired(text):
+        raise InputRefused(i, f"the text has {found}", next=JOIN)
 
 
 def _encoded(model: Model, tokenizer: Tokenizer, texts: Sequence[Any], **options: Any) -> tuple[list[Row], list[int]]:
@@ -148,8 +173,8 @@ def _words(text: Any) -> bool:
     return isinstance(text, list | tuple) and all(isinstance(word, str) for word in text)
 
 
-def _pair(text: tuple[Any, ...]) -> bool:
-    return len(text) == 2 and all(isinstance(part, str) or _words(part) for part in text)
+def _pair(text: Any) -> bool:
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)
 
 
 def split(
@@ -161,6 +186,7 @@ def split(
     max_length: int | None = None,
     strategy: str = "longest_first",
     words: bool = False,
+    pairs: bool = False,
 ) -> list[list[Row]]:
     """Windows of each text that overlap by `stride` tokens: nothing is dropped.
 
@@ -172,7 +198,7 @@ def split(
     Raises:
         InputRefused: a text that is no string. ArgumentError: a stride that windows have no room for.
     """
-    check_texts(texts, words=words)
+    check_texts(texts, words=words, pairs=pairs)
     most = max_length if max_length is not None else room(model, tokenizer)
     asked: dict[str, Any] = {"is_split_into_words": words, "verbose": False}
     if most is not None:

@@ -58,7 +58,7 @@ def classify(
     Raises:
         InputRefused: a text that is no string, is empty, or is longer than the model's context.
     """
-    rows = encode(model, tokenizer, texts, cut=cut)
+    rows = encode(model, tokenizer, texts, cut=cut, pairs=True)
     share_RC = scored(logits_of(model, rows), scoring or scoring_of(model))
     names = labels_of(model)
     return [

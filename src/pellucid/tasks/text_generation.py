@@ -13,7 +13,7 @@ from pellucid.engine.options import GenerationConfig
 from pellucid.engine.request import Logprob, Request
 from pellucid.engine.stops import stop_texts
 from pellucid.models.model import Model
-from pellucid.tasks.rows import Cut, InputRefused
+from pellucid.tasks.rows import Cut, InputRefused, check_one
 from pellucid.tasks.rows import encode as encode_texts
 from pellucid.text.stops import Stops
 from pellucid.text.stream import Stream
@@ -256,6 +256,7 @@ def encode(
             talk = isinstance(prompt, (Mapping, list)) and "role" in str(prompt)
             next = "tokenizer.apply_chat_template(messages, tokenize=False) makes a string" if talk else "give a string"
             raise InputRefused(row, what, next=next)
+        check_one(row, prompt)
         ids = tokenizer.encode(prompt, add_special_tokens=special) or opening(tokenizer, options)
         if not ids:
             what = "the prompt is empty, and this model has no token to begin with"

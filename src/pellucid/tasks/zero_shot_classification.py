@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from pellucid.errors import ArgumentError, Unsupported
 from pellucid.models.model import Model
-from pellucid.tasks.rows import Cut, check_texts, encode
+from pellucid.tasks.rows import Cut, InputRefused, check_texts, encode
 from pellucid.tasks.text_classification import Label, labels_of, logits_of
 from pellucid.text.tokenizer import Tokenizer
 
@@ -50,14 +51,15 @@ def judge(
     """
     if not labels or not all(isinstance(label, str) for label in labels):
         raise ArgumentError(f"candidate_labels={labels!r}", where="candidate_labels", next="give at least one, as text")
-    if template.format("a") == template.format("b"):
-        raise ArgumentError(f"no place for a label in {template!r}", where="hypothesis_template", next="write {} there")
+    hypotheses = [filled(template, label) for label in labels]
     follows = entailment(model)
     denied = -1 if follows == 0 else 0
     n = len(labels)
     check_texts(texts)
-    pairs = [(text, template.format(label)) for text in texts for label in labels]
-    rows = encode(model, tokenizer, pairs, cut=cut)
+    try:
+        rows = encode(model, tokenizer, list(product(texts, hypotheses)), cut=cut, pairs=True)
+    except InputRefused as error:
+        raise error.at(error.row // n) from None
     logits_RNC = logits_of(model, rows).unflatten(0, (-1, n)) if rows else []
     found = []
     for i, (text, logits_NC) in enumerate(zip(texts, logits_RNC)):
@@ -68,6 +70,22 @@ def judge(
         judged = sorted((Label(name, score) for name, score in zip(labels, scores)), key=lambda label: -label.score)
         found.append(Judged(text, judged, max(row.dropped for row in rows[i * n : (i + 1) * n])))
     return found
+
+
+def filled(template: str, label: str) -> str:
+    """The sentence that says a label of a text.
+
+    Raises:
+        ArgumentError: the template has no place for one label, or for more.
+    """
+    try:
+        with_label, with_another = template.format(label), template.format(f"{label}?")
+    except (LookupError, ValueError, AttributeError):  # "{} {}", "{x}", "{", "{.x}", a template that is no text
+        with_label = with_another = ""
+    if with_label == with_another:
+        what = f"no one place for a label in {template!r}"
+        raise ArgumentError(what, where="hypothesis_template", next="write {} there")
+    return with_label
 
 
 def entailment(model: Model) -> int:

@@ -211,14 +211,21 @@ def texts(row: Any) -> Iterator[str]:
 def check_surrogates(rows: Iterable[Any]) -> None:
     """Refuses halves of UTF-16 pairs, which Python's strings may hold and no encoding of text can."""
     for i, row in enumerate(rows):
-        for text in texts(row):
-            try:
-                text.encode()
-            except UnicodeEncodeError as e:
-                raise InputError(
-                    f"text {i} has an unpaired surrogate, {text[e.start]!r}, at character {e.start}",
-                    next="text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') joins or replaces them",
-                ) from None
+        if found := unpaired(row):
+            raise InputError(f"text {i} has {found}", next=JOIN)
+
+
+JOIN = "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') joins or replaces them"
+
+
+def unpaired(row: Any) -> str:
+    """Names the first half of a UTF-16 pair in a row that stands alone; empty where there is none."""
+    for text in texts(row):
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            return f"an unpaired surrogate, {text[e.start]!r}, at character {e.start}"
+    return ""
 
 
 # ---- rows of ids -----------------------------------------------------------------------------------------

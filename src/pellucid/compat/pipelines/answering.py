@@ -11,7 +11,7 @@ from pellucid.compat.pipelines.base import Pipeline, with_lost
 from pellucid.errors import ArgumentError, InputError
 from pellucid.tasks import question_answering, table_question_answering
 from pellucid.tasks.question_answering import Answer, Answered, Question, Reading
-from pellucid.tasks.rows import InputRefused
+from pellucid.tasks.rows import InputRefused, of_input
 from pellucid.tasks.table_question_answering import Cells
 
 
@@ -160,9 +160,10 @@ class TableQuestionAnsweringPipeline(Pipeline):
                 raise InputRefused(row, f"a {type(each).__name__}", next='give {"table": …, "query": …}')
             table, queries = table_question_answering.table_of(each["table"]), each["query"]
             asked = [table_question_answering.Asked(table, one) for one in listed(queries)]
-            cells = table_question_answering.answer(
-                self.model, self.tokenizer, asked, cut=cuts[truncation], sequence=sequential
-            )
+            with of_input(row):
+                cells = table_question_answering.answer(
+                    self.model, self.tokenizer, asked, cut=cuts[truncation], sequence=sequential
+                )
             found.append(Found(cells))
         return found
 

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,32 +132,20 @@ class Pipeline:
         runs = {
             name: value for name, value in options.items() if name in run_names or name not in (*show_names, *UNNEEDED)
         }
-        told = self._told()
+        losses = Losses(self.task)
 
         def run(window: list[Any]) -> Sequence[Any]:
             found = self.run(window, **runs)
-            told(found)
+            losses.add(found)
             return found
 
-        first = {} if size is None else {"first": WINDOW}
-        found = (self.show(one, **shown) for one in stream(run, inputs, **first))
-        return counted(found, self.task, size) if progress else found
+        def results() -> Iterator[Any]:
+            first = {} if size is None else {"first": WINDOW}
+            for one in stream(run, inputs, **first):
+                yield self.show(one, **shown)
+            losses.end()
 
-    def _told(self) -> Callable[[Sequence[Any]], None]:
-        """Says once in a call, with the first results that it is true of, that texts were cut."""
-        said = False
-
-        def told(found: Sequence[Any]) -> None:
-            nonlocal said
-            lost = [n for one in found if (n := getattr(one, "dropped", 0))]
-            if lost and not said:
-                said = True
-                log.warning(
-                    "%s: %d of %d texts were too long and were cut; %d tokens were dropped, up to %d of one text",
-                    self.task, len(lost), len(found), sum(lost), max(lost),
-                )  # fmt: skip
-
-        return told
+        return counted(results(), self.task, size) if progress else results()
 
     # ---- options ------------------------------------------------------------------------------------------
 
@@ -174,6 +163,36 @@ class Pipeline:
                 near = "the tokenizer is the pipeline's own" if name == "tokenizer" else near
                 near = "use model.stream(prompts, tokenizer=…)" if name == "streamer" else near
                 raise ArgumentError(f"{cls.task} takes no {name!r}", where=name, next=near)
+
+
+@dataclass
+class Losses:
+    """Counts texts that were cut: says so when it happens first, and at the end of a call where there were more."""
+
+    task: str
+    texts: int = 0
+    cut: int = 0
+    tokens: int = 0
+    most: int = 0
+    said: int = 0
+
+    def add(self, found: Sequence[Any]) -> None:
+        lost = [n for one in found if (n := getattr(one, "dropped", 0))]
+        self.texts, self.cut, self.tokens = self.texts + len(found), self.cut + len(lost), self.tokens + sum(lost)
+        self.most = max([self.most, *lost])
+        if lost and not self.said:
+            self._say("")
+
+    def end(self) -> None:
+        if self.cut > self.said:
+            self._say("in all, ")
+
+    def _say(self, begin: str) -> None:
+        self.said = self.cut
+        log.warning(
+            "%s: %s%d of %d texts were too long and were cut; %d tokens were dropped, up to %d of one text",
+            self.task, begin, self.cut, self.texts, self.tokens, self.most,
+        )  # fmt: skip
 
 
 def cut_of(tokenize: Mapping[str, Any] | None, **asked: Any) -> Cut:
@@ -204,11 +223,14 @@ def options_named(kind: type[Pipeline], method: str) -> tuple[str, ...]:
 def counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:
     """The same, and a line on stderr that counts: ten times a second at most."""
     of = "" if size is None else f" of {size:,}"
-    start, shown, done = time.monotonic(), 0.0, 0
+    start, shown, done, width = time.monotonic(), 0.0, 0, 0
 
     def line(end: str = "") -> None:
+        nonlocal width
         rate = done / max(time.monotonic() - start, 1e-9)
-        print(f"\r{task}: {done:,}{of}, {rate:,.1f} a second", end=end, file=sys.stderr, flush=True)
+        text = f"{task}: {done:,}{of}, {rate:,.1f} a second".ljust(width)[: room()]
+        width = len(text)
+        print(f"\r{text}", end=end, file=sys.stderr, flush=True)
 
     try:
         for one in found:
@@ -219,3 +241,11 @@ def counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:
             yield one
     finally:
         line("\n")
+
+
+def room() -> int | None:
+    """Characters of a line of the terminal, less one so that it does not break; None where stderr is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns - 1
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -17,7 +17,7 @@ from pellucid.errors import ArgumentError, Unsupported
 from pellucid.tasks.fit import report_misfit
 from pellucid.tasks.flow import whole_number
 from pellucid.tasks.reranking import Ranked, cross_model
-from pellucid.tasks.rows import InputRefused
+from pellucid.tasks.rows import InputRefused, of_input
 from pellucid.tasks.sentence_layout import copy_layout, prompt_named, read_layout
 from pellucid.tasks.sentence_modules import Transformer
 from pellucid.tasks.sentences import Embedding, How, SentenceModel, sentence_model, task_of
@@ -155,7 +155,9 @@ class RerankingPipeline(Pipeline):
         found = []
         for row, each in enumerate(inputs):
             query, texts = _asked(row, each, documents)
-            found.append([(one, texts[one.index]) for one in self.made.rank(query, texts)[:most]])
+            with of_input(row):
+                ranked = self.made.rank(query, texts)[:most]
+            found.append([(one, texts[one.index]) for one in ranked])
         return found
 
     def show(self, found: list[tuple[Ranked, str]]) -> Any:
