@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import warnings
 
 import click
@@ -46,12 +45,13 @@ def test_help_and_show_need_no_torch(args):
 
 
 def test_help_is_instant():
-    def seconds() -> float:
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pellucid", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - begun
-
-    assert min(seconds() for _ in range(5)) < 0.25
+    """Nothing large is imported: time itself depends on who else works on the machine."""
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pellucid", "--help"], check=True, capture_output=True, text=True
+    )
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in said.stderr.splitlines()}
+    assert {"click", "pellucid"} <= imported
+    assert not imported & {"torch", "numpy", "tokenizers", "safetensors", "jinja2", "yaml", "asyncio"}
 
 
 def test_the_list_of_commands_is_the_commands(call):
