@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import pellucid
 from pellucid.cli import main
-from pellucid.compat.evaluation import KINDS, Evaluation, evaluate, read_rows
+from pellucid.compat.evaluation import KINDS, Evaluation, evaluate, named, read_rows, tags_of
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported
 from pellucid.tasks import metrics
 from tasks.pipeline_folders import folder
@@ -150,6 +150,43 @@ def test_every_kind_is_tried() -> None:
     assert all(f'"{task}"' in tested for task in KINDS)
 
 
+def test_numbers_are_labels_where_these_are_called_so(checkpoints: Path) -> None:
+    """A model of stars, "1" to "5", and data with such names; or with numbers from 0, as data sets count labels."""
+
+    class Model:
+        def __init__(self, *labels: str) -> None:
+            self.config = type("Config", (), {"id2label": dict(enumerate(labels))})
+
+    stars = Model("1", "2", "3", "4", "5")
+    assert named(stars, ["1", "5", "2"]) == ["1", "5", "2"]
+    assert named(stars, ["0", "4", "1"]) == ["1", "5", "2"]
+    assert named(Model("bad", "good"), ["1", "0"]) == ["good", "bad"]
+    with pytest.raises(InputError, match="7, bad"):
+        named(stars, ["bad", "1", "7"])
+    tags = Model("O", "B-PER", "I-PER")
+    assert tags_of(tags, [["0", "1"], ["2"]]) == [["O", "B-PER"], ["I-PER"]]
+    assert tags_of(tags, [["O", "B-PER"], ["B-MISC"]]) == [["O", "B-PER"], ["B-MISC"]]  # a kind that it never finds
+    assert tags_of(tags, [["O"], []]) == [["O"], []]
+    with pytest.raises(InputError, match="B-per"):
+        tags_of(tags, [["O", "B-per"]])
+
+
+def test_words_in_a_cell(checkpoints: Path) -> None:
+    where = folder("tags", checkpoints)
+    tags = [[each["entity"] for each in found] for found in pellucid.pipeline("ner", where)(["a b", "c"])]
+    rows = [{"words": "a b", "tags": " ".join(tags[0])}, {"words": '["c"]', "tags": json.dumps(tags[1])}]
+    assert values(evaluate("token-classification", where, rows))["accuracy"] == 1
+    for words, tags_, says in (
+        ("['a']", "O", "words of example 1"),
+        (5, "O", "no list"),
+        ("a b", "O", "2 words and 1 tags"),
+    ):
+        with pytest.raises(InputError, match=says):
+            evaluate("token-classification", where, [{"words": words, "tags": tags_}])
+    with pytest.raises(ArgumentError, match="aggregation_strategy is set"):
+        evaluate("token-classification", where, rows, options={"aggregation_strategy": "simple"})
+
+
 # --------------------------------------------------------------------------------------------------------- data
 
 
@@ -157,6 +194,8 @@ def test_every_kind_is_tried() -> None:
     "name, text",
     [
         ("a.jsonl", '{"text": "one, two", "n": 1}\n\n{"text": "é", "n": 2}\n'),
+        ("a.JSONL", '\ufeff{"text": "one, two", "n": 1}\r\n{"text": "é", "n": 2}'),
+        ("a.json", '\ufeff[{"text": "one, two", "n": 1}, {"text": "é", "n": 2}]'),
         ("a.json", '[{"text": "one, two", "n": 1}, {"text": "é", "n": 2}]'),
         ("a.json", '{"data": [{"text": "one, two", "n": 1}, {"text": "é", "n": 2}]}'),
         ("a.csv", '\ufefftext,n\n"one, two",1\né,2\n'), ("a.tsv", "text\tn\none, two\t1\né\t2\n"),
@@ -170,7 +209,9 @@ def test_files_of_examples(name: str, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, data, says",
     [
-        ("a.jsonl", b'{"text": 1\n', "JSONDecodeError"), ("a.json", b"3", "TypeError"), ("a.json", b"{}", "KeyError"),
+        ("a.jsonl", b'{"text": 1}\n{"text": 1\n', "line 2 is no JSON"),
+        ("a.jsonl", b'{}\n"\xe9"', "line 2 is not UTF-8"),
+        ("a.json", b"3", "TypeError"), ("a.json", b"{}", "KeyError"),
         ("a.csv", b"text\n\xff\n", "UnicodeDecodeError"), ("a.csv", b'text\n"a', "Error"),
         ("a.parquet", b"", "ends in .parquet"),
     ],
@@ -190,6 +231,7 @@ def test_files_that_are_refused(name: str, data: bytes, says: str, tmp_path: Pat
         ("text-classification", ["a"], {}, "example 1 is a str"),
         ("text-classification", [{"text": "a"}], {"columns": {"sentence": "text"}}, "has no column 'sentence'"),
         ("text-classification", "/nowhere.csv", {}, "there is no file"),
+        ("text-classification", [{"text": "a", "label": "0"}], {"options": {"top_k": 2}}, "top_k is set"),
         ("text-classification", [{"text": "a"}], {"limit": 0}, "limit=0"),
     ],
 )  # fmt: skip

@@ -13,12 +13,13 @@ from typing import Any
 
 from pellucid.compat.pipelines import pipeline
 from pellucid.compat.pipelines.base import Pipeline
-from pellucid.errors import ArgumentError, InputError, Unsupported, nearest
+from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported, nearest
 from pellucid.models.quality import surprise, windows
 from pellucid.tasks import metrics
 from pellucid.tasks.flow import whole_number
 from pellucid.tasks.metrics import Measure
 from pellucid.tasks.vectors import SIMILARITIES
+from pellucid.text.lines import Lines
 
 Row = Mapping[str, Any]
 LIMIT = 2**31 - 1  # characters of one cell of a table; the reader of csv has a limit of its own
@@ -116,28 +117,42 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
     if not path.is_file():
         raise InputError(f"there is no file {os.fspath(path)!r}", where="data", next="check the path")
     try:
-        match path.suffix:
+        match path.suffix.lower():
             case ".jsonl":
-                with path.open(encoding="utf-8") as file:
-                    for line in file:
-                        if line.strip():
-                            yield json.loads(line)
+                for number, line in enumerate(Lines(path), 1):
+                    if line.strip():
+                        yield json_of(line, path, number)
             case ".json":
-                whole = json.loads(path.read_text("utf-8"))
+                whole = json.loads(path.read_text("utf-8-sig"))
                 yield from whole if isinstance(whole, list) else whole["data"]
             case ".csv" | ".tsv":
                 csv.field_size_limit(LIMIT)
                 with path.open(encoding="utf-8-sig", newline="") as file:
-                    yield from csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t", strict=True)
+                    yield from csv.DictReader(
+                        file, delimiter="," if path.suffix.lower() == ".csv" else "\t", strict=True
+                    )
             case other:
                 what = f"data in a file that ends in {other or 'nothing'}"
                 raise ArgumentError(what, where=path, next="give .jsonl, .json, .csv or .tsv")
     except (ValueError, csv.Error, KeyError, TypeError) as error:
-        if isinstance(error, ArgumentError):
+        if isinstance(error, PellucidError):
             raise
         raise InputError(
             f"the data is not read: {type(error).__name__}: {error}", where=path, next="correct the file"
         ) from None
+
+
+def json_of(line: str, path: Path, number: int) -> Any:
+    """What a line of a file says.
+
+    Raises:
+        InputError: it is no JSON.
+    """
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        what = f"line {number} is no JSON: {error}"
+        raise InputError(what, where=path, next="write one object a line") from None
 
 
 def chosen(number: int, row: Any, kind: Kind, names: Mapping[str, str]) -> dict[str, Any]:
@@ -166,8 +181,55 @@ def texts_of(value: Any) -> list[str]:
         except ValueError:
             return [value]
     if isinstance(value, Mapping):
-        value = value.get("text", [])
+        if "text" not in value:
+            what = f"an object of {', '.join(map(repr, value)):.100}"
+            raise InputError(what, where="data", next='give a text, a list of texts, or {"text": […]}')
+        value = value["text"]
     return [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def words_of(value: Any, name: str, number: int) -> list[str]:
+    """A list of words or of their tags; a text is one with spaces between them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.startswith("[") else value.split()
+        except ValueError:
+            value = None  # such as a list as Python writes it
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{name} of example {number} are no list", where="data", next="give a list, in JSON")
+    return [str(each) for each in value]
+
+
+def named(model: Any, labels: Sequence[str]) -> list[str]:
+    """Labels by their names: numbers count the model's labels where they are no names of all of them.
+
+    Raises:
+        InputError: some are neither.
+    """
+    names = {int(i): str(label) for i, label in (model.config.id2label or {}).items()}
+    strange = {*labels} - {*names.values()}
+    by_number = {str(i): name for i, name in names.items()}
+    if not names or not strange:
+        return [*labels]
+    if {*labels} <= by_number.keys():
+        return [by_number[each] for each in labels]
+    what = f"labels that the model does not have: {', '.join(sorted(strange)[:8])}"
+    raise InputError(what, where="data", next=f"the model's labels: {', '.join([*names.values()][:12])}")
+
+
+def with_own(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
+    """Options of a call, and those that an evaluation needs as they are.
+
+    Raises:
+        ArgumentError: one of these was given.
+    """
+    for name in own.keys() & options.keys():
+        raise ArgumentError(f"{name} is set by the evaluation", where="options", next=f"leave {name} out")
+    return {**options, **own}
 
 
 def number_of(value: Any, name: str) -> float:
@@ -186,27 +248,23 @@ def number_of(value: Any, name: str) -> float:
 
 
 def classification(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], found: Answers) -> None:
-    known = {str(label): i for i, label in (pipe.model.config.id2label or {}).items()}
-    by_number = {str(i): label for label, i in known.items()}
-    given = [by_number.get(str(row["label"]), str(row["label"])) for row in rows]
-    strange = sorted({label for label in given if label not in known})
-    if known and strange:
-        what = f"labels that the model does not have: {', '.join(strange[:8])}"
-        raise InputError(what, where="data", next=f"the model's labels: {', '.join([*known][:12])}")
+    given = named(pipe.model, [str(row["label"]) for row in rows])
     pairs = [{"text": str(row["text"]), "text_pair": row.get("text_pair")} for row in rows]
-    results = pipe(pairs, **{"truncation": True, **options})
+    options = with_own({"truncation": True, **options}, top_k=1)
+    results = [each for [each] in pipe(pairs, **options)]
     found.cut = sum("truncated_tokens" in each for each in results)
     found.measures = metrics.of_labels(given, [each["label"] for each in results])
 
 
 def tagging(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], found: Answers) -> None:
-    words = [texts_of(row["words"]) for row in rows]
-    gold = [texts_of(row["tags"]) for row in rows]
+    words = [words_of(row["words"], "words", i) for i, row in enumerate(rows, 1)]
+    gold = [words_of(row["tags"], "tags", i) for i, row in enumerate(rows, 1)]
     for i, (one, other) in enumerate(zip(words, gold), 1):
         if len(one) != len(other):
             what = f"example {i} has {len(one)} words and {len(other)} tags"
             raise InputError(what, where="data", next="give a tag for each word")
-    asked = {"is_split_into_words": True, "aggregation_strategy": "none", "ignore_labels": [], **options}
+    gold = tags_of(pipe.model, gold)
+    asked = with_own(options, is_split_into_words=True, aggregation_strategy="none", ignore_labels=[], delimiter=" ")
     seen = []
     for one, tags in zip(words, pipe(words, **asked)):
         found.cut += any("truncated_tokens" in each for each in tags)
@@ -219,10 +277,24 @@ def tagging(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], foun
     found.measures = metrics.of_tags(gold, seen)
 
 
+def tags_of(model: Any, gold: list[list[str]]) -> list[list[str]]:
+    """Tags by their names. A data set may have kinds of entities that the model does not know, but not only such.
+
+    Raises:
+        InputError: none of them is a tag of the model.
+    """
+    known = {*(model.config.id2label or {}).values()}
+    flat = {tag for tags in gold for tag in tags}
+    if not flat or (flat & known) - {"O"} or flat == {"O"}:
+        return gold
+    names = dict(zip(flat, named(model, [*flat])))
+    return [[names[tag] for tag in tags] for tags in gold]
+
+
 def answering(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], found: Answers) -> None:
     gold = [[each for each in texts_of(row["answers"]) if each] for row in rows]
     impossible = any(not each for each in gold)
-    asked = {"handle_impossible_answer": impossible, **options}
+    asked = with_own({"handle_impossible_answer": impossible, **options}, top_k=1)
     given = [{"question": str(row["question"]), "context": str(row["context"])} for row in rows]
     results = [pipe(given[0], **asked)] if len(given) == 1 else pipe(given, **asked)
     found.measures = metrics.of_answers(gold, [each["answer"] for each in results])
