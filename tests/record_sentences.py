@@ -30,11 +30,13 @@ WORDS = (
     "a the red fox cat dog dogs sees and are here sleeps ##s ##es query passage : ? z ##z T ##h ##e R ##d F ##O ##X O X"
 )
 PROMPTS = {"query": "query : ", "passage": "passage : ", "sleepy": "sleeps here "}
-ALONE = ("static", "model2vec", "words", "words-plain")  # no transformer
+ALONE = ("static", "model2vec", "words", "words-plain", "chat", "chat-bare")  # no transformer, or one of their own
+JUDGES = ("cross-judge", "cross-judge-bare", "cross-judge-one", "cross-judge-text")
 CROSS = (
     ("cross", 1, {}),
     ("cross-identity", 1, {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}),
     ("cross-three", 3, {}),
+    ("cross-chat", 1, {"words": "01234"}),  # in which the reference tells a template from its texts
 )
 
 
@@ -54,11 +56,12 @@ def tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=rust, model_max_length=512, **names)
 
 
-def bert(kind: str, folder: Path, seed: int, **changes: Any) -> Path:
+def bert(kind: str, folder: Path, seed: int, words: str = "", **changes: Any) -> Path:
     """A tiny BERT with loud weights, and its tokenizer."""
     import transformers
 
     tok = tokenizer()
+    tok.add_tokens([*words])
     config = transformers.BertConfig(
         vocab_size=len(tok), hidden_size=14, num_hidden_layers=2, num_attention_heads=2, intermediate_size=22,
         max_position_embeddings=20, **changes,
@@ -72,6 +75,53 @@ def bert(kind: str, folder: Path, seed: int, **changes: Any) -> Path:
     model.save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
+
+
+CHAT = "{%- for m in messages -%}{{ m.role }} : {{ m.content }} ? {% endfor -%}sleeps here z"
+PARTS = CHAT.replace("m.content", "m.content[0].text")
+
+
+def decoder(folder: Path, seed: int, template: str | None) -> Path:
+    """A tiny Llama with loud weights, whose tokenizer knows "yes" and "no"."""
+    import transformers
+
+    tok = tokenizer()
+    tok.add_tokens(["yes", "no", "document", "user", "system", *"01234"])
+    tok.chat_template, tok.model_max_length = template, 24
+    config = transformers.LlamaConfig(
+        vocab_size=len(tok), hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=20,
+        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    model = loud(transformers.LlamaForCausalLM(config).eval(), seed)
+    model.save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def judges(root: Path) -> None:
+    """Language models as cross-encoders: as they are, as version 6 saves them, by one token, without a template."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    decoder(root / "cross-judge-bare", 31, CHAT)
+    decoder(root / "cross-judge-text", 32, None)
+    saved = CrossEncoder(str(decoder(root / "plain", 33, PARTS)), device="cpu", activation_fn=torch.nn.Identity())
+    saved.save_pretrained(str(root / "cross-judge"), create_model_card=False)
+    inner = Transformer(str(decoder(root / "plain", 34, CHAT)), transformer_task="text-generation")
+    one = CrossEncoder(modules=[inner, LogitScore(9)], device="cpu", prompts={"web": "dogs"}, default_prompt_name="web")
+    one.save_pretrained(str(root / "cross-judge-one"), create_model_card=False)
+    shutil.rmtree(root / "plain")
+
+
+def chats(root: Path) -> None:
+    """Sentence models of a chat model: as version 6 saves them, and as they are."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as M
+
+    model = M.Transformer(str(decoder(root / "chat-bare", 35, CHAT)))
+    saved = SentenceTransformer(modules=[model, M.Pooling(12, ["mean", "lasttoken"])], device="cpu", prompts=PROMPTS)
+    saved.save_pretrained(str(root / "chat"), create_model_card=False)
 
 
 def loud(module: Any, seed: int) -> Any:
@@ -217,17 +267,23 @@ def main() -> None:
         )
         as_model2vec(root / "static", root / "model2vec")
         as_asym(root / "asym")
+        chats(root)
         write(root / "settings" / "sentence_bert_config.json", {"max_seq_length": 9, "do_lower_case": True})
         old_layout(transformer, root / "old")
         for folder in [each for each in root.iterdir() if each != transformer]:
             tensors |= of_sentences(folder.name, SentenceTransformer(str(folder), device="cpu"))
         for name, labels, said in CROSS:
             folder = bert("BertForSequenceClassification", root / name, 13 + labels, num_labels=labels, **said)
+            if name == "cross-chat":
+                (folder / "chat_template.jinja").write_text(CHAT)
             tensors |= of_pairs(name, CrossEncoder(str(folder), device="cpu"))
         prompts = {"prompts": {"web": "dogs : "}, "default_prompt_name": "web"}
         saved = CrossEncoder(str(root / "cross-identity"), device="cpu", **prompts)
         saved.save_pretrained(str(root / "cross-saved"), create_model_card=False)
         tensors |= of_pairs("cross-saved", CrossEncoder(str(root / "cross-saved"), device="cpu"))
+        judges(root)
+        for name in JUDGES:
+            tensors |= of_pairs(name, CrossEncoder(str(root / name), device="cpu"))
         for path in sorted(path for path in root.rglob("*") if path.is_file()):
             keep(path, root, files, tensors)
     metadata = {"made by": f"sentence-transformers {sentence_transformers.__version__}"}
@@ -239,7 +295,7 @@ def main() -> None:
 def keep(path: Path, root: Path, files: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """A file as JSON, or its tensors; but not what a sentence model's folder has from `transformer`."""
     inner = path.relative_to(root)
-    whole = ("transformer", "old", "cross-saved", *ALONE, *(name for name, *_ in CROSS))
+    whole = ("transformer", "old", "cross-saved", *ALONE, *JUDGES, *(name for name, *_ in CROSS))
     borrowed = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
     if len(inner.parts) == 2 and inner.parts[0] not in whole and inner.name in borrowed and not is_own(inner):
         return
@@ -249,6 +305,8 @@ def keep(path: Path, root: Path, files: dict[str, Any], tensors: dict[str, torch
         return
     if path.suffix == ".json":
         files[str(inner)] = json.loads(path.read_text())
+    elif path.suffix == ".jinja":
+        files[str(inner)] = path.read_text()
     else:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path)
         tensors |= {f"{inner}:{key}": value for key, value in found.items()}

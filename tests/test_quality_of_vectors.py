@@ -32,10 +32,11 @@ def test_neighbours_are_of_their_own_language(model: pellucid.SentenceTransforme
 
 
 def test_the_page_about_embeddings(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner in ("sentence-transformers", "cross-encoder"):
+    for owner in ("sentence-transformers", "cross-encoder", "Qwen"):
         (tmp_path / owner).mkdir()
     (tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2").symlink_to(shared / "models" / "minilm")
     lay_out("cross", tmp_path / "made").rename(tmp_path / "cross-encoder" / "ms-marco-MiniLM-L6-v2")
+    lay_out("cross-judge-bare", tmp_path / "made").rename(tmp_path / "Qwen" / "Qwen3-Reranker-0.6B")
     monkeypatch.chdir(tmp_path)
     found = blocks(ROOT / "docs" / "embeddings.md", "python")
     assert len(found) >= 5

@@ -152,6 +152,14 @@ def test_rerank(call: Callable[..., Any], tmp_path: Path, lines: Path) -> None:
     assert refused.exit_code == 2 and "not trained" in refused.stderr
 
 
+def test_rerank_by_a_language_model(call: Callable[..., Any], tmp_path: Path) -> None:
+    folder = lay_out("cross-judge-bare", tmp_path)
+    done = call("rerank", "-m", folder, QUERY, *LINES, "--prompt", "dog : ", "--json")
+    wanted = TENSORS["cross-judge-bare prompt"].numpy()[[TEXTS.index(line) for line in LINES]]
+    for one in json.loads(done.stdout):
+        np.testing.assert_allclose(one["score"], wanted[one["corpus_id"]], atol=2e-6)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(call: Callable[..., Any], shell: str) -> None:
     script = call("completion", shell).stdout

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import pellucid
 from pellucid import CrossEncoder, SentenceTransformer, cos_sim, quantize_embeddings, semantic_search
 from pellucid.errors import ArgumentError, ConfigError, InputError, PellucidError, Unsupported, WeightsError
-from pellucid.tasks.sentence_layout import ROUTERS, read_layout
+from pellucid.tasks.sentence_layout import OF_PAIRS, ROUTERS, read_layout
 from pellucid.tasks.sentence_modules import MODULES, OLD_KINDS
 from pellucid.tasks.vectors import ENOUGH, PRECISIONS, SIMILARITIES
 
@@ -26,7 +26,7 @@ TEXTS, QUERY = RECORD["texts"], RECORD["query"]
 NAMES = sorted({name.split(" ")[0] for name in TENSORS if " " in name})
 SENTENCES = [name for name in NAMES if not name.startswith("cross")]
 CROSS = [name for name in NAMES if name.startswith("cross")]
-TABLES = ("static", "model2vec", "words", "words-plain")  # no transformer
+ALONE = ("static", "model2vec", "words", "words-plain", "chat", "chat-bare")  # no transformer, or one of their own
 INNER = {"old": "0_Transformer", "router": "document_0_Transformer", "ways": "read_0_Transformer"}  # where it is
 NEAR = {"rtol": 0, "atol": 2e-6}
 
@@ -34,7 +34,7 @@ NEAR = {"rtol": 0, "atol": 2e-6}
 def lay_out(name: str, root: Path) -> Path:
     """A recorded folder, with the transformer that all share where it has none of its own."""
     folder = root / name
-    if not name.startswith("cross") and name not in TABLES:
+    if not name.startswith("cross") and name not in ALONE:
         write("transformer", folder / INNER.get(name, ""))
     write(name, folder)
     return folder
@@ -56,7 +56,7 @@ def write(name: str, folder: Path) -> None:
 
 def put(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+    path.write_text(value if path.suffix == ".jinja" else json.dumps(value))
 
 
 def changed(folder: Path, path: str, **values: Any) -> Path:
@@ -86,7 +86,7 @@ def test_the_record_has_every_module_and_pooling() -> None:
     """What is read is compared: a step or a pooling that no recorded layout has would go untested."""
     modules = {module["type"].rpartition(".")[2] for path, value in RECORD["files"].items()
                if path.endswith("modules.json") for module in value}  # fmt: skip
-    assert modules == {*MODULES, *ROUTERS}
+    assert modules == {*MODULES, *ROUTERS, *OF_PAIRS}
     modes = [
         value["pooling_mode"] for path, value in RECORD["files"].items() if "1_Pooling" in path and "old" not in path
     ]
@@ -192,6 +192,94 @@ def test_documents_in_order(cross: tuple[str, CrossEncoder]) -> None:
     assert model.rank(QUERY, []) == []
 
 
+JUDGES = [name for name in CROSS if "judge" in name]
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_a_language_model_reranks_by_pipeline(name: str, tmp_path: Path) -> None:
+    rank = pellucid.pipeline("reranking", lay_out(name, tmp_path), documents=TEXTS)
+    wanted = TENSORS[f"{name} scores"]
+    model = CrossEncoder(tmp_path / name)
+    assert [each["corpus_id"] for each in model.rank(QUERY, TEXTS)] == TENSORS[f"{name} ranks"].tolist()
+    for one in rank(QUERY):
+        np.testing.assert_allclose(one["score"], wanted[one["corpus_id"]], atol=2e-6)
+    again = pellucid.pipeline("reranking", rank.model, documents=TEXTS[:2])
+    np.testing.assert_allclose(again(QUERY)[0]["score"], wanted[:2].max(), atol=2e-6)
+
+
+def test_logits_of_the_last_token_alone_are_computed(tmp_path: Path) -> None:
+    model = CrossEncoder(lay_out("cross-judge", tmp_path))
+    seen: list[int] = []
+    with model.model.lm_head.register_forward_hook(lambda _, given, out: seen.append(len(out))):
+        model.predict([(QUERY, text) for text in TEXTS])
+    assert sum(seen) == len(TEXTS)
+
+
+def test_the_prompt_published_for_qwen3_reranker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As https://huggingface.co/Qwen/Qwen3-Reranker-0.6B gives it, for a folder of that name."""
+    folder = lay_out("cross-judge-bare", tmp_path)
+    put(
+        folder / "chat_template.jinja",
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+    )
+    with pytest.raises(Unsupported, match="no place for a query and a document"):
+        CrossEncoder(folder)
+    given = CrossEncoder(folder, processor_kwargs={"chat_template": RECORD["files"]["chat-bare/chat_template.jinja"]})
+    np.testing.assert_allclose(given.predict((QUERY, "a dog")), make_cross("cross-judge-bare", tmp_path / "b").predict(
+        (QUERY, "a dog")), atol=2e-6)  # fmt: skip
+    model = CrossEncoder(folder.rename(tmp_path / "Qwen3-Reranker-0.6B"))
+    assert "published for qwen3-reranker" in caplog.text
+    made, instruct = model._made, "Given a web search query, retrieve relevant passages that answer the query"
+    for prompt, asked in (("", instruct), ("Find it.", "Find it.")):
+        text = model.tokenizer.apply_chat_template(made.chat.of_pair(("Q?", "D."), prompt), tokenize=False)
+        assert text == (
+            "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+            'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+            f"<Instruct>: {asked}\n<Query>: Q?\n<Document>: D.<|im_end|>\n"
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        )
+
+
+def make_cross(name: str, root: Path) -> CrossEncoder:
+    return CrossEncoder(lay_out(name, root))
+
+
+def test_a_classifier_does_without_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The reference refuses it since version 6, and joined the texts before."""
+    folder = lay_out("cross", tmp_path)
+    put(folder / "chat_template.jinja", "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}")
+    found = CrossEncoder(folder).predict([(QUERY, text) for text in TEXTS], convert_to_tensor=True)
+    torch.testing.assert_close(found, TENSORS["cross scores"], **NEAR)
+    assert "the tokenizer joins them" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path, values, error, says",
+    [
+        ("1_LogitScore/config.json", {"true_token_id": 4000}, ConfigError, "true_token_id=4000"),
+        ("1_LogitScore/config.json", {"false_token_id": "no"}, ConfigError, "false_token_id='no'"),
+        ("1_LogitScore/config.json", {"module_input_name": "logits"}, Unsupported, "a LogitScore of logits"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"padding": True}}}, Unsupported, "padding"),
+    ],
+)
+def test_judges_that_are_refused(path: str, values: Any, error: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=says):
+        CrossEncoder(changed(lay_out("cross-judge", tmp_path), path, **values))
+
+
+def test_a_language_model_without_yes_is_no_judge(tmp_path: Path) -> None:
+    folder = lay_out("cross-judge-bare", tmp_path)
+    text = (folder / "tokenizer.json").read_text().replace('"yes"', '"yea"')
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(Unsupported, match="no token 'yes'"):
+        CrossEncoder(folder)
+
+
+def test_windows_of_a_chat_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="windows of a chat"):
+        make("chat", tmp_path).encode("fox " * 40, windows=True)
+
+
 # ----------------------------------------------------------------------------------------------- a trained model
 
 
@@ -242,6 +330,10 @@ def test_reranking_by_pipeline(tmp_path: Path) -> None:
     cut = next(each for each in one if each["corpus_id"] == 6)
     assert cut["truncated_tokens"] > 0
     assert rank([QUERY, {"query": QUERY, "documents": TEXTS[:2]}], top_k=1)[0] == one[:1]
+    for each in rank(QUERY, prompt="dog : "):
+        np.testing.assert_allclose(each["score"], TENSORS["cross prompt"][each["corpus_id"]], atol=2e-6)
+    with pytest.raises(ArgumentError, match="no prompt 'web'"):
+        rank(QUERY, prompt_name="web")
     for bad in (
         3,
         {"query": QUERY, "texts": []},

@@ -15,6 +15,7 @@ from pellucid.text.lines import PAUSE
 @click.option("-m", "--model", metavar="DIR_OR_ID", help="Default: cross-encoder/ms-marco-MiniLM-L6-v2.")
 @click.option("--file", "path", metavar="FILE", help="One text a line, UTF-8.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="N", help="Only the best.")
+@click.option("--prompt", metavar="TEXT", help="Stands before QUERY; of a language model, what it is told to look for.")
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16 …; default: the file's.")
 @click.option("--device", metavar="NAME", help="cpu, cuda:0 …; default: the CPU.")
 @json_option
@@ -25,6 +26,7 @@ def command(
     model: str | None,
     path: str | None,
     top_k: int | None,
+    prompt: str | None,
     dtype: str | None,
     device: str | None,
     as_json: bool,
@@ -40,7 +42,7 @@ def command(
     """
     documents = [text for text in texts_of(texts, path) if text is not PAUSE]
     pipe = open_pipeline("reranking", model, dtype, device, offline)
-    found = pipe(query, documents=documents, top_k=top_k)
+    found = pipe(query, documents=documents, top_k=top_k, prompt=prompt)
     if as_json:
         print_json(found)
         return

@@ -17,12 +17,12 @@ from pellucid import hub
 from pellucid.compat import auto
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.base import counted
-from pellucid.compat.pipelines.sentences import save_sentence_model
+from pellucid.compat.pipelines.sentences import RERANKERS, save_sentence_model
 from pellucid.errors import ArgumentError, InputError, Unsupported, nearest, strict
 from pellucid.models.model import Model
 from pellucid.tasks.fit import report_misfit, require_trained
 from pellucid.tasks.flow import WINDOW, stream, whole_number
-from pellucid.tasks.reranking import Act, CrossModel, Scored, cross_model
+from pellucid.tasks.reranking import Act, CrossModel, Scored, cross_model, task_of_pairs
 from pellucid.tasks.sentence_layout import Similarity, copy_layout, prompt_named, read_layout
 from pellucid.tasks.sentence_modules import Transformer
 from pellucid.tasks.sentences import Embedding, How, SentenceModel, sentence_model, task_of
@@ -315,7 +315,7 @@ class CrossEncoder(_Loaded):
         config_kwargs: Options | None = None,
         backend: str = "torch",
     ) -> None:
-        """The model of a folder or hub id, which has a head for sequence classification.
+        """The model of a folder or hub id: a sequence classifier, or a language model that says yes or no.
 
         Args:
             num_labels: how many scores a pair has; None for the checkpoint's.
@@ -327,7 +327,8 @@ class CrossEncoder(_Loaded):
         """
         folder = _folder(model_name_or_path, "cross-encoder", revision, cache_folder, token, local_files_only)
         keys = {**(config_kwargs or {}), **({} if num_labels is None else {"num_labels": num_labels})}
-        self.model = _model(auto.AutoModelForSequenceClassification, folder, backend, device, model_kwargs, keys)
+        kind = RERANKERS[task_of_pairs(folder)]
+        self.model = _model(kind, folder, backend, device, model_kwargs, keys)
         require_trained(self.model, "a cross-encoder")
         tokenizer = Tokenizer.from_folder(folder, **{**(tokenizer_kwargs or {}), **(processor_kwargs or {})})
         report_misfit(self.model, tokenizer)

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 
 from pellucid.config import read_json
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, nearest
+from pellucid.tasks.chat_rows import Rendering
 from pellucid.tasks.sentence_modules import MODULES, TRANSFORMER, Chain, Kind, Pool, Transformer, read_chain
 from pellucid.weights.save import replace_file
 
@@ -138,7 +139,7 @@ def _assumed(folder: Path) -> Layout:
     names = config.get("architectures") or [""]
     kind: Kind = "lasttoken" if str(names[0]).endswith("ForCausalLM") else "mean"
     said = "the last token of a text" if kind == "lasttoken" else "the mean of a text's tokens"
-    chain = Chain(Transformer(folder), Pool((kind,)))
+    chain = Chain(Transformer(folder, chat="if there is one"), Pool((kind,)))
     return Layout(folder, {"": chain}, assumed=f"{folder} has no {LIST}: {said} is its vector")
 
 
@@ -250,6 +251,34 @@ def read_settings(top: Path, wanted: str) -> Settings:
 
 
 # -------------------------------------------------------------------------------------------------------- saving
+
+
+def write_assumed(
+    layout: Layout, width: int, chat: Rendering | None, target: Path, settings: Mapping[str, Any]
+) -> None:
+    """Writes what was assumed of a bare transformer, so that it is said from now on."""
+    pool = layout.chains[""].pool
+    kinds = [f"{BASE}.Transformer", f"{BASE.replace('base', 'sentence_transformer')}.Pooling"]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(zip(("", POOL), kinds))
+    ]
+    reads = {"method": "forward", "method_output_name": "last_hidden_state"}
+    message = {} if chat is None else {"message": {**reads, "format": "structured" if chat.parts else "flat"}}
+    written = {
+        LIST: modules,
+        SETTINGS: settings,
+        TRANSFORMER[0]: {
+            "transformer_task": "feature-extraction", "modality_config": {"text": reads, **message},
+            "module_output_name": "token_embeddings",
+        },
+        f"{POOL}/config.json": {"embedding_dimension": width, "pooling_mode": pool.kinds[0], "include_prompt": True},
+    }  # fmt: skip
+    (target / POOL).mkdir(parents=True, exist_ok=True)
+    for name, value in written.items():
+        replace_file(target / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+BASE, POOL = "sentence_transformers.base.modules", "1_Pooling"
 
 
 def copy_layout(top: Path, target: Path, settings: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ Source: sentence-transformers 6.2, https://sbert.net/docs/package_reference/sent
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +18,7 @@ from torch import Tensor
 from pellucid.config import read_json
 from pellucid.errors import ConfigError, Unsupported, WeightsError
 from pellucid.spec import Activation
+from pellucid.tasks.chat_rows import Rendering
 from pellucid.weights.source import open_weights
 
 NAMED_AFTER = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -48,11 +49,13 @@ class Transformer:
         folder: of the model and its tokenizer.
         longest: tokens of a text; None for what the model and its tokenizer allow.
         lower: letters become small ones before the tokenizer sees them.
+        chat: texts stand in the chat template; "if there is one" where the folder does not say.
     """
 
     folder: Path
     longest: int | None = None
     lower: bool = False
+    chat: Rendering | Literal["if there is one"] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,37 +175,51 @@ def _require_layers(source: Source, said: str, where: Path) -> None:
 
 # -------------------------------------------------------------------------------------------------- sources of states
 
-SAID_ELSEWHERE = {
-    "transformer_task",
-    "modality_config",
-    "module_output_name",
-    "unpad_inputs",
-    "max_seq_length",
-    "do_lower_case",
-}
+SAID_ELSEWHERE = (
+    "transformer_task", "modality_config", "module_output_name", "processing_kwargs", "unpad_inputs",
+    "max_seq_length", "do_lower_case",
+)  # fmt: skip
+
+
+def transformer_settings(inner: Path) -> tuple[dict[str, Any], Path]:
+    """What a Transformer's folder says beside its model's own files, and where."""
+    path = next((inner / name for name in TRANSFORMER if (inner / name).is_file()), None)
+    return (read_json(path) if path else {}), path or inner
 
 
 def _transformer(inner: Path) -> Transformer:
-    path = next((inner / name for name in TRANSFORMER if (inner / name).is_file()), None)
-    values = read_json(path) if path else {}
+    values, path = transformer_settings(inner)
     said = {
         key: value for key, value in values.items() if key not in SAID_ELSEWHERE and value not in (None, {}, [], False)
     }
     output, task = values.get("module_output_name"), values.get("transformer_task")
-    methods = (values.get("modality_config") or {}).get("text") or {}
-    reads = methods.get("method_output_name", "last_hidden_state")
     if output not in (None, "token_embeddings") or task not in (None, "feature-extraction"):
         said |= {"module_output_name": output, "transformer_task": task}
-    if reads not in ("last_hidden_state", ["last_hidden_state"]) or methods.get("method", "forward") != "forward":
-        said["modality_config"] = methods
+    for kind in ("text", "message"):
+        methods = (values.get("modality_config") or {}).get(kind) or {}
+        reads = methods.get("method_output_name", "last_hidden_state")
+        if reads not in ("last_hidden_state", ["last_hidden_state"]) or methods.get("method", "forward") != "forward":
+            said["modality_config"] = methods
     if said:
-        raise Unsupported(
-            f"a Transformer with {said}", where=path or inner, next="only texts to their last hidden states"
-        )
+        raise Unsupported(f"a Transformer with {said}", where=path, next="only texts to their last hidden states")
     longest = values.get("max_seq_length")
     if longest is not None and (type(longest) is not int or longest < 1):
         raise ConfigError(f"max_seq_length={longest!r}", where=path, next="a whole number, at least 1")
-    return Transformer(inner, longest, bool(values.get("do_lower_case")))
+    return Transformer(inner, longest, bool(values.get("do_lower_case")), read_rendering(values, path))
+
+
+def read_rendering(values: Mapping[str, Any], where: Path) -> Rendering | None:
+    """Whether a Transformer's texts stand in a chat template: where it says "message", version 6 makes them messages.
+
+    Raises:
+        Unsupported: names further options of the tokenizer.
+    """
+    given = {key: value for key, value in (values.get("processing_kwargs") or {}).items() if value}
+    options = given.pop("chat_template", {})
+    if given or not isinstance(options, dict):
+        raise Unsupported(f"processing_kwargs={given or options}", where=where, next="only chat_template's variables")
+    message = (values.get("modality_config") or {}).get("message")
+    return None if message is None else Rendering(message.get("format") == "structured", options)
 
 
 def _words(folder: Path) -> Words:

@@ -13,9 +13,10 @@ from tokenizers import normalizers
 from torch import Tensor
 
 from pellucid.config import read_json
-from pellucid.errors import ConfigError, InputError, WeightsError
+from pellucid.errors import ConfigError, InputError, Unsupported, WeightsError
 from pellucid.models.model import Model
 from pellucid.ops.elementwise import upcast
+from pellucid.tasks.chat_rows import Rendering, guessed
 from pellucid.tasks.flow import BUDGET, ELSEWHERE, forwards, groups
 from pellucid.tasks.rows import Cut, Row, check_texts, encode, room
 from pellucid.tasks.sentence_modules import Layers, Source, Static, Transformer, Words
@@ -29,11 +30,13 @@ class OfTransformer:
 
     Args:
         longest: tokens of a text that are read; None for any number.
+        chat: texts stand in the tokenizer's chat template.
     """
 
     model: Model
     tokenizer: Tokenizer
     longest: int | None
+    chat: Rendering | None = None
 
     @classmethod
     def open(cls, source: Transformer, model: Model, tokenizer: Tokenizer) -> OfTransformer:
@@ -48,7 +51,8 @@ class OfTransformer:
             raise WeightsError(what, where=source.folder, next="give a checkpoint that has them")
         said, most = source.longest, model.spec.context
         longest = room(model, tokenizer) if said is None else min(said, most) if most is not None else said
-        return cls(model, _lowered(tokenizer) if source.lower else tokenizer, longest)
+        chat = guessed(tokenizer) if source.chat == "if there is one" else source.chat
+        return cls(model, _lowered(tokenizer) if source.lower else tokenizer, longest, chat)
 
     @property
     def width(self) -> int:
@@ -69,15 +73,21 @@ class OfTransformer:
         """Moves it."""
         self.model.to(device)
 
-    def rows(self, texts: Sequence[str]) -> list[Row]:
-        """A row of ids for each text, cut to the longest."""
-        return encode(self.model, self.tokenizer, texts, cut=Cut(True, self.longest))
+    def rows(self, texts: Sequence[str], prompt: str) -> list[Row]:
+        """A row of ids for each text behind the prompt, cut to the longest."""
+        check_texts(texts)
+        if self.chat is not None:
+            chats = [self.chat.chat(prompt, [("user", text)]) for text in texts]
+            return self.chat.rows(self.tokenizer, chats, self.longest)
+        return encode(self.model, self.tokenizer, [prompt + text for text in texts], cut=Cut(True, self.longest))
 
     def windows(self, text: str, prompt: str) -> list[Row]:
-        """The rows that read all of a text that is too long, each behind the prompt that it begins with."""
+        """The rows that read all of a text that is too long, each behind the prompt."""
         assert self.longest is not None
+        if self.chat is not None:
+            raise Unsupported("windows of a chat", where="windows", next="leave it out, or raise max_seq_length")
         begin = self.tokenizer.encode(prompt, add_special_tokens=False, verbose=False) if prompt else []
-        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)[len(begin) :]
+        ids = self.tokenizer.encode(prompt + text, add_special_tokens=False, verbose=False)[len(begin) :]
         around = self.tokenizer.num_special_tokens_to_add() + len(begin)
         if around >= self.longest:
             what = f"the prompt leaves no room: {around} tokens of {self.longest}"
@@ -86,7 +96,9 @@ class OfTransformer:
         return [Row(self.tokenizer.build_inputs_with_special_tokens(piece)) for piece in pieces]
 
     def prompt_tokens(self, prompt: str) -> int:
-        """How many first tokens of a row are a prompt's, with the special one before it."""
+        """How many first tokens of a row are a prompt's, with the special one before it; a chat has no such."""
+        if self.chat is not None:
+            return 0
         whole = self.tokenizer.encode(prompt, verbose=False)
         return len(whole) - (whole[-1] in self.tokenizer.all_special_ids)
 
@@ -141,14 +153,15 @@ class OfTable:
         """Moves it."""
         self.vectors_VD = self.vectors_VD.to(device)
 
-    def rows(self, texts: Sequence[str]) -> list[Row]:
-        """A row of ids for each text, cut to the longest."""
+    def rows(self, texts: Sequence[str], prompt: str) -> list[Row]:
+        """A row of ids for each text behind the prompt, cut to the longest."""
+        check_texts(texts)
         return [Row(ids[: self.longest], dropped=len(ids[self.longest :]) if self.longest else 0)
-                for ids in self._ids(texts)]  # fmt: skip
+                for ids in self._ids([prompt + text for text in texts])]  # fmt: skip
 
     def windows(self, text: str, prompt: str) -> list[Row]:
         """The rows that read all of a text; no token knows of another, so that the prompt is read once."""
-        [ids] = self._ids([text])
+        [ids] = self._ids([prompt + text])
         return [Row(piece) for piece in even(ids, self.longest or len(ids))]
 
     def prompt_tokens(self, prompt: str) -> int:
@@ -163,7 +176,6 @@ class OfTable:
             yield group, F.embedding(ids_BT.to(self.device), self.vectors_VD)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        check_texts(texts)
         if isinstance(self.tokenizer, WhiteSpace):
             return [self.tokenizer.encode(text) for text in texts]
         return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []

@@ -180,11 +180,10 @@ class Encoder:
         Raises:
             InputRefused: a text that is no string, or has no token.
         """
-        whole = [how.prompt + text if isinstance(text, str) else text for text in texts]
-        rows = self.source.rows(whole)
+        rows = self.source.rows(texts, how.prompt)
         parts = [
             self.source.windows(text, how.prompt) if row.dropped and how.windows else [row]
-            for text, row in zip(whole, rows)
+            for text, row in zip(texts, rows)
         ]
         skip = self.source.prompt_tokens(how.prompt) if how.prompt and not self.chain.pool.include_prompt else 0
         vectors, states = self._read([row for each in parts for row in each], skip, how.states)
@@ -312,5 +311,6 @@ def sentence_model(layout: Layout, opener: Opener) -> SentenceModel:
     if layout.assumed:
         log.warning(layout.assumed)
     chains = layout.chains
-    sources = {source: open_source(source, opener) for source in dict.fromkeys(each.source for each in chains.values())}
-    return SentenceModel(layout, {name: Encoder(sources[chain.source], chain) for name, chain in chains.items()})
+    named = {each.source.folder: each.source for each in chains.values()}
+    opened = {folder: open_source(source, opener) for folder, source in named.items()}
+    return SentenceModel(layout, {name: Encoder(opened[each.source.folder], each) for name, each in chains.items()})

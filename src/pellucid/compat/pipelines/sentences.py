@@ -14,12 +14,14 @@ from pellucid.compat import auto
 from pellucid.compat.modeling import PreTrainedModel
 from pellucid.compat.pipelines.base import Pipeline, with_lost
 from pellucid.errors import ArgumentError, Unsupported
+from pellucid.spec import Task
 from pellucid.tasks.fit import report_misfit
 from pellucid.tasks.flow import whole_number
-from pellucid.tasks.reranking import Ranked, cross_model
+from pellucid.tasks.reranking import Ranked, cross_model, task_of_pairs
 from pellucid.tasks.rows import InputRefused, of_input
-from pellucid.tasks.sentence_layout import copy_layout, prompt_named, read_layout
+from pellucid.tasks.sentence_layout import copy_layout, prompt_named, read_layout, write_assumed
 from pellucid.tasks.sentence_modules import Transformer
+from pellucid.tasks.sentence_sources import OfTransformer
 from pellucid.tasks.sentences import Embedding, How, SentenceModel, sentence_model, task_of
 from pellucid.text.tokenizer import Tokenizer
 
@@ -124,7 +126,17 @@ def save_sentence_model(made: SentenceModel, target: Path, settings: Mapping[str
         inner = target / folder.relative_to(top)
         cast(PreTrainedModel, model).save_pretrained(inner, safe_serialization=safe)
         tokenizer.save_pretrained(inner)
+    if made.layout.assumed:
+        [source] = made.sources
+        chat = source.chat if isinstance(source, OfTransformer) else None
+        write_assumed(made.layout, source.width, chat, target, settings)
     copy_layout(top, target, settings)
+
+
+RERANKERS: dict[Task | None, type[PreTrainedModel]] = {
+    "sequence-classification": auto.AutoModelForSequenceClassification,
+    "causal-lm": auto.AutoModelForCausalLM,
+}
 
 
 class RerankingPipeline(Pipeline):
@@ -135,28 +147,43 @@ class RerankingPipeline(Pipeline):
     Options:
         documents: texts.
         top_k: so many of the best; None for all.
+        prompt_name, prompt: the name of one of the model's prompts, or a text, to put before the query.
     """
 
     task = "reranking"
-    models = (auto.AutoModelForSequenceClassification,)
+    models = tuple(RERANKERS.values())
 
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, **defaults: Any) -> None:
         super().__init__(model, tokenizer, **defaults)
         self.made = cross_model(model, tokenizer, model.folder)
         self.made.require_one_label()
+        self.tokenizer = self.made.tokenizer
+
+    @classmethod
+    def opened(cls, model: Any, where: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
+        folder = hub.resolve(model, **where)
+        return RERANKERS[task_of_pairs(folder)].from_pretrained(folder, **options), folder
 
     def is_one(self, inputs: Any) -> bool:
         return isinstance(inputs, str | Mapping)
 
     def run(
-        self, inputs: list[Any], *, documents: Sequence[str] | None = None, top_k: int | None = None
+        self,
+        inputs: list[Any],
+        *,
+        documents: Sequence[str] | None = None,
+        top_k: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
     ) -> list[list[tuple[Ranked, str]]]:
         most = None if top_k is None else whole_number("top_k", top_k)
+        made = self.made
+        before = prompt if prompt is not None else prompt_named(prompt_name, made.prompts, made.default_prompt)
         found = []
         for row, each in enumerate(inputs):
             query, texts = _asked(row, each, documents)
             with of_input(row):
-                ranked = self.made.rank(query, texts)[:most]
+                ranked = made.rank(query, texts, prompt=before)[:most]
             found.append([(one, texts[one.index]) for one in ranked])
         return found
 
