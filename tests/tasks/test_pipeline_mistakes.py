@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import pellucid
 from models.tiny import refused
 from pellucid import pipeline
-from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported
+from pellucid.cli import main
+from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported, WeightsError
 from pellucid.tasks import table_values
 from pellucid.tasks.rows import InputRefused
 
@@ -148,6 +150,15 @@ def test_labels_without_names(pipe: Any) -> None:
     assert {one["entity"] for one in pipe("token-classification")("a b c")} <= {"LABEL_0", "LABEL_1", "LABEL_2"}
     with refused(Unsupported, "LABEL_0", "entailment", "id2label"):
         pipeline("zero-shot-classification", pipe("text-classification").model)
+
+
+def test_a_head_of_the_same_name(pipe: Any) -> None:
+    """Files call the parameters of both tasks `classifier`, and here both have three labels."""
+    folder = pipe("text-classification").model.folder
+    with pytest.raises(WeightsError, match="has a head for sequence-classification, whose parameters are only called"):
+        pipeline("ner", folder)
+    held = CliRunner().invoke(main, ["check", str(folder)]).stdout
+    assert "AutoModelForSequenceClassification" in held and "TokenClassification" not in held
 
 
 @pytest.mark.parametrize("text", ["", "[SEP]", " \n", "\u200b", "[PAD] [PAD]"], ids=repr)

@@ -13,6 +13,7 @@ from pellucid.cli._folder import Known, parameters, size_text
 from pellucid.models.loading import DTYPES, HEADS, as_packed, choose_dtype, whole
 from pellucid.models.model import Model, Report
 from pellucid.spec import Attention, Block, LatentAttention, Task
+from pellucid.tasks.fit import another_head
 from pellucid.weights.source import Weights
 from pellucid.weights.table import OTHER_HEAD, Table
 
@@ -142,7 +143,11 @@ def look_at_heads(
     """Which Auto classes find their head in the files. One of another shape is neither there nor new."""
     fits = [task for task in models if not placed[task].misfits]
     states = {task: _state(models[task], placed[task].filled) for task in fits}
-    held: list[Task | None] = [None, *(task for task, lost in states.items() if task and lost == {})]
+    named = [task for task, name in known.family.classes.items() if name == known.named]
+    mistaken = {task for task in fits if another_head(task, named)}
+    held: list[Task | None] = [
+        None, *(task for task, lost in states.items() if task and lost == {} and task not in mistaken)
+    ]  # fmt: skip
     whole = {slot for task in held for slot in models[task].shapes}
     told: set[str] = set()
     for task, lost in states.items():

@@ -13,6 +13,9 @@ from pellucid.text.tokenizer import Tokenizer
 
 log = logging.getLogger("pellucid")
 
+# Heads whose parameters files call alike (`classifier`): with as many labels, one loads in another's place.
+CALLED_ALIKE: tuple[Task, ...] = ("sequence-classification", "token-classification", "multiple-choice")
+
 
 def require_head(model: Model, task: str, heads: Sequence[Task | None]) -> None:
     """Refuses a model that was loaded for another task.
@@ -35,15 +38,20 @@ def require_trained(model: Model, task: str) -> None:
     Raises:
         WeightsError: names the parameters that were initialised, and what the checkpoint was trained for.
     """
-    new = model.report.initialised
+    new, has = model.report.initialised, trained_for(model)
+    known = f"the checkpoint has a head for {', '.join(map(str, has))}" if has else ""
+    next = "give a checkpoint that was trained for this task"
     if new:
-        has = trained_for(model)
-        known = f"; the checkpoint has a head for {', '.join(map(str, has))}" if has else ""
-        raise WeightsError(
-            f"{task}: {len(new)} parameter(s) of the head are not trained: {', '.join(new[:3])}{known}",
-            where=model.config.where,
-            next="give a checkpoint that was trained for this task",
-        )
+        what = f"{task}: {len(new)} parameter(s) of the head are not trained: {', '.join(new[:3])}"
+        raise WeightsError("; ".join(filter(None, [what, known])), where=model.config.where, next=next)
+    if another_head(model.task, has):
+        what = f"{task}: {known}, whose parameters are only called like those of {model.task}"
+        raise WeightsError(what, where=model.config.where, next=next)
+
+
+def another_head(task: Task | None, trained: Sequence[Task | None]) -> bool:
+    """Whether a head for `task` would be the one of another task that its checkpoint was trained for."""
+    return task in CALLED_ALIKE and task not in trained and not set(trained).isdisjoint(CALLED_ALIKE)
 
 
 def trained_for(model: Model) -> list[Task]:
