@@ -203,7 +203,7 @@ class Config:
         Raises:
             ArgumentError: a key the family does not have; says which one was meant.
         """
-        known = {*self._given, *self._defaults, *self._aliases, *COMMON, *GENERATION}
+        known = {*self._given, *self._defaults, *self._aliases, *COMMON, *GENERATION, *BOOKKEEPING}
         for name, value in changes.items():
             if name not in known:
                 raise ArgumentError(

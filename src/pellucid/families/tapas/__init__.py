@@ -14,7 +14,8 @@ CLASSES = classes("Tapas", "masked-lm", "sequence-classification", pretraining="
 DEFAULTS = {key: value for key, value in shared.DEFAULTS.items() if key != "type_vocab_size"} | {
     "max_position_embeddings": 1024, "type_vocab_sizes": [3, 256, 256, 2, 256, 256, 10],
     "reset_position_index_per_cell": True, "num_aggregation_labels": 0, "temperature": 1.0, "max_num_rows": 64,
-    "max_num_columns": 32, "allow_empty_column_selection": False,
+    "max_num_columns": 32, "allow_empty_column_selection": False, "aggregation_labels": None,
+    "no_aggregation_label_index": None,
 }  # fmt: skip
 IGNORED = shared.IGNORED | {
     "type_vocab_size": None,  # the same list under an older name
