@@ -372,6 +372,8 @@ def test_masks_ahead_and_in_parallel() -> None:
     ("wanted", "says"),
     [
         ({"type": "jsn_object"}, "did you mean 'json_object'"),
+        ({"type": "object", "properties": {}}, "a schema goes in here"),
+        ({"choice": ["a", "b"]}, 'add "type": "choice"'),
         ({"type": "regex", "pattern": "a"}, "'pattern'"),
         ({"type": "regex", "regex": 3}, "regex=3"),
         ({"type": "json_schema", "schema": {}}, "'schema'"),

@@ -212,7 +212,8 @@ def test_files_of_examples(name: str, text: str, tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": 1}\n{"text": 1\n', "line 2 is no JSON"),
         ("a.jsonl", b'{}\n"\xe9"', "line 2 is not UTF-8"),
         ("a.json", b"3", "TypeError"), ("a.json", b"{}", "KeyError"),
-        ("a.csv", b"text\n\xff\n", "UnicodeDecodeError"), ("a.csv", b'text\n"a', "Error"),
+        ("a.csv", b"text\n\xff\n", "UnicodeDecodeError"), ("a.csv", b'text\n"a', "line 2 is not read"),
+        ("a.tsv", b'text\tlabel\n"Well" done\t1\n', "line 2 is not read"),
         ("a.parquet", b"", "ends in .parquet"),
     ],
 )  # fmt: skip

@@ -147,7 +147,7 @@ def test_a_saved_model_has_a_card(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     made = tiny.make("llama")
     made.save_pretrained(tmp_path / "a")
-    assert "Made from a config, with random weights." in (tmp_path / "a" / "README.md").read_text()
+    assert "Made from a config, with weights drawn at random;" in (tmp_path / "a" / "README.md").read_text()
     (tmp_path / "a" / "README.md").write_text(CARD)
     model = pellucid.AutoModelForCausalLM.from_pretrained(tmp_path / "a")
     model.save_pretrained(tmp_path / "a")

@@ -171,8 +171,7 @@ def look_at_license(found: Findings, folder: Path) -> None:
         case "conditions":
             found.warn("license", what, "read the licence")
         case "unknown":
-            found.warn(
-                "license", f"{name}: whether commercial use is allowed is unknown: {verdict.why}", "read its licence"
-            )
+            what = f"{name}: whether commercial use is allowed is unknown: {verdict.why}"
+            found.warn("license", what, "ask whoever published it" if name == "none" else "read its licence")
     for base in card.base_models if card else ():
         found.warn("license", f"made from {base}, whose own licence holds too", f"pellucid card {base}")

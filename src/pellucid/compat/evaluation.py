@@ -128,9 +128,8 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
             case ".csv" | ".tsv":
                 csv.field_size_limit(LIMIT)
                 with path.open(encoding="utf-8-sig", newline="") as file:
-                    yield from csv.DictReader(
-                        file, delimiter="," if path.suffix.lower() == ".csv" else "\t", strict=True
-                    )
+                    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+                    yield from read_table(path, csv.DictReader(file, delimiter=delimiter, strict=True))
             case other:
                 what = f"data in a file that ends in {other or 'nothing'}"
                 raise ArgumentError(what, where=path, next="give .jsonl, .json, .csv or .tsv")
@@ -140,6 +139,20 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
         raise InputError(
             f"the data is not read: {type(error).__name__}: {error}", where=path, next="correct the file"
         ) from None
+
+
+def read_table(path: Path, reader: csv.DictReader[str]) -> Iterator[Row]:
+    """The rows of a table.
+
+    Raises:
+        InputError: quotes that do not close, or that a cell goes on behind.
+    """
+    try:
+        yield from reader
+    except csv.Error as error:
+        what = f"line {reader.reader.line_num} is not read: {error}"
+        next = "write a cell with quotes in quotes, and each quote in it twice, as csv does; or give .jsonl"
+        raise InputError(what, where=path, next=next) from None
 
 
 def json_of(line: str, path: Path, number: int) -> Any:

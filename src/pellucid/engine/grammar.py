@@ -121,13 +121,22 @@ def grammar_of(wanted: object) -> Grammar | None:
         )
     kind = wanted.get("type")
     if not isinstance(kind, str) or kind not in FORMATS:
-        known = f"types: {', '.join(FORMATS)}"
-        raise _wrong(f"response_format has type {kind!r}", f"{nearest(str(kind), FORMATS)} {known}".strip())
+        raise _wrong(f"response_format has type {kind!r}", _meant(wanted))
     read, keys = FORMATS[kind]
     for key in wanted:
         if key not in ("type", *keys):
             raise _wrong(f"response_format of type {kind!r} has {key!r}", f"keys: {', '.join(('type', *keys))}")
     return read(wanted)
+
+
+def _meant(wanted: Mapping[str, Any]) -> str:
+    """What a format of no known type was to be: a schema as it stands, or what it is without saying so."""
+    kind = wanted.get("type")
+    if "properties" in wanted or kind in ("object", "array", "string", "number", "integer", "boolean", "null"):
+        return 'a schema goes in here: {"type": "json_schema", "json_schema": {"schema": …}}'
+    if kind is None and (named := [name for name in FORMATS if name in wanted]):
+        return f'add "type": "{named[0]}"'
+    return f"{nearest(str(kind), FORMATS)} types: {', '.join(FORMATS)}".strip()
 
 
 def _json_object(wanted: Mapping[str, Any]) -> Grammar:

@@ -93,7 +93,7 @@ def _metrics(known: Card) -> str:
 
 def _origin(parent: Parent | None) -> str:
     if parent is None:
-        return "Made from a config, with random weights."
+        return "Made from a config, with weights drawn at random; whether it was trained since is not recorded here."
     if parent.name:
         at = f"https://huggingface.co/{parent.name}/tree/{parent.commit}"
         return f"Loaded from [{parent.name}]({at}), and saved; whether it was trained in between is not recorded here."
