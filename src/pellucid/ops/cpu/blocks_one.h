@@ -87,55 +87,47 @@ inline __m512i sixteen(const std::uint8_t *at, const Kept &x, std::int64_t block
   }
 }
 
+// What has passed of 16 rows: `pass` keeps some blocks of row i, and `turn` adds those of all rows to their outputs.
 template <class Kind>
-void one_small(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
-  constexpr int SPAN = 256;            // blocks at a time
-  constexpr int LINES = Kind::BYTES / 4;  // with each 16 blocks; the others while as many of 16 rows are turned
-  const Kept x = kept(p.scratch, p.in, 0);
-  const std::int64_t blocks = p.in / 32;
-  Ahead ahead(p, begin);
+struct Small {
+  static constexpr int SPAN = 256, NUMBERS = 32;  // blocks at a time; numbers of one
+  static constexpr int LINES = Kind::BYTES / 4;   // with each 16 blocks; the others while as many of 16 rows are turned
   alignas(64) float whole[SPAN / 16][TURNED][16];
   alignas(64) std::uint16_t scale[SPAN][TURNED], minimum[SPAN][TURNED];
-  for (std::int64_t o = begin; o < end; o += TURNED) {
-    __m512 y = _mm512_setzero_ps();
-    ahead.at(row_of(p, o));
-    for (std::int64_t first = 0; first < blocks; first += SPAN) {
-      const int count = blocks - first < SPAN ? blocks - first : SPAN;
-      for (int i = 0; i < TURNED; i++) {
-        const std::uint8_t *at = row_of(p, o + i) + first * Kind::BYTES;
-        for (int b = 0; b < count; b += 16, at += 16 * Kind::BYTES) {
-          const std::uint8_t *these = at;
-          std::uint8_t last[16 * Kind::BYTES];
-          if (count - b < 16) these = (const std::uint8_t *)std::memcpy(last, at, (count - b) * Kind::BYTES);
-          ahead.lines<LINES>();
-          for (int j = 0; j < 16; j++) {
-            scale[b + j][i] = Kind::scale(these + j * Kind::BYTES);
-            if constexpr (Kind::MIN) minimum[b + j][i] = Kind::minimum(these + j * Kind::BYTES);
-          }
-          __m512i sum = sixteen<Kind>(these, x, first + b);
-          if (Kind::ZERO) sum = _mm512_add_epi32(sum, _mm512_load_si512(x.start + first + b));
-          _mm512_store_ps(whole[b / 16][i], numbers(sum));
-        }
+
+  void pass(int i, const std::uint8_t *at, std::int64_t first, int count, const Kept &x, Ahead &ahead) {
+    for (int b = 0; b < count; b += 16, at += 16 * Kind::BYTES) {
+      const std::uint8_t *these = at;
+      std::uint8_t last[16 * Kind::BYTES];
+      if (count - b < 16) these = (const std::uint8_t *)std::memcpy(last, at, (count - b) * Kind::BYTES);
+      ahead.lines<LINES>();
+      for (int j = 0; j < 16; j++) {
+        scale[b + j][i] = Kind::scale(these + j * Kind::BYTES);
+        if constexpr (Kind::MIN) minimum[b + j][i] = Kind::minimum(these + j * Kind::BYTES);
       }
-      for (int b = 0; b < count; b += 16) {
-        __m512i turned[16];
-        for (int i = 0; i < 16; i++) turned[i] = _mm512_load_si512(whole[b / 16][i]);
-        transpose(turned);
-        for (int j = 0; j < 16; j++) {
-          if (j % 4 == 0) ahead.lines<Kind::BYTES - 4 * LINES>();
-          if (b + j == count) break;
-          const std::int64_t block = first + b + j;
-          const __m512 d = _mm512_mul_ps(scales16<Kind>(scale[b + j]), _mm512_set1_ps(x.scale[block]));
-          if constexpr (Kind::MIN) y = _mm512_fmadd_ps(scales16<Kind>(minimum[b + j]), _mm512_set1_ps(x.sum[block]), y);
-          y = _mm512_fmadd_ps((__m512)turned[j], d, y);
-        }
+      __m512i sum = sixteen<Kind>(these, x, first + b);
+      if (Kind::ZERO) sum = _mm512_add_epi32(sum, _mm512_load_si512(x.start + first + b));
+      _mm512_store_ps(whole[b / 16][i], numbers(sum));
+    }
+  }
+
+  __m512 turn(__m512 y, std::int64_t first, int count, const Kept &x, Ahead &ahead) const {
+    for (int b = 0; b < count; b += 16) {
+      __m512i turned[16];
+      for (int i = 0; i < 16; i++) turned[i] = _mm512_load_si512(whole[b / 16][i]);
+      transpose(turned);
+      for (int j = 0; j < 16; j++) {
+        if (j % 4 == 0) ahead.lines<Kind::BYTES - 4 * LINES>();
+        if (b + j == count) break;
+        const std::int64_t block = first + b + j;
+        const __m512 d = _mm512_mul_ps(scales16<Kind>(scale[b + j]), _mm512_set1_ps(x.scale[block]));
+        if constexpr (Kind::MIN) y = _mm512_fmadd_ps(scales16<Kind>(minimum[b + j]), _mm512_set1_ps(x.sum[block]), y);
+        y = _mm512_fmadd_ps((__m512)turned[j], d, y);
       }
     }
-    alignas(64) float out[TURNED];
-    _mm512_store_ps(out, y);
-    store(p, 0, o, TURNED, out);
+    return y;
   }
-}
+};
 
 // ------------------------------------------------------------------------------------------------ 256 neighbours
 
@@ -203,53 +195,46 @@ inline __m512i lanes(const std::uint8_t *at, const Kept &x, std::int64_t block) 
 }
 
 template <class Kind>
-void one_large(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
-  constexpr int SPAN = 32;                 // blocks at a time
-  constexpr int LINES = Kind::BYTES / 64;  // with each block; the others when four rows' are summed
-  const Kept x = kept(p.scratch, p.in, 0);
-  const std::int64_t blocks = p.in / 256;
-  Ahead ahead(p, begin);
-  __m512i each[4][SPAN], sums[4][SPAN];  // of four rows; of four times four
+struct Large {
+  static constexpr int SPAN = 32, NUMBERS = 256;
+  static constexpr int LINES = Kind::BYTES / 64;  // with each block; the others when four rows' are summed
+  __m512i each[4][SPAN], sums[4][SPAN];           // of four rows; of four times four
   alignas(64) std::uint16_t scale[SPAN][TURNED], minimum[SPAN][TURNED];
-  for (std::int64_t o = begin; o < end; o += TURNED) {
-    __m512 y = _mm512_setzero_ps();
-    ahead.at(row_of(p, o));
-    for (std::int64_t first = 0; first < blocks; first += SPAN) {
-      const int count = blocks - first < SPAN ? blocks - first : SPAN;
-      for (int i = 0; i < TURNED; i++) {
-        const std::uint8_t *at = row_of(p, o + i) + first * Kind::BYTES;
-        for (int b = 0; b < count; b++, at += Kind::BYTES) {
-          ahead.lines<LINES>();
-          scale[b][i] = Kind::scale(at);
-          if constexpr (Kind::MIN) minimum[b][i] = Kind::minimum(at);
-          each[i % 4][b] = lanes<Kind>(at, x, first + b);
-        }
-        for (int b = 0; i % 4 == 3 && b < count; b++) {
-          ahead.lines<(Kind::BYTES + 15) / 16 - 4 * LINES>();
-          sums[i / 4][b] = fours(each[0][b], each[1][b], each[2][b], each[3][b]);
-        }
-      }
-      for (int b = 0; b < count; b++) {
-        __m512i half[2];
-        for (int j = 0; j < 2; j++)
-          half[j] = _mm512_add_epi32(_mm512_shuffle_i32x4(sums[2 * j][b], sums[2 * j + 1][b], 0x88),
-                                     _mm512_shuffle_i32x4(sums[2 * j][b], sums[2 * j + 1][b], 0xdd));
-        __m512i whole = _mm512_shuffle_i32x4(half[0], half[1], 0x88);
-        const __m512i upper = _mm512_shuffle_i32x4(half[0], half[1], 0xdd);
-        const __m512 by = _mm512_set1_ps(x.scale[first + b]);
-        if constexpr (Kind::MIN)
-          y = _mm512_fmadd_ps(numbers(_mm512_sub_epi32(_mm512_setzero_si512(), upper)),
-                              _mm512_mul_ps(scales16<Kind>(minimum[b]), by), y);
-        else
-          whole = _mm512_add_epi32(whole, upper);
-        y = _mm512_fmadd_ps(numbers(whole), _mm512_mul_ps(scales16<Kind>(scale[b]), by), y);
-      }
+
+  void pass(int i, const std::uint8_t *at, std::int64_t first, int count, const Kept &x, Ahead &ahead) {
+    for (int b = 0; b < count; b++, at += Kind::BYTES) {
+      ahead.lines<LINES>();
+      scale[b][i] = Kind::scale(at);
+      if constexpr (Kind::MIN) minimum[b][i] = Kind::minimum(at);
+      each[i % 4][b] = lanes<Kind>(at, x, first + b);
     }
-    alignas(64) float out[TURNED];
-    _mm512_store_ps(out, y);
-    store(p, 0, o, TURNED, out);
+    for (int b = 0; i % 4 == 3 && b < count; b++) {
+      ahead.lines<(Kind::BYTES + 15) / 16 - 4 * LINES>();
+      sums[i / 4][b] = fours(each[0][b], each[1][b], each[2][b], each[3][b]);
+    }
   }
-}
+
+  __m512 turn(__m512 y, std::int64_t first, int count, const Kept &x, Ahead &) const {
+    for (int b = 0; b < count; b++) {
+      __m512i half[2];
+      for (int j = 0; j < 2; j++)
+        half[j] = _mm512_add_epi32(_mm512_shuffle_i32x4(sums[2 * j][b], sums[2 * j + 1][b], 0x88),
+                                   _mm512_shuffle_i32x4(sums[2 * j][b], sums[2 * j + 1][b], 0xdd));
+      __m512i whole = _mm512_shuffle_i32x4(half[0], half[1], 0x88);
+      const __m512i upper = _mm512_shuffle_i32x4(half[0], half[1], 0xdd);
+      const __m512 by = _mm512_set1_ps(x.scale[first + b]);
+      if constexpr (Kind::MIN)
+        y = _mm512_fmadd_ps(numbers(_mm512_sub_epi32(_mm512_setzero_si512(), upper)),
+                            _mm512_mul_ps(scales16<Kind>(minimum[b]), by), y);
+      else
+        whole = _mm512_add_epi32(whole, upper);
+      y = _mm512_fmadd_ps(numbers(whole), _mm512_mul_ps(scales16<Kind>(scale[b]), by), y);
+    }
+    return y;
+  }
+};
+
+// ------------------------------------------------------------------------------------------------ all
 
 // Q6_K's rows are read at 37 GB/s by 8 outputs side by side (blocks_level.h), and at 28 one by one.
 template <class Kind>
@@ -257,8 +242,23 @@ constexpr bool ONE_BY_ONE = !std::is_same<Kind, Q6_K>::value;
 
 template <class Kind>
 void one(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
-  if constexpr (LARGE<Kind>) one_large<Kind>(p, begin, end);
-  else one_small<Kind>(p, begin, end);
+  using Passed = typename std::conditional<LARGE<Kind>, Large<Kind>, Small<Kind>>::type;
+  const Kept x = kept(p.scratch, p.in, 0);
+  const std::int64_t blocks = p.in / Passed::NUMBERS;
+  Ahead ahead(p, begin);
+  Passed passed;
+  for (std::int64_t o = begin; o < end; o += TURNED) {
+    __m512 y = _mm512_setzero_ps();
+    ahead.at(row_of(p, o));
+    for (std::int64_t first = 0; first < blocks; first += Passed::SPAN) {
+      const int count = blocks - first < Passed::SPAN ? blocks - first : Passed::SPAN;
+      for (int i = 0; i < TURNED; i++) passed.pass(i, row_of(p, o + i) + first * Kind::BYTES, first, count, x, ahead);
+      y = passed.turn(y, first, count, x, ahead);
+    }
+    alignas(64) float out[TURNED];
+    _mm512_store_ps(out, y);
+    store(p, 0, o, TURNED, out);
+  }
 }
 
 }  // namespace
