@@ -211,13 +211,13 @@ struct IQ4_XS : Halves {
     for (int i = 0; i < 8; i++) q[i] = looked_up(NONLINEAR, nibbles(b + 8 + 16 * i));
   }
   static void groups(const std::uint8_t *b, Groups &s, Groups &m) {
-    const std::uint16_t high = read<std::uint16_t>(b + 2);
-    alignas(32) std::int16_t each[16];
-    for (int i = 0; i < 8; i++) {
-      each[i] = ((b[4 + i / 2] >> 4 * (i % 2) & 15) | (high >> 2 * i & 3) << 4) - 32;
-      each[8 + i] = each[i] * ZERO;
-    }
-    s = m = read<Groups>(each);
+    std::uint64_t low = read<std::uint32_t>(b + 4), high = read<std::uint16_t>(b + 2);  // 8 of 4 bits, 8 of 2: to bytes
+    low = (low | low << 16) & 0x0000ffff0000ffff, high = (high | high << 24) & 0x000000ff000000ff;
+    low = (low | low << 8) & 0x00ff00ff00ff00ff, high = (high | high << 12) & 0x000f000f000f000f;
+    low = (low | low << 4) & 0x0f0f0f0f0f0f0f0f, high = (high | high << 6) & 0x0303030303030303;
+    const std::uint64_t both = low | high << 4;
+    const Groups upper = {1, 1, 1, 1, 1, 1, 1, 1, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO};
+    s = m = (sixteen_groups((Sixteen)Words{both, both}) - 32) * upper;
   }
   static std::uint16_t scale(const std::uint8_t *b) { return half(b); }
 };

@@ -82,7 +82,7 @@ inline Scales scales(Groups s) {
 template <class Kind>
 inline __m256i spread(const Scales &all, int which) {
   const int first = Kind::GROUP == 32 ? which : 2 * which, second = Kind::GROUP == 32 ? first : first + 1;
-  const short a = (2 * first & 15) | (2 * first & 15) + 1 << 8, b = (2 * second & 15) | (2 * second & 15) + 1 << 8;
+  const short a = (2 * first & 15) | ((2 * first & 15) + 1) << 8, b = (2 * second & 15) | ((2 * second & 15) + 1) << 8;
   return _mm256_shuffle_epi8(first < 8 ? all.first : all.last, _mm256_setr_m128i(_mm_set1_epi16(a), _mm_set1_epi16(b)));
 }
 
