@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from pellucid.engine.rules.build import rules
 from pellucid.engine.rules.rule import Rule
 from pellucid.engine.sequence import NOTHING, Given
 from pellucid.engine.speculation import speculation
-from pellucid.engine.stops import stops
+from pellucid.engine.stops import Stop, stops
 from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 from pellucid.text.tokenizer import Tokenizer
@@ -131,56 +131,21 @@ def check_tokenizer(tokenizer: object, name: str = "tokenizer") -> None:
 
 
 def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, means: Means) -> Request:
-    begin = _begin(model, options, prompt, row)
-    most = options.new_tokens(len(begin or prompt.ids))
-    healed = _healed(options, prompt, means, behind_encoder=bool(begin))
-    if healed.taken:
-        prompt = replace(prompt, ids=healed.ids)
-        most += len(healed.taken)
-    decoder = begin or list(prompt.ids)
-    room = most
-    if model.spec.context is not None and not begin:
-        room = max(min(most, model.spec.context - len(decoder)), 1)
-    eos = frozenset(token for token in options.eos if 0 <= token < model.spec.vocab)
-    seed = None if options.seed is None else int(options.seed) + row * int(options.num_return_sequences)
-    told = list(prompt.ids if prompt.seen is None else prompt.seen)
-    seen = begin or told
-    grammar = _grammar(model, eos, len(seen), means, before=healed.text, alone=bool(begin))
-    made = rules(
-        options,
-        prompt=seen,
-        encoder_ids=told,
-        eos=eos,
-        most=room,
-        row=row,
-        seed=seed,
-        tokenizer=means.tokenizer,
-        prefix_allowed_tokens_fn=means.allowed,
-        processors=means.processors,
-        grammar=[rule for rule in (healed.rule, grammar) if rule is not None],
-        watermark=_watermark(model, options, len(seen)),
-    )
-    ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
-    if grammar is not None and not eos:
-        from pellucid.engine.grammar import Complete
-
-        ends.append(Complete(grammar.fork()))
-    if seen != decoder:
-        made = [_Told(rule, len(decoder), tuple(seen)) for rule in made]
-        ends = [_Told(stop, len(decoder), tuple(seen)) for stop in ends]
+    start = _Start.of(model, options, prompt, row, means)
+    grammar = _grammar(model, start, means)
     follows = means.response_format is not None
     guesses = speculation(options, model, means.tokenizer, means.assistant, means.assistant_tokenizer, grammar=follows)
     return Request(
-        ids=list(prompt.ids),
-        begin=begin,
+        ids=start.ids,
+        begin=start.begin,
         given=prompt.given,
-        max_new=most,
-        eos=eos,
+        max_new=start.most,
+        eos=start.eos,
         sample=options.samples,
-        seed=seed,
+        seed=start.seed,
         n=int(options.num_return_sequences),
-        rules=made,
-        stops=ends,
+        rules=_rules(model, options, start, row, means, grammar),
+        stops=_stops(options, start, means, grammar),
         decoding=decodings(options),
         reading=reading(options, prompt.negative),
         speculation=guesses,
@@ -188,6 +153,86 @@ def _request(model: Model, options: GenerationConfig, prompt: Prompt, row: int, 
         prompt_logprobs=means.prompt_logprobs,
         keep=means.keep,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Where a row begins.
+
+    Args:
+        begin: what a decoder behind an encoder starts from; empty without one.
+        healed: the prompt's ids, and what a last token that may be completed asks for.
+        told: what rules are told that the prompt is, behind an encoder what that reads.
+        most: new tokens at most.
+    """
+
+    begin: list[int]
+    healed: Healed
+    told: list[int]
+    most: int
+    eos: frozenset[int]
+    seed: int | None
+
+    @classmethod
+    def of(cls, model: Model, options: GenerationConfig, prompt: Prompt, row: int, means: Means) -> _Start:
+        begin = _begin(model, options, prompt, row)
+        most = options.new_tokens(len(begin or prompt.ids))
+        healed = _healed(options, prompt, means, behind_encoder=bool(begin))
+        eos = frozenset(token for token in options.eos if 0 <= token < model.spec.vocab)
+        seed = None if options.seed is None else int(options.seed) + row * int(options.num_return_sequences)
+        told = healed.ids if prompt.seen is None else list(prompt.seen)
+        return cls(begin, healed, told, most + len(healed.taken), eos, seed)
+
+    @property
+    def ids(self) -> list[int]:
+        return self.healed.ids
+
+    @property
+    def seen(self) -> list[int]:
+        """What rules and stops see before the first new token."""
+        return self.begin or self.told
+
+    def room(self, model: Model) -> int:
+        """New tokens that the context has room for, of those that are wanted."""
+        if model.spec.context is None or self.begin:
+            return self.most
+        return max(min(self.most, model.spec.context - len(self.ids)), 1)
+
+    def telling(self, made: list[Any]) -> list[Any]:
+        """Rules or stops, which are told what they should see instead of what the decoder reads."""
+        decoder = self.begin or self.ids
+        if self.seen == decoder:
+            return made
+        return [_Told(one, len(decoder), tuple(self.seen)) for one in made]
+
+
+def _rules(
+    model: Model, options: GenerationConfig, start: _Start, row: int, means: Means, grammar: GrammarRule | None
+) -> list[Rule]:
+    made = rules(
+        options,
+        prompt=start.seen,
+        encoder_ids=start.told,
+        eos=start.eos,
+        most=start.room(model),
+        row=row,
+        seed=start.seed,
+        tokenizer=means.tokenizer,
+        prefix_allowed_tokens_fn=means.allowed,
+        processors=means.processors,
+        grammar=[rule for rule in (start.healed.rule, grammar) if rule is not None],
+        watermark=_watermark(model, options, len(start.seen)),
+    )
+    return start.telling(made)
+
+
+def _stops(options: GenerationConfig, start: _Start, means: Means, grammar: GrammarRule | None) -> list[Stop]:
+    ends = stops(options, tokenizer=means.tokenizer, criteria=means.criteria)
+    if grammar is not None and not start.eos:
+        from pellucid.engine.grammar import Complete
+
+        ends.append(Complete(grammar.fork()))
+    return start.telling(ends)
 
 
 def _begin(model: Model, options: GenerationConfig, prompt: Prompt, row: int) -> list[int]:
@@ -213,9 +258,7 @@ def _healed(options: GenerationConfig, prompt: Prompt, means: Means, *, behind_e
     return heal(prompt.ids, means.tokenizer)
 
 
-def _grammar(
-    model: Model, eos: frozenset[int], begin: int, means: Means, *, before: str, alone: bool
-) -> GrammarRule | None:
+def _grammar(model: Model, start: _Start, means: Means) -> GrammarRule | None:
     if means.response_format is None:
         return None
     if means.tokenizer is None:
@@ -223,8 +266,9 @@ def _grammar(
     from pellucid.engine.grammar import grammar_rule
 
     return grammar_rule(
-        means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=eos, begin=begin, before=before, alone=alone
-    )
+        means.response_format, means.tokenizer, vocab=model.spec.vocab, eos=start.eos, begin=len(start.seen),
+        before=start.healed.text, alone=bool(start.begin),
+    )  # fmt: skip
 
 
 def _watermark(model: Model, options: GenerationConfig, begin: int) -> list[Rule]:

@@ -99,16 +99,27 @@ def fitted(weight_OI: Tensor, hessian_II: Tensor, how: Rounding) -> Rounded:
             own = slice(first, min(first + size, inputs))
             scale_O1, zero_O1 = grid(weight_OI[:, None, own], how, weight_I[None, own])
             scales_OG[:, first // size], zeros_OG[:, first // size] = scale_O1[:, 0], zero_O1[:, 0]
-        lost_OC = torch.empty_like(weight_OI[:, first:last])
-        for i in range(first, last):
-            column_O, at = weight_OI[:, i], group_I[i]
-            q_O = on_grid(column_O, scales_OG[:, at], zeros_OG[:, at], how.bits)
-            lost_O = (column_O - (q_O - zeros_OG[:, at]) * scales_OG[:, at]) / inverse_II[i, i]
-            weight_OI[:, i:last].addr_(lost_O, inverse_II[i, i:last], alpha=-1)
-            q_OI[:, i], lost_OC[:, i - first] = q_O, lost_O
-        weight_OI[:, last:].addmm_(lost_OC, inverse_II[first:last, last:], alpha=-1)
+        these, at_C = slice(first, last), group_I[first:last]
+        q_OI[:, these], lost_OC = _columns(
+            weight_OI[:, these], inverse_II[these, these], scales_OG[:, at_C], zeros_OG[:, at_C], how.bits
+        )
+        weight_OI[:, last:].addmm_(lost_OC, inverse_II[these, last:], alpha=-1)
     back_I = order_I.argsort()
     return Rounded(q_OI[:, back_I].int(), zeros_OG.int(), scales_OG.half(), group_I[back_I].int())
+
+
+def _columns(
+    weight_OC: Tensor, inverse_CC: Tensor, scales_OC: Tensor, zeros_OC: Tensor, bits: int
+) -> tuple[Tensor, Tensor]:
+    """The codes of columns, and what each lost, by which those after it among `weight_OC` are changed."""
+    q_OC, lost_OC = torch.empty_like(weight_OC), torch.empty_like(weight_OC)
+    for c in range(weight_OC.shape[1]):
+        column_O, scale_O, zero_O = weight_OC[:, c], scales_OC[:, c], zeros_OC[:, c]
+        q_O = on_grid(column_O, scale_O, zero_O, bits)
+        lost_O = (column_O - (q_O - zero_O) * scale_O) / inverse_CC[c, c]
+        weight_OC[:, c:].addr_(lost_O, inverse_CC[c, c:], alpha=-1)
+        q_OC[:, c], lost_OC[:, c] = q_O, lost_O
+    return q_OC, lost_OC
 
 
 def grid(

@@ -63,19 +63,8 @@ def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, 
     """
     found = library()
     assert found is not None, "`writes` says whether there is a kernel"
-    N, J, K = k_NJK.shape
-    pages, page, _, U = v_PSJU.shape
-    if (
-        k_PSJK.shape != (pages, page, J, K)
-        or v_PSJU.shape[2] != J
-        or v_NJU.shape != (N, J, U)
-        or k_PSJK.stride(3) != 1
-        or v_PSJU.stride(3) != 1
-    ):
-        shapes = [tuple(x.shape) for x in (k_PSJK, v_PSJU, k_NJK, v_NJU)]
-        raise ArgumentError(f"pools, keys and values do not fit: {shapes}", where="write_paged")
-    if slots_N.shape != (N,) or slots_N.dtype is not torch.int64:
-        raise ArgumentError(f"{N} tokens, and slots {tuple(slots_N.shape)} of {slots_N.dtype}", where="write_paged")
+    _check_writing(k_PSJK, v_PSJU, slots_N, k_NJK, v_NJU)
+    (N, J, K), (pages, page, _, U) = k_NJK.shape, v_PSJU.shape
     slots_N, k_NJK, v_NJU = slots_N.contiguous(), k_NJK.contiguous(), v_NJU.contiguous()
     call = WRITING.pack(
         k_PSJK.data_ptr(),
@@ -96,6 +85,16 @@ def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, 
         raise ArgumentError(
             f"slot {slot} for token {failed - 1}: the pool has {pages} pages of {page}", where="write_paged"
         )
+
+
+def _check_writing(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, v_NJU: Tensor) -> None:
+    (N, J, K), (pages, page, _, U) = k_NJK.shape, v_PSJU.shape
+    fits = k_PSJK.shape == (pages, page, J, K) and v_PSJU.shape[2] == J and v_NJU.shape == (N, J, U)
+    if not fits or k_PSJK.stride(3) != 1 or v_PSJU.stride(3) != 1:
+        shapes = [tuple(x.shape) for x in (k_PSJK, v_PSJU, k_NJK, v_NJU)]
+        raise ArgumentError(f"pools, keys and values do not fit: {shapes}", where="write_paged")
+    if slots_N.shape != (N,) or slots_N.dtype is not torch.int64:
+        raise ArgumentError(f"{N} tokens, and slots {tuple(slots_N.shape)} of {slots_N.dtype}", where="write_paged")
 
 
 def takes(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
