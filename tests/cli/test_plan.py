@@ -364,3 +364,11 @@ def test_arguments() -> None:
     for options in ({"batch": 1.5}, {"batch": True}, {"context": "x"}, {"devices": {}}, {"task": "nonsense"}):
         with pytest.raises(PellucidError):
             pellucid.plan(**options)
+
+
+def test_rates_are_read_at_a_glance():
+    from pellucid.cli.plan import rate
+
+    assert [rate(x) for x in (99812.3, 1234567, 345.6, 3.14159, 0.0123)] == [
+        "99,800", "1,230,000", "346", "3.14", "0.0123",
+    ]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import pellucid
@@ -180,6 +181,25 @@ def test_an_answer_that_is_not_there(pipe: Any) -> None:
     assert with_more == ask(**ASK) and ask("Who?", "It was Ada.") == ask(**ASK)
     cut = ask(question="Who was it, of all people, in the end?", context="It was Ada.", max_question_len=3)
     assert cut["truncated_tokens"] == 9
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_no_number_is_no_answer(pipe: Any, task: str) -> None:
+    """Weights that are damaged gave empty answers, or the first label; also a row beside good ones."""
+    made = pipe(task)
+    given: Any = {"question-answering": ASK, "table-question-answering": {"table": TABLE, "query": "Who?"}}.get(task)
+    options = {"candidate_labels": "x,y"} if task.startswith("zero") else {}
+    norm = next(p for name, p in made.model.named_parameters() if name.endswith("norm.weight"))
+    before = norm.detach().clone()
+    with torch.no_grad():
+        norm[0] = float("nan")
+    try:
+        with refused(InputError, "NaN"):
+            made(given or "a [MASK]", **options)
+    finally:
+        with torch.no_grad():
+            norm.copy_(before)
+    made(given or "a [MASK]", **options)
 
 
 def test_windows_read_all(pipe: Any) -> None:

@@ -93,11 +93,11 @@ def speeds(found: Plan) -> list[tuple[str, str]]:
     if found.prompt is not None:
         tokens = min(PROMPT, found.context)
         said.append(
-            ("prompt", f"about {found.prompt:.3g} tokens/s at float32's rate ({tokens} tokens, without logits)")
+            ("prompt", f"about {rate(found.prompt)} tokens/s at float32's rate ({tokens} tokens, without logits)")
         )
     if found.decode is not None:
-        at = f"{size_text(found.read)} a step, at {found.context} tokens"
-        said.append(("decode", f"at most {found.decode:.3g} tokens/s ({at}{'' if found.batch == 1 else ', all rows'})"))
+        at = f"{size_text(found.read)} a step, at {found.context} tokens" + ("" if found.batch == 1 else ", all rows")
+        said.append(("decode", f"at most {rate(found.decode)} tokens/s ({at})"))
     measured = f"reads {here.read / 1e9:.3g} GB/s, multiplies {here.multiply / 1e9:.3g} GFLOP/s in float32"
     said.append(("machine", f"{here.cpu}, {here.cores} cores: {measured} ({here.date}; --measure repeats)"))
     if found.prompt is not None or found.decode is not None:
@@ -113,3 +113,8 @@ def columns(table: list[tuple[str, ...]]) -> str:
         for row in table
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def rate(value: float) -> str:
+    """Three digits that say something, and no powers of ten: 99,800."""
+    return f"{float(f'{value:.3g}'):,.10g}"

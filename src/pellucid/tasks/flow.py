@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, InputError
 from pellucid.models.model import Model
 from pellucid.models.output import Output
 from pellucid.spec import LmHead
@@ -84,7 +84,22 @@ def forwards(model: Model, rows: Sequence[Row], **options: Any) -> Iterator[tupl
     """
     budget = BUDGET.get(model.device.type, ELSEWHERE)
     for group in groups([len(row.ids) for row in rows], budget):
-        yield group, model(**batch(model, [rows[i] for i in group]), **options)
+        yield group, ask(model, **batch(model, [rows[i] for i in group]), **options)
+
+
+def ask(model: Model, **given: Any) -> Output:
+    """What a model returns for a batch.
+
+    Raises:
+        InputError: that is no number, of which every task would make an answer that looks like one.
+    """
+    output = model(**given)
+    for name in ("logits", "start_logits", "last_hidden_state"):
+        value = output.get(name)
+        if value is not None and bool(value.isnan().any()):
+            next = "look at the model's weights; if they are right, 16 bits overflow: dtype='float32'"
+            raise InputError(f"NaN in the model's {name}", where="forward", next=next)
+    return output
 
 
 @torch.inference_mode()
@@ -100,9 +115,9 @@ def logits_at(model: Model, rows: Sequence[Row], places: Sequence[Sequence[int]]
         for row_T, i in zip(keep_BT, group):
             row_T[list(places[i])] = True
         if isinstance(model.head_spec, LmHead):
-            logits_NV = model(**given, logits_to_keep=keep_BT).logits
+            logits_NV = ask(model, **given, logits_to_keep=keep_BT).logits
         else:
-            logits_NV = model(**given).logits[keep_BT]
+            logits_NV = ask(model, **given).logits[keep_BT]
         yield from zip(group, logits_NV.split([len(places[i]) for i in group]))
 
 

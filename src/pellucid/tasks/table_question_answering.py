@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.errors import InputError, Unsupported
 from pellucid.models.model import Model
 from pellucid.tasks import table_values as values
-from pellucid.tasks.flow import BUDGET, ELSEWHERE, groups, rectangle
+from pellucid.tasks.flow import BUDGET, ELSEWHERE, ask, groups, rectangle
 from pellucid.tasks.rows import InputRefused, room
 from pellucid.text.tokenizer import Tokenizer
 
@@ -100,7 +100,7 @@ def _forward(model: Model, rows: Sequence[Read]) -> list[tuple[Tensor, int | Non
     types = torch.zeros(*given["input_ids"].shape, 7, dtype=torch.int64)
     for i, row in enumerate(rows):
         types[i, : len(row.ids)] = torch.tensor(row.types)
-    output = model(**given, token_type_ids=types.to(model.device))
+    output = ask(model, **given, token_type_ids=types.to(model.device))
     logits = output.logits.float().cpu()
     chosen = output.get("logits_aggregation")
     operations = [None] * len(rows) if chosen is None else chosen.argmax(-1).tolist()
