@@ -37,7 +37,7 @@ class Kernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         library = Path(self.get_ext_fullpath(ext.name))
-        # a copied library may be newer than sources that it was not compiled from
+        # the times of files do not tell: one may be gone, or have come with an older time
         self.force = self.force or not (library.is_file() and VERSION["fits"](library, FOLDER))
         try:
             super().build_extension(ext)
