@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -47,6 +48,26 @@ def test_text_classification(checkpoints: Path) -> None:
     assert long.cut == 1
     with pytest.raises(InputError, match="labels that the model does not have: good"):
         evaluate("text-classification", where, [{"text": "a", "label": "good"}])
+
+
+def test_several_labels_of_a_text(checkpoints: Path, tmp_path: Path) -> None:
+    where = folder("labels", checkpoints)
+    whole = pellucid.pipeline("text-classification", where)(LINES, top_k=None, function_to_apply="sigmoid")
+    said = [{each["label"] for each in one if each["score"] > 0.5} for one in whole]
+    assert 0 < sum(map(len, said)) < sum(map(len, whole))
+    gold = [sorted(said[0]), [], sorted(said[2]), [whole[3][0]["label"]], []]
+    rows = [{"text": text, "label": labels} for text, labels in zip(LINES, gold)]
+    found = evaluate("text-classification", where, rows)
+    assert found.measures == metrics.of_label_sets([set(one) for one in gold], said)
+    assert [each.name for each in found.measures] == ["accuracy", "f1_macro", "f1_micro", "f1_samples"]
+    table = tmp_path / "rows.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *((row["text"], json.dumps(row["label"])) for row in rows)])
+    assert evaluate("text-classification", where, table).measures == found.measures
+    with pytest.raises(InputError, match="labels that the model does not have: good"):
+        evaluate("text-classification", where, [{"text": "a", "label": ["good"]}])
+    with pytest.raises(ArgumentError, match="top_k is set by the evaluation"):
+        evaluate("text-classification", where, rows, options={"top_k": 1})
 
 
 def test_token_classification(checkpoints: Path) -> None:

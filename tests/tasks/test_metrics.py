@@ -27,6 +27,18 @@ def test_labels() -> None:
     assert values(metrics.of_labels(["a"], ["b"])) == {"accuracy": 0, "f1_macro": 0, "f1_micro": 0}
 
 
+def test_several_labels() -> None:
+    """sklearn.metrics.f1_score of scikit-learn 1.9.1, with each average, and accuracy_score."""
+    gold = [{"a", "b"}, {"b"}, {"c"}, set(), {"a"}, set()]
+    found = [{"a"}, {"b", "c"}, {"c"}, {"a"}, set(), set()]
+    assert values(metrics.of_label_sets(gold, found)) == pytest.approx(
+        {"accuracy": 2 / 6, "f1_macro": 0.6111111111111112, "f1_micro": 0.6, "f1_samples": 0.3888888888888889}
+    )
+    assert values(metrics.of_label_sets([set()], [set()])) == {
+        "accuracy": 1, "f1_macro": 0, "f1_micro": 0, "f1_samples": 0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "tags, entities",
     [

@@ -261,12 +261,33 @@ def number_of(value: Any, name: str) -> float:
 
 
 def classification(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], found: Answers) -> None:
-    given = named(pipe.model, [str(row["label"]) for row in rows])
     pairs = [{"text": str(row["text"]), "text_pair": row.get("text_pair")} for row in rows]
+    if any(several(row["label"]) for row in rows):
+        labelling(pipe, pairs, [row["label"] for row in rows], options, found)
+        return
+    given = named(pipe.model, [str(row["label"]) for row in rows])
     options = with_own({"truncation": True, **options}, top_k=1)
     results = [each for [each] in pipe(pairs, **options)]
     found.cut = sum("truncated_tokens" in each for each in results)
     found.measures = metrics.of_labels(given, [each["label"] for each in results])
+
+
+def several(label: Any) -> bool:
+    """Whether it is a list of labels; in a table, one in JSON."""
+    return isinstance(label, list | tuple) or (isinstance(label, str) and label.startswith("["))
+
+
+def labelling(
+    pipe: Any, pairs: list[dict[str, Any]], labels: list[Any], options: dict[str, Any], found: Answers
+) -> None:
+    """Texts that have several labels, or none: said are those whose probability, each by itself, is above a half."""
+    gold = [words_of(one, "labels", i) if several(one) else [str(one)] for i, one in enumerate(labels, 1)]
+    names = dict(zip(flat := [each for one in gold for each in one], named(pipe.model, flat)))
+    options = with_own({"truncation": True, **options}, top_k=None, function_to_apply="sigmoid")
+    results = pipe(pairs, **options)
+    found.cut = sum("truncated_tokens" in one[0] for one in results)
+    said = [{each["label"] for each in one if each["score"] > 0.5} for one in results]
+    found.measures = metrics.of_label_sets([{names[each] for each in one} for one in gold], said)
 
 
 def tagging(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], found: Answers) -> None:

@@ -71,24 +71,37 @@ def ratio(a: Any, b: Any) -> float:
 
 def of_labels(gold: Sequence[str], found: Sequence[str]) -> list[Measure]:
     """Accuracy; F1 of each label that occurs, averaged (macro), and of all examples together (micro)."""
-    number = {label: i for i, label in enumerate(sorted({*gold, *found}))}
+    hits = [one == other for one, other in zip(gold, found)]
+    return [proportion("accuracy", hits), *_of_sets([{one} for one in gold], [{one} for one in found])]
+
+
+def of_label_sets(gold: Sequence[set[str]], found: Sequence[set[str]]) -> list[Measure]:
+    """Of several labels of an example: the share whose labels are all right and no others; F1 as of one label, and of
+    each example, averaged (samples). Where there is no label and none was said, F1 is 0, as in scikit-learn.
+    """
+    whole = [one == other for one, other in zip(gold, found)]
+    samples = [ratio(2 * len(one & other), len(one) + len(other)) for one, other in zip(gold, found)]
+    return [proportion("accuracy", whole), *_of_sets(gold, found), mean("f1_samples", samples)]
+
+
+def _of_sets(gold: Sequence[set[str]], found: Sequence[set[str]]) -> list[Measure]:
+    number = {label: i for i, label in enumerate(sorted(set().union(*gold, *found)))}
     hit_NC, gold_NC, found_NC = np.zeros((3, len(gold), len(number)))
     for row, (one, other) in enumerate(zip(gold, found)):
-        gold_NC[row, number[one]] = found_NC[row, number[other]] = 1
-        hit_NC[row, number[one]] = one == other
+        for at_NC, labels in ((gold_NC, one), (found_NC, other), (hit_NC, one & other)):
+            at_NC[row, [number[label] for label in labels]] = 1
     sums_NS = np.stack([hit_NC, gold_NC + found_NC], 1).reshape(len(gold), -1)
 
     def macro(sums_S: np.ndarray) -> float:
         hit_C, both_C = sums_S.reshape(2, -1)
         there = both_C > 0
-        return float(np.mean(2 * hit_C[there] / both_C[there]))
+        return ratio(np.sum(2 * hit_C[there] / both_C[there]), there.sum())
 
     def micro(sums_S: np.ndarray) -> float:
         hit_C, both_C = sums_S.reshape(2, -1)
         return ratio(2 * hit_C.sum(), both_C.sum())
 
-    hits = [one == other for one, other in zip(gold, found)]
-    return [proportion("accuracy", hits), of_sums("f1_macro", sums_NS, macro), of_sums("f1_micro", sums_NS, micro)]
+    return [of_sums("f1_macro", sums_NS, macro), of_sums("f1_micro", sums_NS, micro)]
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
