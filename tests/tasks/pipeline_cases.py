@@ -201,8 +201,16 @@ TAPAS = {
 }  # fmt: skip
 OPERATIONS = {"num_aggregation_labels": 4, "aggregation_labels": dict(enumerate(["NONE", "SUM", "AVERAGE", "COUNT"])),
               "no_aggregation_label_index": 0}  # fmt: skip
+BART_IDS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2,
+            "forced_eos_token_id": 2, "max_position_embeddings": 512, "decoder_ffn_dim": 45}  # fmt: skip
 MODELS |= {
     "cells": Made("tapas", "table-question-answering", TAPAS | {"intermediate_size": 41}, "tapas"),
+    "written": Made(
+        "bart",
+        "seq2seq-lm",
+        {"vocab_size": 261} | BART_IDS,
+        "letters",
+    ),
     "sums": Made("tapas", "table-question-answering", TAPAS | OPERATIONS | {"hidden_size": 42}, "tapas"),
 }
 ACTORS = {
@@ -277,5 +285,7 @@ CASES |= {
         (", operations, list", "sums", (), {"table": ACTORS, "query": ["How many are 45?", "Sum of ages in 2010?"]}),
         (", cut", "sums", (), {"table": {k: v * 5 for k, v in ACTORS.items()}, "query": OLDER}),
         (", whole", "sums", (), {"table": ACTORS, "query": "Who?", "truncation": False}),
+        (", written", "written", (), {"table": ACTORS, "query": "How old is Brad Pitt?"}),
+        (", written, several", "written", ({"table": ACTORS, "query": [OLDER, "Who is 45?"]},), {}),
     )
 }

@@ -56,9 +56,11 @@ def ask(folders: dict[str, str]) -> None:
 
 
 def read(tokenizer: Any, table: Any, query: str) -> Any:
-    """Ids, and the types of each."""
+    """Ids, and the types of each where there are such."""
     import pandas
 
+    if "Tapex" in type(tokenizer).__name__:
+        return tokenizer(pandas.DataFrame(table), query)["input_ids"]
     made = tokenizer(pandas.DataFrame(table), query, truncation="drop_rows_to_fit")
     return [made["input_ids"], made["token_type_ids"]]
 

@@ -18,8 +18,10 @@ from models.tiny import refused
 from pellucid import pipeline
 from pellucid.cli import main
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported, WeightsError
-from pellucid.tasks import table_values
+from pellucid.tasks import table_question_answering, table_values, table_writing
 from pellucid.tasks.rows import InputRefused
+from tasks.pipeline_cases import ACTORS
+from tasks.pipeline_folders import folder
 
 TOKENIZERS = Path(__file__).parents[1] / "data" / "tokenizers"
 SMALL = {
@@ -259,3 +261,30 @@ def test_columns_of_days_and_numbers() -> None:
     column = table_values.column_values(["5", "7", "5", "x"])
     assert table_values.ranks(column) == {0: (1, 2), 1: (2, 1), 2: (1, 2)}
     assert table_values.relations([6.0, 5.0], column) == {0: 4 | 1, 1: 2, 2: 4 | 1}
+
+
+def test_tables_that_a_writer_reads(checkpoints: Path) -> None:
+    """Rows that do not fit are left out where that is asked for; a model that chooses cells takes no such options."""
+    pipe = pellucid.pipeline("table-question-answering", folder("written", checkpoints), max_new_tokens=3)
+    table = {name: cells * 3 for name, cells in ACTORS.items()}
+    with pytest.raises(InputError, match="tokens, the model reads 512"):
+        pipe(table=table, query="Who?")
+    found = pipe(table=table, query="Who?", truncation=True)
+    assert set(found) == {"answer", "truncated_tokens"} and found["truncated_tokens"] > 0
+    asked = table_question_answering.Asked(table_question_answering.table_of(table), "Who?")
+    text, dropped = table_writing.fitting(pipe.model, pipe.tokenizer, 0, asked, cut=True)
+    assert dropped == found["truncated_tokens"] and "row 1 : brad pitt" in text and text == text.lower()
+    whole = text + "".join(
+        f" row {i} : " + " | ".join(table_writing.short(pipe.tokenizer, cell) for cell in row)
+        for i, row in enumerate(asked.table.rows, 1)
+        if f"row {i} :" not in text
+    )
+    assert len(pipe.tokenizer.encode(whole.lower())) == len(pipe.tokenizer.encode(text)) + dropped
+    assert pipe(table=ACTORS, query="Who?", num_beams=2).keys() == {"answer"}
+    cases = (({"a": []}, "Who?", "empty"), (ACTORS, " ", "question"), ({"a": ["b" * 9] * 2}, "w" * 505, "no row"))
+    for table, query, says in cases:
+        with pytest.raises(InputError, match=says):
+            pipe(table=table, query=query, truncation=True)
+    cells = pellucid.pipeline("table-question-answering", folder("cells", checkpoints))
+    with pytest.raises(ArgumentError, match="num_beams for a model that chooses cells"):
+        cells(table=ACTORS, query="Who?", num_beams=2)

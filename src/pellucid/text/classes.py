@@ -365,6 +365,7 @@ CLASSES: dict[str, TokenizerClass] = {
     "LongformerTokenizer": ROBERTA,
     "LEDTokenizer": ROBERTA,
     "MvpTokenizer": ROBERTA,
+    "TapexTokenizer": ROBERTA,  # small letters are the task's: tasks/table_writing.py
     "LukeTokenizer": replace(ROBERTA, extra=("<ent>", "<ent2>")),
     "LayoutLMv3Tokenizer": replace(ROBERTA, options={"add_prefix_space": True}),
     "MarkupLMTokenizer": replace(ROBERTA, pair="{cls} $A {sep} $B {sep}", inputs=WITH_TYPES, trim=False, swallows=()),

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pellucid import families, hub
 from pellucid.compat import auto
 from pellucid.compat.pipelines.base import Pipeline, with_lost
+from pellucid.compat.pipelines.generating import Generating
+from pellucid.engine.options import GenerationConfig
 from pellucid.errors import ArgumentError, InputError
-from pellucid.tasks import question_answering, table_question_answering
+from pellucid.tasks import question_answering, table_question_answering, table_writing
 from pellucid.tasks.question_answering import Answer, Answered, Question, Reading
 from pellucid.tasks.rows import InputRefused, of_input
-from pellucid.tasks.table_question_answering import Cells
+from pellucid.tasks.table_question_answering import Asked, Cells
+from pellucid.tasks.table_writing import Written
 
 
 class QuestionAnsweringPipeline(Pipeline):
@@ -116,21 +120,29 @@ def shown(one: Answer) -> dict[str, Any]:
     return {"score": one.score, "start": one.start, "end": one.end, "answer": one.text}
 
 
-class TableQuestionAnsweringPipeline(Pipeline):
+class TableQuestionAnsweringPipeline(Generating):
     """`{"answer", "coordinates", "cells", "aggregator"}` for each question; coordinates are (row, column) from 0.
 
     Called with `table=` and `query=` (one, or a list of them about the same table), with a dict of both, or with a list
     of dicts. A table is a dict of columns, a list of records, or a data frame. A list of one counts as one.
+    An encoder-decoder (TAPEX) writes its answer: `{"answer"}` alone; its options are also those of `generate`.
 
     Options:
         sequential: the questions about a table follow each other.
-        truncation: True or "drop_rows_to_fit" (the usual), or False, which refuses what is too large.
+        truncation: True or "drop_rows_to_fit" (the usual, but where answers are written), or False, which refuses what
+            is too large.
         padding: accepted; nothing is padded.
     """
 
     task = "table-question-answering"
     wanted = "give table=… and query=…"
-    models = (auto.AutoModelForTableQuestionAnswering,)
+    models = (auto.AutoModelForTableQuestionAnswering, auto.AutoModelForSeq2SeqLM)
+
+    @classmethod
+    def opened(cls, model: Any, where: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, Any]:
+        config, family = families.read_config(hub.resolve(model, want="config", **where))
+        writes = family.classes.get("seq2seq-lm") in (config.get("architectures") or [])
+        return cls.models[int(writes)].from_pretrained(model, **where, **options), model
 
     def __call__(
         self, *inputs: Any, table: Any = None, query: Any = None, progress: bool = False, **options: Any
@@ -148,9 +160,20 @@ class TableQuestionAnsweringPipeline(Pipeline):
         return isinstance(inputs, Mapping)
 
     def run(
-        self, inputs: list[Any], *, sequential: bool = False, truncation: bool | str | None = None, padding: Any = None
+        self,
+        inputs: list[Any],
+        *,
+        sequential: bool = False,
+        truncation: bool | str | None = None,
+        padding: Any = None,
+        **options: Any,
     ) -> Sequence[Found]:
-        cuts = {None: True, True: True, False: False, "drop_rows_to_fit": True, "do_not_truncate": False}
+        writes = self.model.task == "seq2seq-lm"
+        if options and not writes:
+            what = f"{next(iter(options))} for a model that chooses cells"
+            raise ArgumentError(what, where=self.task, next="leave it out")
+        settings = self.settings(options, None, None) if writes else None
+        cuts = {None: not writes, True: True, False: False, "drop_rows_to_fit": True, "do_not_truncate": False}
         if truncation not in cuts:
             what = f"truncation={truncation!r}"
             raise ArgumentError(what, where="truncation", next="use True, 'drop_rows_to_fit' or False")
@@ -159,17 +182,28 @@ class TableQuestionAnsweringPipeline(Pipeline):
             if not isinstance(each, Mapping) or not {"table", "query"} <= each.keys():
                 raise InputRefused(row, f"a {type(each).__name__}", next='give {"table": …, "query": …}')
             table, queries = table_question_answering.table_of(each["table"]), each["query"]
-            asked = [table_question_answering.Asked(table, one) for one in listed(queries)]
+            asked = [Asked(table, one) for one in listed(queries)]
             with of_input(row):
-                cells = table_question_answering.answer(
-                    self.model, self.tokenizer, asked, cut=cuts[truncation], sequence=sequential
-                )
-            found.append(Found(cells))
+                found.append(Found(self._answers(asked, settings, cuts[truncation], sequential)))
         return found
+
+    def _answers(
+        self,
+        asked: list[table_question_answering.Asked],
+        settings: GenerationConfig | None,
+        cut: bool,
+        sequential: bool,
+    ) -> Sequence[Cells | Written]:
+        if settings is not None:
+            return table_writing.answer(self.model, self.tokenizer, asked, settings, cut=cut)
+        return table_question_answering.answer(self.model, self.tokenizer, asked, cut=cut, sequence=sequential)
 
     def show(self, found: Found) -> Any:
         answers = []
         for each in found.answers:
+            if isinstance(each, Written):
+                answers.append(with_lost({"answer": each.text}, each.dropped))
+                continue
             before = f"{each.operation} > " if each.operation and each.applies else ""
             result: dict[str, Any] = {
                 "answer": before + ", ".join(each.cells), "coordinates": each.coordinates, "cells": each.cells
@@ -184,7 +218,7 @@ class TableQuestionAnsweringPipeline(Pipeline):
 class Found:
     """The answers to the questions about one table."""
 
-    answers: list[Cells]
+    answers: Sequence[Cells | Written]
 
     @property
     def dropped(self) -> int:
