@@ -98,6 +98,23 @@ def test_a_file_that_fails_leaves_what_was_there(call: Callable[..., Any], model
     ]
 
 
+def test_a_disk_that_is_full_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the header, which is written last, has no room either."""
+    import torch
+
+    from pellucid.cli.embed import Vectors
+    from pellucid.tasks.sentences import Embedding
+
+    def full(self: Vectors) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), Vectors(tmp_path / "vectors.npy") as file:
+        file.add(Embedding(torch.ones(3), 1))
+        monkeypatch.setattr(Vectors, "_header", full)
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_keeps_what_is_done(model: Path, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys

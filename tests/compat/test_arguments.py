@@ -159,3 +159,17 @@ def test_generation_files_with_unknown_or_wrong_values(folder: Path, tmp_path: P
     saved = GenerationConfig(max_new_tokens=4, eos_token_id=[1, 2], temperature=0.5)
     saved.save_pretrained(tmp_path)
     assert GenerationConfig.from_pretrained(tmp_path).to_dict().items() >= saved.to_dict().items()
+
+
+def test_memory_footprint_counts_packed_bytes(tmp_path):
+    """A tied table once; of four bits half a byte for a number, and its scales."""
+    from pellucid import AutoModelForCausalLM, BitsAndBytesConfig
+
+    whole = AutoModelForCausalLM.from_pretrained(dtype="float32")
+    assert whole.get_memory_footprint(return_buffers=False) == 4 * whole.num_parameters()
+    small = AutoModelForCausalLM.from_pretrained(
+        dtype="float32", quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    )
+    table = 4 * whole.get_input_embeddings().weight.numel()
+    share = (small.get_memory_footprint(return_buffers=False) - table) / (4 * whole.num_parameters() - table)
+    assert 1 / 8 < share < 1 / 5

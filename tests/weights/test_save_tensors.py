@@ -185,6 +185,9 @@ def test_a_disk_that_is_full_leaves_the_old_model(old, new, tmp_path, monkeypatc
         save_tensors(model(2), tmp_path, max_shard_size=new)
     assert held(tmp_path) == before
     same(read(tmp_path), model(1))
+    with pytest.raises(WeightsError, match="No space left"):
+        save_tensors(model(2), tmp_path / "new", max_shard_size=new)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("old", [256, 128, "5GB"])

@@ -162,9 +162,10 @@ class Vectors:
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._header()
-        self.file.close()
-        if kind is None or issubclass(kind, click.exceptions.Exit):
-            self.part.replace(self.path)
-        else:
+        try:
+            with self.file:
+                self._header()
+            if kind is None or issubclass(kind, click.exceptions.Exit):
+                self.part.replace(self.path)
+        finally:
             self.part.unlink(missing_ok=True)

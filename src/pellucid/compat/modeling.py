@@ -22,6 +22,7 @@ from pellucid.models.loading import create, load, parse_dtype
 from pellucid.models.model import Model
 from pellucid.models.plan import Plan
 from pellucid.models.saving import save
+from pellucid.ops.packed import PackedTensor
 from pellucid.spec import Task
 
 T = TypeVar("T", bound="PreTrainedModel")
@@ -169,6 +170,14 @@ class PreTrainedModel(GenerationMixin):
             return
         if self._generation_config is not None and (self.can_generate() or self._generation_config.to_dict()):
             self._generation_config.save_pretrained(save_directory)
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the weights, packed as they are and tied ones once, and of the buffers.
+
+        A CPU may hold a second form of a matrix, in the order in which it reads it; `pellucid plan` counts that too.
+        """
+        held = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(x.packed_bytes if isinstance(x, PackedTensor) else x.nbytes for x in held)
 
     @property
     def hf_device_map(self) -> dict[str, str]:

@@ -253,7 +253,6 @@ def unpack(source: Path, out: Path, options: Options, *, kind: str | None = None
     model = Source(source)
     kind = kind or model.dtype
     places, _ = model.places(model.family.table(model.config, model.task))
-    out.mkdir(parents=True, exist_ok=True)
     files = save_tensors(Unpacked(model, places, kind, options), out)
     values = model.config.given()
     values.pop("quantization_config", None)

@@ -57,6 +57,7 @@ def save_tensors(
     shards = _plan(tensors, _bytes(max_shard_size))
     names = [SINGLE] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
     paths = [folder / name for name in names] + [folder / INDEX] * (len(shards) > 1)
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with beside(paths) as files:
@@ -68,6 +69,9 @@ def save_tensors(
             if OURS.fullmatch(path.name) and path not in paths:
                 path.unlink()
     except OSError as error:
+        if new:
+            with suppress(OSError):  # what others put there stays
+                folder.rmdir()
         raise WeightsError(
             f"the save failed: {error.strerror or error}",
             where=error.filename or folder,
