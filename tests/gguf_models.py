@@ -34,14 +34,22 @@ ARCHITECTURES = {
     "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
     "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
     "gemma4_text": "gemma4", "jina_embeddings_v3": "jina-bert-v3", "cohere2_moe": "cohere2moe", "glm": "chatglm",
+    "mimo_v2_flash": "mimo2", "deepseek_v32": "deepseek32", "glm_moe_dsa": "glm-dsa", "minimax": "minimax-01",
+    "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
     "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
 OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
 # Architectures that the `gguf` package does not have yet -> one of the same names.
-NAMED_LIKE = {"mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"}
+NAMED_LIKE = {
+    "deepseek_v32": "glm-dsa",
+    "mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"
+}  # fmt: skip
+LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "youtu")
+SIGMOID = ("glm4_moe", "dots1", "minimax_m2", "exaone_moe", "afmoe", "laguna", "hy_v3", "mimo_v2_flash", "solar_open")
 DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
-LISTED = ("exaone4", "olmo3", "exaone_moe", "mellum", "cohere2_moe", "gemma4_text")  # which layers have the window
+# Which layers have the window is said for each.
+LISTED = ("mimo_v2_flash", "exaone4", "olmo3", "exaone_moe", "mellum", "cohere2_moe", "gemma4_text")
 WINDOWED = ("gpt_oss", "cohere2", "phimoe", "afmoe", "laguna", *LISTED)
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
 STATES = ("mamba", "mamba2", "falcon_mamba")  # no attention at all
@@ -197,7 +205,7 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             break
         if c.get(key) or c.get(key) == 0:
             add(c[key])
-    if family in ("glm4_moe", "dots1", "minimax_m2", "exaone_moe", "afmoe", "laguna", "hy_v3"):
+    if family in SIGMOID:
         w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if family in ("gpt_oss", "minimax_m2", "llama4_text", "hunyuan_v1_moe"):
         w.add_expert_feed_forward_length(c["intermediate_size"])
@@ -379,7 +387,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_layer_norm_eps(1e-5)
         case "ernie4_5_moe":
             w.add_expert_shared_feed_forward_length(c["intermediate_size"] // c["num_key_value_heads"])
-        case "deepseek_v2" | "deepseek_v3":  # as attention of one key head over the small vector
+        case family if family in LATENT:  # as attention of one key head over the small vector
             w.add_head_count_kv(1)
             w.add_kv_lora_rank(c["kv_lora_rank"])
             if c["q_lora_rank"]:
@@ -389,10 +397,29 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
             w.add_value_length_mla(c["v_head_dim"])
             w.add_rope_dimension_count(c["qk_rope_head_dim"])
-            if c["model_type"] == "deepseek_v3":
+            if family not in ("deepseek_v2", "youtu"):
                 w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+            if family == "youtu":
+                w.add_leading_dense_block_count(c["num_hidden_layers"])
+                w.add_expert_feed_forward_length(c["intermediate_size"])
+                w.add_expert_shared_count(0)
+            if family == "glm4_moe_lite":
+                w.add_leading_dense_block_count(1)
+            if "index_topk" in c:
+                w.add_indexer_head_count(c["index_n_heads"])
+                w.add_indexer_key_length(c["index_head_dim"])
+                w.add_indexer_top_k(c["index_topk"])
+            if c.get("indexer_types"):
+                kinds = [kind == "full" for kind in c["indexer_types"]]
+                w.add_array(f"{w.arch}.attention.indexer.types", kinds)
             if every := (c.get("rope_parameters") or {}).get("mscale_all_dim"):
                 w.add_rope_scaling_yarn_log_mul(0.1 * every)
+        case "mimo_v2_flash":
+            types, kv = c["layer_types"], c["num_key_value_heads"]
+            w.add_head_count_kv([kv if kind == "full_attention" else 2 * kv for kind in types])
+            w.add_value_length(c["v_head_dim"])
+            w.add_rope_dimension_count(int(c["head_dim"] * 0.334))
+            w.add_key_value("mimo2.attention.value_scale", c["attention_value_scale"], F32)
         case "olmo":
             w.add_layer_norm_eps(1e-5)
         case "gpt_bigcode":
@@ -623,6 +650,9 @@ def changed(
         tensor = tensor.squeeze()
     if name.endswith("expert_bias"):
         name += ".bias"
+    name = name.replace("ffn_sub_norm", "ffn_layernorm").replace("attn_sub_norm", "inner_attn_ln")  # BitNet's
+    if name.endswith("attention_sink_bias"):
+        name += ".weight"
     if family in ("modernbert", "eurobert"):
         name = name.removeprefix("model.")
     if family == "gpt_oss":
@@ -658,7 +688,7 @@ def changed(
         name, tensor = name + ".weight", tensor.transpose(1, 2) if name.endswith("w2") else tensor
     if name.endswith("e_score_correction_bias"):
         name = name.replace("e_score_correction_bias", "e_score_correction.bias")
-    if family in ("deepseek_v2", "deepseek_v3", "kimi_linear") and name.endswith("kv_b_proj.weight"):
+    if family in (*LATENT, "kimi_linear") and name.endswith("kv_b_proj.weight"):
         keys, values = tensor.unflatten(0, (heads, -1)).split([c["qk_nope_head_dim"], c["v_head_dim"]], dim=1)
         yield found(names, name.replace("kv_b_proj", "k_b_proj")), keys.transpose(1, 2)
         yield found(names, name.replace("kv_b_proj", "v_b_proj")), values

@@ -40,6 +40,9 @@ MINICPM3 = {
     "v_head_dim": None, "rms_norm_eps": 1e-6,
 }  # fmt: skip
 MINICPM3_LONG = {"type": "longrope", "original_max_position_embeddings": 512, **LONG}
+INDEXED = {
+    "rms_norm_eps": 1e-6, "n_group": 1, "topk_group": 1, "num_nextn_predict_layers": 0, "index_head_dim": 64,
+}  # fmt: skip
 QWEN3_5 = {"linear_value_head_dim": 5, "rms_norm_eps": 1e-6}
 QWEN3_NEXT = {**QWEN3_5, "mlp_only_layers": []}
 GEMMA4 = {"global_head_dim": 16, "final_logit_softcapping": 3.5}  # llama.cpp caps at 30 if nothing is said
@@ -171,6 +174,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert": ("distilbert", {}),
     "camembert": ("camembert", {}),
     "xlm-roberta": ("xlm-roberta", {}),
+    "glm4_moe_lite": ("glm4_moe_lite", {"rms_norm_eps": 1e-6, "n_group": 1, "topk_group": 1}),
+    "youtu": ("youtu", {"rms_norm_eps": 1e-6}),
+    "solar_open": ("solar_open", {"n_group": 1, "topk_group": 1, "hidden_size": 60}),
+    "bitnet": ("bitnet", {"hidden_act": "silu", "tie_word_embeddings": True}),
+    "mimo_v2_flash": ("mimo_v2_flash", {"n_group": 1, "routed_scaling_factor": 1.0}),
+    "deepseek_v32": ("deepseek_v32", INDEXED),
+    "glm_moe_dsa": ("glm_moe_dsa", INDEXED),
+    "glm_moe_dsa, shared choices": ("glm_moe_dsa", {**INDEXED, "indexer_types": ["full", "shared", "full", "shared"]}),
     "kimi_linear": ("kimi_linear", {"linear_num_heads": 3, "num_expert_group": 1, "rms_norm_eps": 1e-6}),
     "granitemoehybrid": ("granitemoehybrid", {}),
     "granitemoehybrid, without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
@@ -285,6 +296,7 @@ NOT_SAID = {
     "qwen3_next": {"full_attention_interval"},  # `recurrent_layers` says it for each layer, as newer files do
     "qwen3_5_text": {"full_attention_interval"},
     "qwen3_5_moe_text": {"full_attention_interval", "feed_forward_length"},  # no layer is dense
+    "solar_open": {"feed_forward_length"},  # no layer is dense
     "glm4_moe": {"block_count", "nextn_predict_layers"},  # the layer that predicts further tokens is left out
     "exaone_moe": {"expert_group_count"},  # 1
     "lfm2_moe": {"expert_weights_scale"},  # 1

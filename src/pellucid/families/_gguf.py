@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "mistral3": "ministral3", "exaone-moe": "exaone_moe",
     "granitehybrid": "granitemoehybrid", "nemotron_h_moe": "nemotron_h", "falcon-h1": "falcon_h1",
     "gemma4": "gemma4_text", "jina-bert-v3": "jina_embeddings_v3", "cohere2moe": "cohere2_moe", "chatglm": "glm",
+    "mimo2": "mimo_v2_flash", "deepseek32": "deepseek_v32", "glm-dsa": "glm_moe_dsa", "minimax-01": "minimax",
     "qwen3next": "qwen3_next", "qwen35": "qwen3_5_text", "qwen35moe": "qwen3_5_moe_text", "kimi-linear": "kimi_linear",
 }  # fmt: skip
 
@@ -42,6 +43,8 @@ VARIANTS = {
     "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
     "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"),
 }  # fmt: skip
+
+DENSE = {"deepseek2": "youtu"}  # the same, of files without experts
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ def described(path: Path) -> tuple[str, Said]:
         raise ConfigError("general.architecture is missing", where=path, next="this file holds no language model")
     if (variant := VARIANTS.get(name)) is not None and said.get(variant[0]):
         return variant[1], said
+    if name in DENSE and not said.get("expert_count"):
+        return DENSE[name], said
     return ARCHITECTURES.get(name, name), said
 
 
@@ -250,7 +255,7 @@ def ropes(said: Said) -> dict[str, Any]:
         return {"partial_rotary_factor": turned / head_dim} if turned and head_dim and turned < head_dim else {}
 
     full = rope(said).get("rope_scaling", {"rope_type": "default"}) | share(said.get("rope.dimension_count"))
-    local = {"rope_type": "default"} | share(said.get("rope.dimension_count_swa"))
+    local = {"rope_type": "default"} | share(said.get("rope.dimension_count_swa", said.get("rope.dimension_count")))
     sections = {
         "full_attention": {"rope_theta": whole, **full},
         "sliding_attention": {"rope_theta": said.get("rope.freq_base_swa", whole), **local},
@@ -487,6 +492,18 @@ LATENT: dict[str, Entry] = {
 }
 
 
+INDEXER: dict[str, Entry] = {
+    "blk.{i}.indexer.attn_q_b.weight": AT + "attn.indexer.q.weight",
+    "blk.{i}.indexer.attn_k.weight": AT + "attn.indexer.k.weight",
+    "blk.{i}.indexer.k_norm.{p}": AT + "attn.indexer.k_norm.{p}",
+    "blk.{i}.indexer.proj.weight": AT + "attn.indexer.weigh.weight",
+}
+INDEXER_KEYS = {
+    "index_n_heads": "attention.indexer.head_count", "index_head_dim": "attention.indexer.key_length",
+    "index_topk": "attention.indexer.top_k",
+}  # fmt: skip
+
+
 def latent(c: Config) -> dict[str, Entry]:
     """Latent attention; newer files keep apart what keys and what values grow from."""
     heads, nope, value = c.size("num_attention_heads"), c.size("qk_nope_head_dim"), c.size("v_head_dim")
@@ -522,7 +539,10 @@ def latent_factor(c: Config, spec: Spec) -> dict[str, Any]:
 
 def further_layers(c: Config, table: Mapping[str, Entry], key: str = "num_nextn_predict_layers") -> dict[str, Entry]:
     """The table with the layers behind the last one, which predict the tokens after the next, as unused."""
-    first, count = c.layers("num_hidden_layers"), c.number(key, null=0, most=64)
+    return beyond(c.layers("num_hidden_layers"), c.number(key, null=0, most=64), table)
+
+
+def beyond(first: int, count: int, table: Mapping[str, Entry]) -> dict[str, Entry]:
     unused = Unused("predicts more than one token", kept=True)
     names = [name for name in table if "{i}" in name] + ["blk.{i}.*"]
     return {**table, **{name.replace("{i}", str(first + i)): unused for i in range(count) for name in names}}

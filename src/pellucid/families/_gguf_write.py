@@ -15,7 +15,7 @@ from typing import Any
 
 from pellucid import gguf
 from pellucid.config import Config
-from pellucid.families._gguf import ARCHITECTURES, SIGMOID, VARIANTS, Gguf, Said, by_layer, shortest
+from pellucid.families._gguf import ARCHITECTURES, DENSE, SIGMOID, VARIANTS, Gguf, Said, by_layer, shortest
 from pellucid.spec import (
     Attention,
     Block,
@@ -42,12 +42,16 @@ from pellucid.spec import (
 )
 
 # Whose files a family's are.
-FAMILY = {"mistral": "llama", "internlm3": "llama", "iquestcoder": "llama"} | dict.fromkeys(
+FAMILY = {
+    "mistral": "llama", "internlm3": "llama", "iquestcoder": "llama", "glm4_moe_lite": "deepseek_v3",
+    "solar_open": "glm4_moe",
+} | dict.fromkeys(
     ("roberta", "camembert", "xlm-roberta", "distilbert"), "bert"
-)
+)  # fmt: skip
 # model_type -> general.architecture, where the two differ.
-NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | FAMILY | {"t5": "t5"}
+NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"t5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
+NAMES |= {model_type: name for name, model_type in DENSE.items()}
 TRAINING = ("dropout", "loss", "jitter")  # fields of a spec that no file says, and that change no result
 USUAL_CONTEXT = 2048  # where a model has no limit; files must say one
 FLAGS = {"use_parallel_residual": "use_parallel_residual", "norm_topk_prob": "expert_weights_norm"}
@@ -58,7 +62,8 @@ FLOATS = ("epsilon", "freq_base", "freq_base_swa", "softcapping", "scale", "fact
 
 def architecture(spec: Spec) -> str:
     """`general.architecture`; two names stand for one family with and without experts."""
-    name = NAMES.get(spec.family, spec.family)
+    family = FAMILY.get(spec.family, spec.family)
+    name = NAMES.get(family, family)
     return name if _has_experts(spec) else name.removesuffix("_moe")
 
 

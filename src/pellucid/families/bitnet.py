@@ -2,6 +2,7 @@
 
 from pellucid.config import Config
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, rms
+from pellucid.families._gguf import DECODER, KEYS, RMS, Gguf, rope
 from pellucid.spec import Block, PreNorm, Spec
 
 CLASSES = classes("BitNet", "causal-lm")
@@ -18,6 +19,13 @@ WEIGHTS = LLAMA | {
     "model.layers.{i}.self_attn.attn_sub_norm.weight": "blocks.{i}.attn.out_norm.weight",
     "model.layers.{i}.mlp.ffn_sub_norm.weight": "blocks.{i}.mlp.norm.weight",
 }
+GGUF = Gguf(  # the converter rounds weights; llama.cpp knows the first models' activation alone
+    KEYS | RMS, DECODER | {
+        "blk.{i}.attn_sub_norm.weight": "blocks.{i}.attn.out_norm.weight",
+        "blk.{i}.ffn_sub_norm.weight": "blocks.{i}.mlp.norm.weight",
+    },
+    set={"hidden_act": "silu"}, more=rope,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,7 @@
 """DeepSeek V3.2: V3 whose queries see the keys that an indexer chooses. Paper: arXiv 2512.02556."""
 
 from pellucid.config import Config
-from pellucid.families import deepseek_v3
+from pellucid.families import _gguf, deepseek_v3
 from pellucid.families._decoder import classes, decoder, gated, rms
 from pellucid.families._latent import INDEXER, MLA, further_layers, indexer, latent
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
@@ -21,6 +21,13 @@ BASE = "model."
 
 def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every family's table
     return further_layers(c, MLA | INDEXER | moe_weights())
+
+
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS | _gguf.ROUTED_EXPERTS | _gguf.INDEXER_KEYS,
+    lambda c: _gguf.further_layers(c, _gguf.latent(c) | _gguf.INDEXER | _gguf.experts(c.n_routed_experts)),
+    more=lambda said: _gguf.latent_sizes(said) | _gguf.extra_layers(said), says=_gguf.latent_factor,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,10 +1,11 @@
 """GLM-5: DeepSeek V3.2 where several layers may share one choice of keys. Papers: arXiv 2602.15763, 2603.12201."""
 
 from dataclasses import replace
+from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
-from pellucid.families import deepseek_v32
+from pellucid.families import _gguf, deepseek_v32
 from pellucid.families._decoder import classes, decoder, gated, rms
 from pellucid.families._latent import indexer, latent
 from pellucid.families._moe import deepseek_router, experts, shared_experts, sparse_layers
@@ -23,6 +24,21 @@ IGNORED = deepseek_v32.IGNORED | {"indexer_rope_interleave": (True,)}
 
 BASE = "model."
 WEIGHTS = deepseek_v32.WEIGHTS
+
+
+def whose(said: _gguf.Said) -> dict[str, Any]:
+    """Which layers choose for themselves."""
+    own = said.by_layer("attention.indexer.types")
+    own = own and own[: said.get("block_count") - said.get("nextn_predict_layers", 0)]
+    return {"indexer_types": own and ["full" if choice else "shared" for choice in own]}
+
+
+GGUF = replace(
+    deepseek_v32.GGUF, more=lambda said: _gguf.latent_sizes(said) | _gguf.extra_layers(said) | whose(said),
+    says=lambda c, spec: _gguf.latent_factor(c, spec) | {
+        "attention.indexer.types": [source is None for source in sources(c, len(spec.stack.blocks))],
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

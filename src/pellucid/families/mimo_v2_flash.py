@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, attention, classes, decoder, gated, layer_types, rms
+from pellucid.families._gguf import Said
 from pellucid.families._moe import deepseek_router, experts, moe_weights, sparse_layers
 from pellucid.families._read import grouped_heads, read_rope, read_ropes
 from pellucid.spec import Block, PreNorm, Rope, Spec
@@ -40,6 +43,35 @@ WEIGHTS: dict[str, Entry] = LLAMA | moe_weights() | {
     "model.layers.{i}.self_attn.attention_sink_bias": "blocks.{i}.attn.sinks",
     "model.mtp.*": Unused("predicts several tokens at once"),
 }  # fmt: skip
+
+
+NOT_SAID = ("n_shared_experts", "first_k_dense_replace")
+
+
+def gguf_layers(said: Said) -> dict[str, Any]:
+    """What layers are, by their tensors; those with a window have twice the key heads."""
+    count = said.get("block_count") - said.get("nextn_predict_layers", 0)
+    types, heads = _gguf.window_types(said)["layer_types"], said.by_layer("attention.head_count_kv")
+    sparse = [said.has(f"blk.{i}.ffn_gate_inp.weight") for i in range(count)]
+    full = zip(heads or [], types or [])
+    return _gguf.ropes(said) | {
+        "num_hidden_layers": count, "layer_types": types,
+        "num_key_value_heads": next((kv for kv, kind in full if kind == KINDS[0]), None),
+        "mlp_layer_types": ["sparse" if yes else "dense" for yes in sparse],
+    }  # fmt: skip
+
+
+GGUF = _gguf.Gguf(
+    {key: name for key, name in _gguf.UNTURNED_KEYS.items() if key != "num_key_value_heads"}
+    | _gguf.RMS | _gguf.HEAD_DIM | _gguf.WINDOW | {
+        "v_head_dim": "attention.value_length", "attention_value_scale": "attention.value_scale",
+        **{key: name for key, name in _gguf.ROUTED_EXPERTS.items() if key not in NOT_SAID},
+    },
+    lambda c: _gguf.beyond(c.layers("num_hidden_layers"), 3, _gguf.DECODER | _gguf.experts(c.n_routed_experts) | {
+        "blk.{i}.attn_sinks.weight": "blocks.{i}.attn.sinks",
+    }),
+    set={"attention_value_scale": None}, more=gguf_layers,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -1,7 +1,9 @@
 """Youtu-LLM: latent attention in a dense decoder. Paper: arXiv 2512.24618."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, rms
+from pellucid.families._gguf import KEYS, RMS
 from pellucid.families._latent import DERIVED, MLA, latent
 from pellucid.spec import Block, PreNorm, Spec
 
@@ -19,6 +21,14 @@ IGNORED = DERIVED | {"embedding_initializer_range": None}
 
 BASE = "model."
 WEIGHTS = MLA
+
+GGUF = _gguf.Gguf(  # llama.cpp asks for sizes of experts that are not there
+    KEYS | RMS, _gguf.latent, set={"q_lora_rank": None}, more=_gguf.latent_sizes,
+    says=lambda c, spec: _gguf.latent_factor(c, spec) | {
+        "leading_dense_block_count": len(spec.stack.blocks), "expert_feed_forward_length": c.intermediate_size,
+        "expert_shared_count": 0,
+    },
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:
