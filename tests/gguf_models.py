@@ -30,11 +30,13 @@ ARCHITECTURES = {
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
     "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
-    "roberta": "bert", "umt5": "t5", "minimax_m2": "minimax-m2", "llama4_text": "llama4",
+    "roberta": "bert", "mt5": "t5", "gemma4_unified_text": "gemma4",
+    "minimax_m2": "minimax-m2", "llama4_text": "llama4",
     "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
     "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
     "gemma4_text": "gemma4", "jina_embeddings_v3": "jina-bert-v3", "cohere2_moe": "cohere2moe", "glm": "chatglm",
     "mimo_v2_flash": "mimo2", "deepseek_v32": "deepseek32", "glm_moe_dsa": "glm-dsa", "minimax": "minimax-01",
+    "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen3_vl_text": "qwen3vl",
     "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
     "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
@@ -49,7 +51,16 @@ LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe
 SIGMOID = ("glm4_moe", "dots1", "minimax_m2", "exaone_moe", "afmoe", "laguna", "hy_v3", "mimo_v2_flash", "solar_open")
 DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 # Which layers have the window is said for each.
-LISTED = ("mimo_v2_flash", "exaone4", "olmo3", "exaone_moe", "mellum", "cohere2_moe", "gemma4_text")
+LISTED = (
+    "mimo_v2_flash",
+    "exaone4",
+    "olmo3",
+    "exaone_moe",
+    "mellum",
+    "cohere2_moe",
+    "gemma4_text",
+    "gemma4_unified_text",
+)
 WINDOWED = ("gpt_oss", "cohere2", "phimoe", "afmoe", "laguna", *LISTED)
 EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "ssm_norm.weight", "attn_rel_b.weight")
 STATES = ("mamba", "mamba2", "falcon_mamba")  # no attention at all
@@ -68,6 +79,7 @@ def write(
         kind: of the matrices, or name and shape -> kind. Vectors are float32.
     """
     config = json.loads((folder / "config.json").read_text())
+    config |= config.get("text_config", {})
     writer = gguf.GGUFWriter(path, architecture(config))
     describe(writer, config)
     for key, value in metadata.items():
@@ -315,7 +327,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_layer_norm_eps(1e-12)
             w.add_token_type_count(1)
             w.add_causal_attention(False)
-        case "gemma4_text":
+        case "gemma4_text" | "gemma4_unified_text":
             gemma4(w, c)
         case "kimi_linear":
             w.add_leading_dense_block_count(c["mlp_layer_types"].index("sparse"))
@@ -355,7 +367,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             local = c["rope_parameters"]["sliding_attention"]["rope_theta"]
             w.add_key_value("modern-bert.rope.freq_base_swa", local, F32)
             w.add_causal_attention(False)
-        case "t5":
+        case "t5" | "mt5":
             w.add_decoder_block_count(c["num_decoder_layers"])
             w.add_key_length(c["d_kv"])
             w.add_value_length(c["d_kv"])
@@ -414,6 +426,10 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
                 w.add_array(f"{w.arch}.attention.indexer.types", kinds)
             if every := (c.get("rope_parameters") or {}).get("mscale_all_dim"):
                 w.add_rope_scaling_yarn_log_mul(0.1 * every)
+        case "qwen2_vl_text" | "qwen2_5_vl_text" | "qwen3_vl_text":
+            w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
+            if "deepstack_visual_indexes" in c["vision_config"]:
+                w.add_num_deepstack_layers(len(c["vision_config"]["deepstack_visual_indexes"]))
         case "mimo_v2_flash":
             types, kv = c["layer_types"], c["num_key_value_heads"]
             w.add_head_count_kv([kv if kind == "full_attention" else 2 * kv for kind in types])
@@ -442,17 +458,17 @@ def recurrence(w: gguf.GGUFWriter, kernel: int, inner: int, state: int, steps: i
 
 
 def gemma4(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
-    types, shared, own = c["layer_types"], c["num_kv_shared_layers"], c["per_layer_config"]
+    types, shared, own = c["layer_types"], c.get("num_kv_shared_layers", 0), c["per_layer_config"]
     full = own[str(types.index("full_attention"))]  # released files say it as global_head_dim
     w.add_shared_kv_layers(shared)
-    w.add_embedding_length_per_layer_input(c["hidden_size_per_layer_input"] or 0)
+    w.add_embedding_length_per_layer_input(c.get("hidden_size_per_layer_input") or 0)
     w.add_key_length(full["head_dim"])
     w.add_value_length(full["head_dim"])
     w.add_key_length_swa(c["head_dim"])
     w.add_value_length_swa(c["head_dim"])
     w.add_rope_dimension_count(full["head_dim"])
     w.add_rope_dimension_count_swa(c["head_dim"])
-    if c["use_double_wide_mlp"]:
+    if c.get("use_double_wide_mlp"):
         wide, first_shared = c["intermediate_size"], len(types) - shared
         w.add_feed_forward_length([wide if i < first_shared else 2 * wide for i in range(len(types))])
     if "num_key_value_heads" in full:
@@ -527,6 +543,7 @@ def renamed(folder: Path, c: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
             continue
         yield from changed(family, c, name, tensor, names)
     for name, experts in stacks.items():
+        name = name.replace("language_model.", "")
         if family == "jamba":
             name = name.replace(".feed_forward.", ".mlp.")
         if family == "nemotron_h":
@@ -597,7 +614,9 @@ def changed(
         pieces = (parts[:, :-2], parts[:, [-2]], parts[:, [-1]])
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
     name = re.sub("^(bert|roberta|nomic_bert|distilbert)[.]", "", name)
-    if name.startswith(("pooler.", "cls.")) or "position_ids" in name:
+    name = name.replace("language_model.", "")
+    others = ("visual.", "vision", "audio", "multi_modal_projector", "position_ids", "cls.")
+    if name.startswith("pooler.") or any(part in name for part in others):
         return
     if family in OFFSET and name == "embeddings.position_embeddings.weight":
         tensor = tensor[c["pad_token_id"] + 1 :]
@@ -608,7 +627,7 @@ def changed(
         return
     if name.endswith(("conv1d.weight", "conv.conv.weight")):
         tensor = tensor.squeeze(1)
-    if family == "gemma4_text":
+    if family in ("gemma4_text", "gemma4_unified_text"):
         if (layer := re.search("layers.([0-9]+).(router.scale|router.per_expert_scale)", name)) is not None:
             at = "ffn_gate_inp" if layer[2] == "router.scale" else "ffn_down_exps"
             yield f"blk.{layer[1]}.{at}.scale", tensor

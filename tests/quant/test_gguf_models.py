@@ -66,6 +66,13 @@ ENCODERS = (
     "jina_embeddings_v3",
 )  # fmt: skip
 
+
+def inside(family: str, **changes: Any) -> tuple[str, dict[str, Any]]:
+    """A model with eyes; changes of its text part."""
+    return family, {"text_config": {**ref.fixture(family)["config"]["text_config"], **changes}}
+
+
+MROPE = {"rope_type": "default", "mrope_section": [2, 2, 1], "mrope_interleaved": True}
 # Name -> family and changes of its fixture's config, where llama.cpp knows no such option.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -176,12 +183,22 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta": ("xlm-roberta", {}),
     "glm4_moe_lite": ("glm4_moe_lite", {"rms_norm_eps": 1e-6, "n_group": 1, "topk_group": 1}),
     "youtu": ("youtu", {"rms_norm_eps": 1e-6}),
-    "solar_open": ("solar_open", {"n_group": 1, "topk_group": 1, "hidden_size": 60}),
+    "solar_open": ("solar_open", {"first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "hidden_size": 60}),
     "bitnet": ("bitnet", {"hidden_act": "silu", "tie_word_embeddings": True}),
     "mimo_v2_flash": ("mimo_v2_flash", {"n_group": 1, "routed_scaling_factor": 1.0}),
     "deepseek_v32": ("deepseek_v32", INDEXED),
     "glm_moe_dsa": ("glm_moe_dsa", INDEXED),
     "glm_moe_dsa, shared choices": ("glm_moe_dsa", {**INDEXED, "indexer_types": ["full", "shared", "full", "shared"]}),
+    "gemma3 with eyes": inside("gemma3", query_pre_attn_scalar=10),
+    "llama4 with eyes": inside("llama4", **LLAMA4),
+    "qwen3_5 with eyes": inside("qwen3_5", **QWEN3_5),
+    "qwen3_5_moe with eyes": inside("qwen3_5_moe", **QWEN3_5),
+    "gemma4 with eyes": inside("gemma4", **GEMMA4),
+    "gemma4_unified": inside("gemma4_unified", **GEMMA4),
+    "gemma4_unified_text": ("gemma4_unified_text", GEMMA4),
+    "qwen2_vl": inside("qwen2_vl", rms_norm_eps=1e-9),
+    "qwen2_5_vl": inside("qwen2_5_vl", rms_norm_eps=1e-9),
+    "qwen3_vl": inside("qwen3_vl", rope_scaling=MROPE),
     "kimi_linear": ("kimi_linear", {"linear_num_heads": 3, "num_expert_group": 1, "rms_norm_eps": 1e-6}),
     "granitemoehybrid": ("granitemoehybrid", {}),
     "granitemoehybrid, without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
@@ -295,6 +312,8 @@ def test_a_model_in_pieces(tmp_path):
 NOT_SAID = {
     "qwen3_next": {"full_attention_interval"},  # `recurrent_layers` says it for each layer, as newer files do
     "qwen3_5_text": {"full_attention_interval"},
+    "qwen3_5 with eyes": {"full_attention_interval"},
+    "qwen3_5_moe with eyes": {"full_attention_interval", "feed_forward_length"},
     "qwen3_5_moe_text": {"full_attention_interval", "feed_forward_length"},  # no layer is dense
     "solar_open": {"feed_forward_length"},  # no layer is dense
     "glm4_moe": {"block_count", "nextn_predict_layers"},  # the layer that predicts further tokens is left out
@@ -338,7 +357,7 @@ def test_what_is_written_is_what_the_converter_writes_and_leads_back(name, tmp_p
 
 def rounded(name: str, path: Path) -> bool:
     """Whether one was added, and taken off; exp, and log; multiplied."""
-    turned = name in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "falcon_h1") or "gemma" in name
+    turned = name in ("qwen3_next", "falcon_h1") or "gemma" in name or "qwen3_5" in name
     return turned or "blk.0.ssm_a" in gguf.read(path).tensors
 
 

@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "mistral3": "ministral3", "exaone-moe": "exaone_moe",
     "granitehybrid": "granitemoehybrid", "nemotron_h_moe": "nemotron_h", "falcon-h1": "falcon_h1",
     "gemma4": "gemma4_text", "jina-bert-v3": "jina_embeddings_v3", "cohere2moe": "cohere2_moe", "chatglm": "glm",
+    "qwen2vl": "qwen2_vl", "qwen3vl": "qwen3_vl",
     "mimo2": "mimo_v2_flash", "deepseek32": "deepseek_v32", "glm-dsa": "glm_moe_dsa", "minimax-01": "minimax",
     "qwen3next": "qwen3_next", "qwen35": "qwen3_5_text", "qwen35moe": "qwen3_5_moe_text", "kimi-linear": "kimi_linear",
 }  # fmt: skip
@@ -143,6 +144,7 @@ class Gguf:
         weights: name -> slot, or a function of the config that returns it.
         set: keys of config.json that every such file means; None for one whose usual value it does not mean.
         more: further keys, from the header.
+        inside: the section of config.json that holds all that is said of the text part.
         says: the way back of `more`, where no part of the spec says it: metadata without the architecture.
         alike: what config.json of the family that reads the file would say of the same model, where a file has it in
             another form.
@@ -153,6 +155,7 @@ class Gguf:
     set: Mapping[str, Any] = field(default_factory=dict)
     more: Callable[[Said], Mapping[str, Any]] | None = None
     says: Callable[[Config, Spec], Mapping[str, Any]] | None = None
+    inside: str = ""
     alike: Callable[[Config], Mapping[str, Any]] | None = None
 
     def entries(self, config: Config) -> dict[str, Entry]:
@@ -189,7 +192,11 @@ class Gguf:
         if self.more is not None:
             found |= self.more(said)
         nothing = dict.fromkeys(key for key, value in self.set.items() if value is None)
-        return nothing | {key: value for key, value in found.items() if value is not None}
+        values = nothing | {key: value for key, value in found.items() if value is not None}
+        if not self.inside:
+            return values
+        outer = {key: values[key] for key in ("model_type", "architectures", "tie_word_embeddings") if key in values}
+        return outer | {self.inside: {key: value for key, value in values.items() if key not in outer}}
 
 
 # ------------------------------------------------------------------------------------------------ keys
@@ -245,6 +252,13 @@ def rope(said: Said) -> dict[str, Any]:
             if (value := said.get(f"rope.scaling.yarn_{key}")) is not None:
                 section[key] = value
     return {"rope_scaling": section}
+
+
+def axes(said: Said) -> dict[str, Any]:
+    """Rotary positions of three axes."""
+    sections = said.by_layer("rope.dimension_sections")
+    section = rope(said).get("rope_scaling", {"rope_type": "default"})
+    return {"rope_scaling": section | {"mrope_section": sections and sections[:3]}}
 
 
 def ropes(said: Said) -> dict[str, Any]:

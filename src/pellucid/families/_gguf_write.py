@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pellucid.spec import (
     LayerNorm,
     LinearScaling,
     Llama3Scaling,
+    LmHead,
     LongRopeScaling,
     Mamba,
     Mamba2,
@@ -44,10 +45,11 @@ from pellucid.spec import (
 # Whose files a family's are.
 FAMILY = {
     "mistral": "llama", "internlm3": "llama", "iquestcoder": "llama", "glm4_moe_lite": "deepseek_v3",
-    "solar_open": "glm4_moe",
-} | dict.fromkeys(
-    ("roberta", "camembert", "xlm-roberta", "distilbert"), "bert"
-)  # fmt: skip
+    "solar_open": "glm4_moe", "mt5": "t5", "roberta": "bert", "camembert": "bert", "xlm-roberta": "bert",
+    "distilbert": "bert", "qwen2_5_vl": "qwen2_vl", "gemma3": "gemma3_text", "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_text", "gemma4_unified_text": "gemma4_text", "llama4": "llama4_text",
+    "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text",
+}  # fmt: skip
 # model_type -> general.architecture, where the two differ.
 NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"t5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
@@ -303,6 +305,12 @@ def said_as(
 def parted(one: Spec, other: Spec) -> str:
     """Where a model and what is read of it part; "" if nowhere."""
     found = difference(one.stack, other.stack) or difference(one.encoder, other.encoder, "encoder")
+    heads = [
+        spec.heads.get(task) for spec in (one, other) for task in ("causal-lm", "seq2seq-lm") if task in spec.heads
+    ]
+    match heads:
+        case LmHead() as head, LmHead(tied=tied):  # a file of its own matrix is untied, whatever the config says
+            found = found or difference(replace(head, tied=tied), heads[1], "lm_head")
     return found and f"{found} in the file"
 
 

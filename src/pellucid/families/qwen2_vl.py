@@ -1,7 +1,7 @@
 """Qwen2-VL as released, with eyes: its text part. Paper: arXiv 2409.12191."""
 
 from pellucid.config import Config
-from pellucid.families import qwen2_vl_text
+from pellucid.families import _gguf, qwen2_vl_text
 from pellucid.families._decoder import under
 from pellucid.families._text import text_part
 from pellucid.spec import Spec
@@ -18,6 +18,10 @@ IGNORED = dict.fromkeys(OUTER - {"text_config", "tie_word_embeddings"})  # of th
 BASE = ""
 WEIGHTS = qwen2_vl_text.WEIGHTS | {"visual.*": Unused("a part that reads something else than text", kept=True)}
 HEADS = {None: under("language_model.", qwen2_vl_text.WEIGHTS)}  # how transformers 5 writes a model without a head
+
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS, _gguf.DECODER, more=_gguf.axes, inside="text_config",
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from pellucid import families, gguf, hub
+from pellucid.config import Config
 from pellucid.errors import ConfigError, PellucidError, Unsupported
 from pellucid.families import _gguf_write
 from pellucid.families._gguf import DECODER, Gguf
+from pellucid.families._text import text_config
 from pellucid.models import calibration
 from pellucid.models.conversion import Source, dense, stored
 from pellucid.models.loading import load
@@ -46,8 +48,8 @@ def quantize(source: Path, out: Path, options: Options, *, to: str) -> Report:
     importance = _importance(model, options)
     if model.container is not None:
         return _again(model, model.container, out, options, to, importance)
-    table = gguf_table(model.spec, source)
-    entries, usual = Table(table.entries(model.config.copy())).entries, Table(DECODER).entries
+    table, config = gguf_table(model.spec, source), text_of(model, source)
+    entries, usual = Table(table.entries(config.copy())).entries, Table(DECODER).entries
     own_first = sorted(entries.items(), key=lambda item: usual.get(item[0]) == item[1])  # where it can read both
     places, left = model.places(Table(dict(own_first)))
     shapes = {place.name: place.shape(model.held) for place in places}
@@ -83,10 +85,21 @@ def gguf_table(spec: Spec, source: Path) -> Gguf:
     return family.gguf
 
 
+def text_of(model: Source, source: Path) -> Config:
+    """The config, or its section for the text part where that is a family's own."""
+    family = families.find(_gguf_write.FAMILY.get(model.spec.family, model.spec.family), source)
+    section = model.config.section("text_config")
+    if family.name == model.spec.family or section is None or family.gguf.inside:
+        return model.config
+    inner = section.get("model_type")
+    own = families.find(inner, source) if families.knows(inner) else family
+    return text_config(model.config.copy(), own.module)
+
+
 def _metadata(model: Source, table: Gguf, shapes: Mapping[str, tuple[int, ...]], source: Path) -> dict[str, Any]:
     """What the file says of the model, checked by reading it as a file."""
     name = _gguf_write.FAMILY.get(model.spec.family, model.spec.family)
-    family, config, spec = families.find(name, source), model.config, model.spec
+    family, config, spec = families.find(name, source), text_of(model, source), model.spec
     if table.alike is not None:
         config = family.config({**table.alike(config.copy()), "model_type": name}, source)
         spec, _ = family.spec(config)
