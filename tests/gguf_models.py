@@ -230,7 +230,7 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         w.add_expert_shared_feed_forward_length(c["shared_expert_intermediate_size"])
     share = (c.get("rope_parameters") or {}).get("partial_rotary_factor") or c.get("partial_rotary_factor")
     share = share or c.get("rotary_pct")
-    if family in (*PERMUTED, "phi3", "cohere2", "phimoe") or share:
+    if family in (*PERMUTED, "phi3", "cohere2", "phimoe", "solar_open") or share:
         w.add_rope_dimension_count(int((c.get("head_dim") or width // heads) * (share or 1)))
     if "use_parallel_residual" in c:
         w.add_parallel_residual(c["use_parallel_residual"])

@@ -305,13 +305,14 @@ def said_as(
 def parted(one: Spec, other: Spec) -> str:
     """Where a model and what is read of it part; "" if nowhere."""
     found = difference(one.stack, other.stack) or difference(one.encoder, other.encoder, "encoder")
-    heads = [
-        spec.heads.get(task) for spec in (one, other) for task in ("causal-lm", "seq2seq-lm") if task in spec.heads
-    ]
-    match heads:
-        case LmHead() as head, LmHead(tied=tied):  # a file of its own matrix is untied, whatever the config says
-            found = found or difference(replace(head, tied=tied), heads[1], "lm_head")
+    match _head(one), _head(other):
+        case LmHead() as head, LmHead() as read:  # a file with a matrix of its own is untied, whatever the config says
+            found = found or difference(replace(head, tied=read.tied), read, "lm_head")
     return found and f"{found} in the file"
+
+
+def _head(spec: Spec) -> object:
+    return spec.heads.get("causal-lm") or spec.heads.get("seq2seq-lm")
 
 
 def difference(one: Any, other: Any, path: str = "") -> str:
