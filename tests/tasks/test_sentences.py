@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import gguf_files
 import pellucid
 from pellucid import CrossEncoder, SentenceTransformer, cos_sim, quantize_embeddings, semantic_search
 from pellucid.errors import ArgumentError, ConfigError, InputError, PellucidError, Unsupported, WeightsError
@@ -518,6 +519,29 @@ def test_a_folder_without_modules_is_a_mean(tmp_path: Path, caplog: pytest.LogCa
     assert read_layout(folder).chains[""].pool.kinds == ("mean",)
     changed(folder, "config.json", architectures=["LlamaForCausalLM"])
     assert read_layout(folder).chains[""].pool.kinds == ("lasttoken",)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kind", "assumed"),
+    [
+        ({"general.architecture": "bert", "bert.pooling_type": gguf_files.As(4, 2)}, "cls", False),
+        ({"general.architecture": "bert", "bert.pooling_type": gguf_files.As(4, 1)}, "mean", False),
+        ({"general.architecture": "qwen3", "qwen3.pooling_type": gguf_files.As(4, 3)}, "lasttoken", False),
+        ({"general.architecture": "bert", "bert.attention.causal": False}, "mean", True),
+        ({"general.architecture": "llama", "llama.pooling_type": gguf_files.As(4, 0)}, "lasttoken", True),
+        ({"general.architecture": "t5encoder"}, "mean", True),
+    ],
+)  # fmt: skip
+def test_a_gguf_file_says_how_it_pools(metadata: dict[str, Any], kind: str, assumed: bool, tmp_path: Path) -> None:
+    """By llama.cpp's numbers; a decoder that does not say is read at its last token, in a file as in a folder."""
+    layout = read_layout(gguf_files.write(tmp_path / "x.gguf", metadata))
+    assert layout.chains[""].pool.kinds == (kind,) and bool(layout.assumed) == assumed
+
+
+def test_a_gguf_file_of_a_reranker_has_no_vectors(tmp_path: Path) -> None:
+    metadata = {"general.architecture": "bert", "bert.pooling_type": gguf_files.As(4, 4)}
+    with pytest.raises(Unsupported, match="rerank"):
+        read_layout(gguf_files.write(tmp_path / "x.gguf", metadata))
 
 
 def test_an_encoder_decoder_is_its_encoder(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def command() -> None:
     """
 
 
-@command.command("list", cls=Command)
+@command.command("list", cls=Command, short_help="Each model with its revisions, their sizes, and when they were read.")
 @json_option
 def listing(as_json: bool) -> None:
     """Each model with its revisions, their sizes, and when they were read last.

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli._command import INTERRUPTED, Command, json_option, printable, texts_of
+from pellucid.cli._command import INTERRUPTED, Command, printable, texts_of
 from pellucid.cli.run import open_pipeline
 from pellucid.text.lines import PAUSE
 
@@ -36,7 +36,7 @@ COMPARED = 12  # texts at most of which the terminal shows how near they are
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16 …; default: the file's.")
 @click.option("--device", metavar="NAME", help="cpu, cuda:0 …; default: the CPU.")
 @click.option("--quiet", is_flag=True, help="No count of texts while it runs.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each text, for scripts.")
 @click.option("--offline", is_flag=True, help="Never open a socket.")
 def command(
     texts: tuple[str, ...],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli._command import INTERRUPTED, Command, json_option, print_json, printable, texts_of, unbroken
+from pellucid.cli._command import INTERRUPTED, Command, print_json, printable, texts_of, unbroken
 from pellucid.errors import ArgumentError, InputError
 from pellucid.text.lines import PAUSE
 
@@ -35,7 +35,7 @@ PARTS = {
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16 …; default: the file's.")
 @click.option("--device", metavar="NAME", help="cpu, cuda:0 …; default: the CPU.")
 @click.option("--quiet", is_flag=True, help="No count of lines while it runs.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each input, for scripts.")
 @click.option("--offline", is_flag=True, help="Never open a socket.")
 def command(
     task: str,

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pellucid import gguf
 from pellucid.config import read_json
 from pellucid.errors import ArgumentError, ConfigError, Unsupported, nearest
 from pellucid.tasks.chat_rows import Rendering
@@ -135,12 +136,39 @@ def _above(folder: Path) -> Path | None:
 
 
 def _assumed(folder: Path) -> Layout:
-    config = read_json(folder / "config.json") if folder.is_dir() else {}
-    names = config.get("architectures") or [""]
-    kind: Kind = "lasttoken" if str(names[0]).endswith("ForCausalLM") else "mean"
-    said = "the last token of a text" if kind == "lasttoken" else "the mean of a text's tokens"
-    chain = Chain(Transformer(folder, chat="if there is one"), Pool((kind,)))
-    return Layout(folder, {"": chain}, assumed=f"{folder} has no {LIST}: {said} is its vector")
+    """A folder without modules.json, or a GGUF file, which may say how its tokens become a vector."""
+    if folder.is_dir():
+        names = read_json(folder / "config.json").get("architectures") or [""]
+        kind, lacks = None, f"has no {LIST}"
+        decoder = str(names[0]).endswith("ForCausalLM")
+    else:
+        kind, decoder = of_gguf(folder)
+        lacks = "does not say how to pool"
+    source = Transformer(folder, chat="if there is one")
+    if kind is not None:
+        return Layout(folder, {"": Chain(source, Pool((kind,)))})
+    said = "the last token of a text" if decoder else "the mean of a text's tokens"
+    chain = Chain(source, Pool(("lasttoken" if decoder else "mean",)))
+    return Layout(folder, {"": chain}, assumed=f"{folder} {lacks}: {said} is its vector")
+
+
+POOLINGS: dict[int, Kind] = {1: "mean", 2: "cls", 3: "lasttoken"}  # as llama.cpp counts them; 0 says nothing
+RANK = 4
+
+
+def of_gguf(path: Path) -> tuple[Kind | None, bool]:
+    """How a file says that tokens become a vector, and whether its model is a decoder.
+
+    Raises:
+        Unsupported: it is a reranker's.
+    """
+    metadata = gguf.read(path).metadata
+    family = metadata.get("general.architecture")
+    pooling = metadata.get(f"{family}.pooling_type", 0)
+    if pooling == RANK:
+        raise Unsupported("the file's model gives scores, not vectors", where=path, next="use `pellucid rerank`")
+    causal = metadata.get(f"{family}.attention.causal", family != "t5encoder")
+    return (POOLINGS.get(pooling) if isinstance(pooling, int) else None), bool(causal)
 
 
 def read_modules(top: Path) -> list[Named]:
