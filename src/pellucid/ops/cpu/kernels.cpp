@@ -118,7 +118,16 @@ RowLevel row_level(std::int64_t way) {
   return nullptr;
 }
 
-bool multiplied_by(const RowProduct &p, RowLevel run, int thread, int threads) {
+// A thread's share: some of the outputs, or of the rows where there are more of them. Each thread lays out the rows and
+// outputs that it multiplies, so what all of them lay out is the smaller of x and W.
+bool multiplied_by(RowProduct p, RowLevel run, int thread, int threads) {
+  if (p.rows > p.out) {
+    const std::int64_t first = p.rows * thread / threads, size = p.half ? 2 : 4;
+    p.x = (const char *)p.x + first * p.x_stride * size;
+    p.y = (char *)p.y + first * p.out * size;
+    p.rows = p.rows * (thread + 1) / threads - first;
+    return run(p, 0, p.rows ? p.out : 0);
+  }
   const std::int64_t fours = (p.out + 3) / 4, end = fours * (thread + 1) / threads * 4;
   return run(p, fours * thread / threads * 4, end < p.out ? end : p.out);
 }
