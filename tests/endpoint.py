@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 COMMIT = "a" * 40
+MB = 1_000_000
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -20,11 +22,13 @@ class Endpoint(BaseHTTPRequestHandler):
 
     Args:
         breaks: name of a file -> how often its answer ends in its middle.
+        pause: seconds before each MB.
     """
 
     folder: Path
     given: list[int]
     breaks: dict[str, int]
+    pause: float = 0.0
 
     def do_GET(self) -> None:  # noqa: N802  the base class calls it so
         path = unquote(self.path.partition("?")[0])
@@ -68,8 +72,12 @@ class Endpoint(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             data = data if whole else data[: len(data) // 2]
-            self.given.append(len(data))
-            self.wfile.write(data)
+            self.given.append(len(data) if not self.pause else 0)
+            for at in range(0, len(data), MB) if self.pause else ():
+                time.sleep(self.pause)
+                self.given[-1] += self.wfile.write(data[at : at + MB])
+            if not self.pause:
+                self.wfile.write(data)
             self.close_connection = not whole
 
     def log_message(self, *message: Any) -> None:

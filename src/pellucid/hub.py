@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pellucid import gguf
 from pellucid.errors import NotAModel
@@ -174,10 +174,11 @@ def _fetch(
 ) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    with _answers(name, revision):
+    with _answers(name, revision), _stoppable() as bar:
         files = HfApi(token=token).list_repo_files(name, revision=revision)
         folder = snapshot_download(
             name,
+            tqdm_class=bar,
             revision=revision,
             cache_dir=cache_dir,
             token=token,
@@ -185,6 +186,44 @@ def _fetch(
             force_download=force,
         )
     return Path(folder)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Any]:
+    """A progress bar for a download that Ctrl-C ends; of itself it would go on until all files in its threads came.
+
+    Each thread tells the bar of every piece that came, and is stopped there; what it had of a file is removed.
+    """
+    import signal
+    import threading
+
+    from huggingface_hub.utils.tqdm import tqdm
+
+    came = False
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> Any:
+            if came:
+                raise KeyboardInterrupt
+            return super().update(n)
+
+    def handle(*signalled: Any) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield Bar
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield Bar
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -293,9 +332,10 @@ def download(
             there = ", ".join([*sizes][:20]) or "nothing"
             raise NotAModel(f"no file of {name!r} is left to fetch", where="the hub", next=f"there are {there}")
         enable_progress_bars() if progress else disable_progress_bars()
-        folder = snapshot_download(
-            name, revision=revision, token=token, allow_patterns=[escape(file) for file in names]
-        )
+        with _stoppable() as bar:
+            folder = snapshot_download(
+                name, revision=revision, token=token, allow_patterns=[escape(file) for file in names], tqdm_class=bar
+            )
     left = {file: size for file, size in sizes.items() if file not in names}
     return Download(name, str(about.sha), Path(folder), {file: sizes[file] for file in names}, left)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from endpoint import COMMIT, Endpoint, serving
+from endpoint import COMMIT, MB, Endpoint, serving
 
 FILES = {
     "config.json": b"{}", "tokenizer.json": b"{}", "README.md": b"# A model", "model.safetensors": b"s" * 300_000,
@@ -96,6 +98,28 @@ def test_a_connection_that_breaks_is_taken_up_in_the_file(run: Any, there: Any) 
     done = run("download", "org/model", "--include", "model.safetensors")
     assert fetched(done.stdout.strip()) == {"model.safetensors": bytes(size)}
     assert sum(there[0].given) < 1.2 * size, "what had come is not asked for again"
+
+
+@pytest.mark.parametrize(
+    "command", [["download", "org/model"], ["generate", "-m", "org/model", "x"]], ids=["download", "generate"]
+)
+def test_ctrl_c_stops_a_file_in_its_middle(there: Any, tmp_path: Path, command: list[str]) -> None:
+    """And leaves no part of it; threads would go on to its end."""
+    handler, env = there
+    (handler.folder / "model.safetensors").write_bytes(bytes(60 * MB))
+    handler.pause = 0.1
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pellucid", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **env}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while sum(handler.given) < 2 * MB and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130, error
+    assert "stopped; the files that came are kept" in error or command[0] != "download"
+    assert sum(handler.given) < 40 * MB
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.stat().st_size > MB]
 
 
 def test_a_download_that_failed_keeps_its_files(run: Any, there: Any) -> None:
