@@ -14,7 +14,7 @@ static_assert(sizeof(Attending) == 41 * 8 && sizeof(Writing) == 18 * 8, "as page
 
 constexpr int PIECES_EACH = 4;  // for each thread at least, so that long rows hold nobody up
 
-enum Level { BEST, AVX2, AVX512, NEON };  // as in paged.py
+enum Level { BEST, AVX2, AVX512, NEON, DOT };  // as in paged.py
 
 Attention supported(int level) {
 #if defined(__x86_64__)
@@ -22,6 +22,9 @@ Attention supported(int level) {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  // Intel starts a product in pairs in two cycles, and four multiply-adds of 16.
+  const bool dot = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (dot && (level == DOT || (level == BEST && __builtin_cpu_is("amd")))) return attention_dot;
   if (avx512 && (level == BEST || level == AVX512)) return attention_avx512;
   if (avx2 && (level == BEST || level == AVX2)) return attention_avx2;
 #elif defined(__aarch64__)
@@ -30,7 +33,7 @@ Attention supported(int level) {
   return nullptr;
 }
 
-const Attention levels[] = {supported(BEST), supported(AVX2), supported(AVX512), supported(NEON)};
+const Attention levels[] = {supported(BEST), supported(AVX2), supported(AVX512), supported(NEON), supported(DOT)};
 
 // Whether a row's queries are there, and all pages that they see.
 bool sound(const Attending &a, std::int64_t row) {

@@ -87,11 +87,12 @@ static inline std::int64_t last_seen(const Attending &a, std::int64_t position, 
 // Floats that a piece needs as scratch, in whole lines of memory.
 static inline std::int64_t scratch_of(const Attending &a) {
   const std::int64_t whole = a.channels / WIDEST_PAIR + a.values / WIDEST_PAIR + 2;
-  return BLOCK * TILE + (MOST_QUERIES + 2 * TILE) * whole * WIDEST_PAIR;
+  return BLOCK * TILE + 2 * (MOST_QUERIES + TILE) * whole * WIDEST_PAIR;
 }
 
 typedef void (*Attention)(const Attending &, const Piece &, float *scratch);
 
 void attention_avx2(const Attending &, const Piece &, float *scratch);
 void attention_avx512(const Attending &, const Piece &, float *scratch);
+void attention_dot(const Attending &, const Piece &, float *scratch);
 void attention_neon(const Attending &, const Piece &, float *scratch);

@@ -72,12 +72,13 @@ inline float largest(Vector x) {
 }
 
 // The sums of four vectors.
-inline void sums(const Vector (&x)[4], float *to) {
+inline void sums(const Vector (&x)[4], float scale, float *to) {
   const __m256 a = (__m256)x[0], b = (__m256)x[1], c = (__m256)x[2], d = (__m256)x[3];
   const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
   const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
   const __m256 abcd = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
-  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+  const __m128 all = _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+  _mm_storeu_ps(to, _mm_mul_ps(all, _mm_set1_ps(scale)));
 }
 
 // The order in which that adds the lanes of a vector: halves of this list to halves, down to single lanes.

@@ -10,10 +10,9 @@
 // multiply-adds from the first key to the last. What a query does not see adds exact zeros. So a query has the same
 // bits beside any others, from any pages, and on any thread.
 //
-// While the keys of a head are scored its values are fetched, and while those are mixed the keys of the next head or
-// tile: heads lie between tokens, so the processor does not guess by itself what comes. Where several queries share a
-// bfloat16 key, or keys are codes, there is more to compute than to wait for; the next tile is fetched bit by bit then,
-// in the order in which it lies.
+// While the keys of a head are scored those of the next head are fetched, and while its values are mixed those of the next:
+// a few lines at a time, for a processor that is asked for many at once forgets some. The last head's next is the first
+// head of the next tile.
 
 #define UNROLLED _Pragma("GCC unroll 8")  // so that sums stay in registers
 
@@ -60,8 +59,18 @@ inline Integers rounded(Vector x) {
   return x == x ? bits + 0x7fff + odd : bits | 0x400000;
 }
 
-inline void fetch(const void *from, std::int64_t bytes) {
-  for (std::int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(static_cast<const char *>(from) + i);
+// Rows of a tile's tokens: `offset` bytes behind where they say.
+template <class E>
+struct Rows {
+  const void *const *at;
+  std::int64_t offset;
+
+  const E *operator[](int s) const { return (const E *)((const char *)at[s] + offset); }
+};
+
+// Fetches `bytes` of a row. Inlined: GCC takes a function that only fetches for one without effect, and leaves it out.
+inline __attribute__((always_inline)) void fetch(const char *row, int bytes) {
+  UNROLLED for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(row + i);
 }
 
 inline Pair load_pair(const float *at) { return {load(at), load(at + WIDTH)}; }
@@ -76,18 +85,41 @@ inline void store_pair(Bf16 *at, Pair x) {
   *(Loose *)at = (Integers)((Unsigned)rounded(x.low) >> 16) | (rounded(x.high) & ~0xffff);
 }
 
+// Whether two bfloat16 in a lane meet two others at once.
+template <class E>
+constexpr bool PAIRS = false;
+
+#ifdef PAIRED
+template <>
+constexpr bool PAIRS<Bf16> = true;
+
+inline Vector add_pairs(Vector sum, Vector x, Vector y) {
+  return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
+}
+inline Vector pair_at(const float *at) { return (Vector)_mm512_set1_ps(*at); }
+#else
+inline Vector add_pairs(Vector sum, Vector, Vector) { return sum; }
+inline Vector pair_at(const float *at) { return all(*at); }
+#endif
+
 // Scores of M queries and GROUP keys; PART: the last pair has only some channels.
 template <int M, bool PART, class E>
-void score_group(const float *q, std::int64_t q_step, const E *const *keys, std::int64_t offset, std::int64_t channels,
-                 float *scores) {
+inline __attribute__((always_inline)) void score_group(const float *q, std::int64_t q_step, Rows<E> keys, int s, std::int64_t channels, float scale,
+                 Rows<char> ahead, float *scores) {
   Vector sum[M][GROUP];
-  for (int m = 0; m < M; m++)
-    for (int i = 0; i < GROUP; i++) sum[m][i] = Vector{};
+  UNROLLED for (int m = 0; m < M; m++)
+    UNROLLED for (int i = 0; i < GROUP; i++) sum[m][i] = Vector{};
   const E *at[GROUP];
-  for (int i = 0; i < GROUP; i++) at[i] = keys[i] + offset;
+  UNROLLED for (int i = 0; i < GROUP; i++) at[i] = keys[s + i];
   for (std::int64_t c = 0; c < channels; c += PAIR) {
     const bool part = PART && c + PAIR > channels;
     UNROLLED for (int i = 0; i < GROUP; i++) {
+      fetch(ahead[s + i] + c * sizeof(E), PAIR * sizeof(E));
+      if constexpr (PAIRS<E>) {
+        const Vector key = part ? load_bits(at[i] + c, channels - c) : load_bits(at[i] + c);
+        UNROLLED for (int m = 0; m < M; m++) sum[m][i] = add_pairs(sum[m][i], load(q + m * q_step + c / 2), key);
+        continue;
+      }
       const Pair key = part ? load_pair(at[i] + c, channels - c) : load_pair(at[i] + c);
       UNROLLED for (int m = 0; m < M; m++) {
         const Pair query = load_pair(q + m * q_step + c);
@@ -96,14 +128,17 @@ void score_group(const float *q, std::int64_t q_step, const E *const *keys, std:
       }
     }
   }
-  UNROLLED for (int m = 0; m < M; m++) sums(sum[m], scores + m * TILE);
+  if constexpr (M == 4 && WIDTH == 16)
+    sums(sum, scale, scores, TILE);
+  else
+    UNROLLED for (int m = 0; m < M; m++) sums(sum[m], scale, scores + m * TILE);
 }
 
 // mixed = mixed * keep + shares of keys `begin` to `end` times their values, for M queries and V pairs of channels from
 // `offset` on, of which the last has `count` channels.
-template <int M, int V, bool PART, class E>
-void mix_block(const float *shares, const float *keep, const E *const *values, int begin, int end, std::int64_t offset,
-               std::int64_t count, float *mixed, std::int64_t step) {
+template <int M, int V, bool PART, bool FETCH, class E>
+void mix_block(const float *shares, const float *keep, Rows<E> values, int begin, int end, std::int64_t offset,
+               std::int64_t count, Rows<char> ahead, float *mixed, std::int64_t step) {
   Pair sum[M][V];
   UNROLLED for (int m = 0; m < M; m++)
     UNROLLED for (int v = 0; v < V; v++) {
@@ -113,6 +148,7 @@ void mix_block(const float *shares, const float *keep, const E *const *values, i
     }
   for (int s = begin; s < end; s++) {
     const E *at = values[s] + offset;
+    if (FETCH) fetch(ahead[s] + offset * sizeof(E), V * PAIR * sizeof(E));
     UNROLLED for (int v = 0; v < V; v++) {
       const Pair value = PART ? load_pair(at + v * PAIR, count) : load_pair(at + v * PAIR);
       UNROLLED for (int m = 0; m < M; m++) {
@@ -127,11 +163,12 @@ void mix_block(const float *shares, const float *keep, const E *const *values, i
 
 // The keys' channels, [step, TILE], in the order in which a pair's low and high vectors lie: keys `s` to `s` + WIDTH.
 template <class E>
-inline void turn(const E *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
+inline void turn(Rows<E> keys, int s, std::int64_t channels, Rows<char> ahead, float *to) {
   for (std::int64_t c = 0; c < channels; c += PAIR, to += PAIR * TILE) {
     Vector low[WIDTH], high[WIDTH];
     for (int i = 0; i < WIDTH; i++) {
-      const E *at = keys[i] + offset + c;
+      const E *at = keys[s + i] + c;
+      fetch(ahead[s + i] + c * sizeof(E), PAIR * sizeof(E));
       const Pair key = c + PAIR > channels ? load_pair(at, channels - c) : load_pair(at);
       low[i] = key.low;
       high[i] = key.high;
@@ -143,15 +180,17 @@ inline void turn(const E *const *keys, std::int64_t offset, std::int64_t channel
   }
 }
 
-inline void turn(const Bf16 *const *keys, std::int64_t offset, std::int64_t channels, float *to) {
-  for (std::int64_t c = 0; c < channels; c += PAIR, to += PAIR * TILE) {
+inline void turn(Rows<Bf16> keys, int s, std::int64_t channels, Rows<char> ahead, float *to) {
+  for (std::int64_t c = 0; c < channels; c += PAIR, to += (PAIRS<Bf16> ? WIDTH : PAIR) * TILE) {
     Vector both[WIDTH];  // two channels in a lane
     for (int i = 0; i < WIDTH; i++) {
-      const Bf16 *at = keys[i] + offset + c;
+      const Bf16 *at = keys[s + i] + c;
+      fetch(ahead[s + i] + c * sizeof(Bf16), PAIR * sizeof(Bf16));
       both[i] = c + PAIR > channels ? load_bits(at, channels - c) : load_bits(at);
     }
     transpose(both);
-    for (int i = 0; i < WIDTH; i++) {
+    for (int i = 0; i < WIDTH && PAIRS<Bf16>; i++) store(to + i * TILE, both[i]);
+    for (int i = 0; i < WIDTH && !PAIRS<Bf16>; i++) {
       const Pair key = split(both[i]);
       store(to + i * TILE, key.low);
       store(to + (WIDTH + i) * TILE, key.high);
@@ -223,31 +262,35 @@ struct Scores {
 };
 
 // Their part that COUNT lanes of a vector of channels make, those from place FIRST on in the order of `sums`.
-template <int M, int V, int FIRST, int COUNT>
+template <int M, int V, bool P, int FIRST, int COUNT>
 inline __attribute__((always_inline)) Scores<M, V> lanes(const float *q, std::int64_t q_step, const float *keys) {
   if constexpr (COUNT == 1) {
     Scores<M, V> sum = {};
-    for (std::int64_t c = LANES[FIRST]; c < q_step; c += WIDTH) {
+    for (std::int64_t c = LANES[FIRST]; c < (P ? q_step / 2 : q_step); c += WIDTH) {
       Vector key[V];
       for (int v = 0; v < V; v++) key[v] = load(keys + c * TILE + v * WIDTH);
       for (int m = 0; m < M; m++)
-        for (int v = 0; v < V; v++) sum.of[m][v] += q[m * q_step + c] * key[v];
+        for (int v = 0; v < V; v++)
+          if constexpr (P)
+            sum.of[m][v] = add_pairs(sum.of[m][v], pair_at(q + m * q_step + c), key[v]);
+          else
+            sum.of[m][v] += q[m * q_step + c] * key[v];
     }
     return sum;
   } else {
-    Scores<M, V> sum = lanes<M, V, FIRST, COUNT / 2>(q, q_step, keys);
-    const Scores<M, V> more = lanes<M, V, FIRST + COUNT / 2, COUNT / 2>(q, q_step, keys);
+    Scores<M, V> sum = lanes<M, V, P, FIRST, COUNT / 2>(q, q_step, keys);
+    const Scores<M, V> more = lanes<M, V, P, FIRST + COUNT / 2, COUNT / 2>(q, q_step, keys);
     for (int m = 0; m < M; m++)
       for (int v = 0; v < V; v++) sum.of[m][v] += more.of[m][v];
     return sum;
   }
 }
 
-template <int M, int V>
-void score_turned(const float *q, std::int64_t q_step, const float *keys, float *scores) {
-  const Scores<M, V> sum = lanes<M, V, 0, WIDTH>(q, q_step, keys);
+template <int M, int V, bool P>
+void score_turned(const float *q, std::int64_t q_step, const float *keys, float scale, float *scores) {
+  const Scores<M, V> sum = lanes<M, V, P, 0, WIDTH>(q, q_step, keys);
   for (int m = 0; m < M; m++)
-    for (int v = 0; v < V; v++) store(scores + m * TILE + v * WIDTH, sum.of[m][v]);
+    for (int v = 0; v < V; v++) store(scores + m * TILE + v * WIDTH, sum.of[m][v] * scale);
 }
 
 struct Query {
@@ -255,13 +298,13 @@ struct Query {
   const float *bias;  // [end], or null
 };
 
-// A tile: its place, the keys of it that some query sees, and each token's keys and values; or where its codes are.
+// A tile: its place, the keys of it that some query sees, and where each token's keys and values are, or their codes.
 template <class E>
 struct Tile {
   std::int64_t base;
   int from, to;
   bool coded;  // whether any is
-  const E *keys[TILE], *values[TILE];
+  const void *keys[TILE], *values[TILE];
   std::int64_t slots[TILE];  // page * tokens of a page + place in the page; -1 where there are no codes
 };
 
@@ -272,8 +315,8 @@ class Work {
   Work(const Attending &a, const Piece &p, float *scratch)
       : a(a), p(p), R(a.heads / a.kv_heads), q_step(padded(a.channels)), mixed_step(padded(a.values)),
         scores(scratch), turned(scores + BLOCK * TILE), wide_keys(turned + TILE * q_step),
-        wide_values(wide_keys + TILE * q_step), q(wide_values + TILE * mixed_step), mixed(q + MOST_QUERIES * q_step),
-        early(p.count < MANY && (a.codes.bits || (sizeof(E) == 2 && p.count > 1))) {}
+        wide_values(wide_keys + TILE * q_step), q(wide_values + TILE * mixed_step), q_pairs(q + MOST_QUERIES * q_step),
+        mixed(q_pairs + MOST_QUERIES * q_step), scale(a.cap ? a.scale / a.cap : a.scale) {}
 
   void run() {
     begin();
@@ -282,14 +325,14 @@ class Work {
     for (int now = 0; tiles[now].base < end; now = !now) {
       const Tile<E> &tile = tiles[now], &next = tiles[!now];
       find(tiles[!now], tile.base + TILE, end);
-      fetched = next.from;
-      fetched_head = p.kv_begin;
       for (std::int64_t head = p.kv_begin; head < p.kv_end; head++) {
         const std::int64_t n = (head - p.kv_begin) * p.count;
-        score_head(tile, head, n, next);
-        soften(tile, n);
         const bool last = head + 1 == p.kv_end;
-        mix_head(tile, head, n, last ? next : tile, last ? p.kv_begin : head + 1);
+        const Tile<E> &ahead = last && next.to > next.from ? next : tile;
+        const std::int64_t head_ahead = last ? p.kv_begin : head + 1;
+        score_head(tile, head, n, keys_at<char>(ahead, head_ahead));
+        soften(tile, n);
+        mix_head(tile, head, n, values_at<char>(ahead, head_ahead));
       }
     }
     finish();
@@ -304,20 +347,19 @@ class Work {
   float *const turned;                    // [q_step, TILE] keys of a head, for many queries
   float *const wide_keys;                 // [TILE, q_step] the same not turned, where they were codes
   float *const wide_values;               // [TILE, mixed_step] its values in float32, for many queries or from codes
-  float *const q;                         // [kv heads, count, q_step], scaled
+  float *const q;                         // [kv heads, count, q_step]
+  float *const q_pairs;                   // the same in pairs of bfloat16
   float *const mixed;                     // [kv heads, count, mixed_step]
+  const float scale;                      // of scores
   Query queries[MOST_QUERIES];            // [kv heads, count]
   float largests[MOST_QUERIES];           // scores so far
   float totals[MOST_QUERIES];             // of exp(score - largest)
   float keep[BLOCK];                      // of a head: what a tile leaves of the mixture before
   Tile<E> tiles[2];                       // this one, and the next
-  const bool early;                       // whether the next tile is fetched bit by bit:
-  std::int64_t fetched, fetched_head;     // the token and key head from which on it is not yet
 
   static std::int64_t padded(std::int64_t channels) { return (channels + PAIR - 1) / PAIR * PAIR; }
 
   void begin() {
-    const float scale = a.cap ? a.scale / a.cap : a.scale;
     int n = 0;
     for (std::int64_t kv_head = p.kv_begin; kv_head < p.kv_end; kv_head++)
       for (int m = 0; m < p.count; m++, n++) {
@@ -329,18 +371,17 @@ class Work {
         if (a.biases)
           queries[n].bias = a.biases[p.row] + head * a.bias_steps[2 * p.row] + t * a.bias_steps[2 * p.row + 1];
         const Q *from = static_cast<const Q *>(a.q) + ((p.first_token + t) * a.heads + head) * a.channels;
-        for (std::int64_t c = 0; c < a.channels; c += PAIR) {
-          Pair x = c + PAIR > a.channels ? load_pair(from + c, a.channels - c) : load_pair(from + c);
-          x.low *= scale;
-          x.high *= scale;
-          store_pair(q + n * q_step + c, x);
-        }
+        if constexpr (PAIRS<E>)
+          for (std::int64_t c = 0; c < a.channels; c += PAIR)
+            store(q_pairs + n * q_step + c / 2,
+                  c + PAIR > a.channels ? load_bits(from + c, a.channels - c) : load_bits(from + c));
+        if (!PAIRS<E> || a.codes.bits) widen(from, a.channels, q + n * q_step);
       }
     for (std::int64_t i = 0; i < n * mixed_step; i++) mixed[i] = 0.0f;
   }
 
-  // The tile that holds position `first`. A group's keys that no query sees stand for one that is seen: their scores
-  // are not used, and other pages are not touched.
+  // The tile that holds position `first`. A token that no query sees stands for one that is seen: its scores are not
+  // used, and other pages are not touched.
   void find(Tile<E> &tile, std::int64_t first, std::int64_t end) {
     tile.base = first / TILE * TILE;
     tile.from = first - tile.base;
@@ -359,7 +400,11 @@ class Work {
       const int stop = s + left;
       if (page < 0) {
         tile.coded = true;
-        for (; s < stop; s++) tile.slots[s] = ~page * a.page + place++;
+        for (; s < stop; s++) {
+          const std::int64_t slot = tile.slots[s] = ~page * a.page + place++;
+          tile.keys[s] = a.codes.k + bytes_of(slot) * a.kv_heads * a.channels;
+          tile.values[s] = a.codes.v + bytes_of(slot) * a.kv_heads * a.values;
+        }
         continue;
       }
       const E *key = static_cast<const E *>(a.k) + page * a.k_page_step + place * a.k_token_step;
@@ -370,32 +415,41 @@ class Work {
         tile.slots[s] = -1;
       }
     }
-    if (tile.to == tile.from || tile.coded) return;
-    for (int s = tile.from / WIDTH * WIDTH; s < tile.from; s++) tile.keys[s] = tile.keys[tile.from];
-    for (int s = tile.to; s % WIDTH; s++) tile.keys[s] = tile.keys[tile.from];
+    for (int s = 0; s < TILE; s++)
+      if (tile.to > tile.from && (s < tile.from || s >= tile.to)) {
+        tile.keys[s] = tile.keys[tile.from];
+        tile.values[s] = tile.values[tile.from];
+      }
   }
 
-  void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next) {
-    if (tile.coded) return score_coded(tile, head, n, next);
-    const std::int64_t bytes = a.values * sizeof(E), offset = head * a.v_head_step;
-    if (!early)
-      for (int s = tile.from; s < tile.to; s++) fetch(tile.values[s] + offset, bytes);
-    score_keys(tile, tile.keys, head * a.k_head_step, a.channels, n, next);
+  template <class T>
+  Rows<T> keys_at(const Tile<E> &tile, std::int64_t head) const {
+    return {tile.keys, head * (tile.coded ? a.channels : a.k_head_step * std::int64_t(sizeof(E)))};
   }
 
-  void score_coded(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next) {
-    const float *keys[TILE];
+  template <class T>
+  Rows<T> values_at(const Tile<E> &tile, std::int64_t head) const {
+    return {tile.values, head * (tile.coded ? a.values : a.v_head_step * std::int64_t(sizeof(E)))};
+  }
+
+  void score_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, Rows<char> ahead) {
+    if (tile.coded) return score_coded(tile, head, n, ahead);
+    score_keys(tile, keys_at<E>(tile, head), a.channels, n, ahead);
+  }
+
+  void score_coded(const Tile<E> &tile, std::int64_t head, std::int64_t n, Rows<char> ahead) {
+    const void *keys[TILE];
     for (int s = 0; s < TILE; s++) keys[s] = wide_keys + (s < tile.from || s >= tile.to ? tile.from : s) * q_step;
     for (int s = tile.from, stop; s < tile.to; s = stop) {
       stop = s + 1;
       if (tile.slots[s] < 0) {
-        widen(tile.keys[s] + head * a.k_head_step, a.channels, wide_keys + s * q_step);
+        widen((const E *)tile.keys[s] + head * a.k_head_step, a.channels, wide_keys + s * q_step);
         continue;
       }
       while (stop < tile.to && tile.slots[stop] >= 0 && tile.slots[stop] / a.page == tile.slots[s] / a.page) stop++;
       for (std::int64_t c = 0; c < a.channels; c += PAIR) decode_keys(tile, s, stop, head, c);
     }
-    score_keys(tile, keys, 0, q_step, n, next);
+    score_keys(tile, Rows<float>{keys, 0}, q_step, n, ahead);
   }
 
   // A pair of channels, from c on, of keys of one page.
@@ -426,56 +480,50 @@ class Work {
   }
 
   template <class V>
-  void score_keys(const Tile<E> &tile, const V *const *keys, std::int64_t offset, std::int64_t channels, std::int64_t n,
-                  const Tile<E> &next) {
-    if (p.count >= MANY) return score_many(tile, keys, offset, channels, n);
-    for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP) {
-      if (early) fetch_some(next);
-      for (int m = 0; m < p.count;) m += score<QUERIES>(keys + s, offset, channels, n, m, scores + s);
+  void score_keys(const Tile<E> &tile, Rows<V> keys, std::int64_t channels, std::int64_t n, Rows<char> ahead) {
+    if (p.count >= MANY) return score_many(tile, keys, channels, n, ahead);
+    for (int m = 0; m < p.count;) {
+      if (channels == 64)
+        m += score<QUERIES, 64>(tile, keys, channels, n, m, ahead);
+      else if (channels == 128)
+        m += score<QUERIES, 128>(tile, keys, channels, n, m, ahead);
+      else
+        m += score<QUERIES, 0>(tile, keys, channels, n, m, ahead);
     }
   }
 
-  // Of as many queries as there are, up to M, and GROUP keys.
-  template <int M, class V>
-  int score(const V *const *keys, std::int64_t offset, std::int64_t channels, std::int64_t n, int m, float *to) {
+  // Of as many queries as there are, up to M; of C channels, or where that is 0 of any number.
+  template <int M, int C, class V>
+  int score(const Tile<E> &tile, Rows<V> keys, std::int64_t channels, std::int64_t n, int m, Rows<char> ahead) {
     if constexpr (M > 1)
-      if (p.count - m < M) return score<M - 1>(keys, offset, channels, n, m, to);
-    const auto group = channels % PAIR ? score_group<M, true, V> : score_group<M, false, V>;
-    group(q + (n + m) * q_step, q_step, keys, offset, channels, to + m * TILE);
+      if (p.count - m < M) return score<M - 1, C>(tile, keys, channels, n, m, ahead);
+    if (C) channels = C;
+    const float *from = (PAIRS<V> ? q_pairs : q) + (n + m) * q_step;
+    const std::int64_t step = C ? C : q_step;
+    for (int s = tile.from / GROUP * GROUP; s < tile.to; s += GROUP) {
+      if (channels % PAIR)
+        score_group<M, true>(from, step, keys, s, channels, scale, ahead, scores + m * TILE + s);
+      else
+        score_group<M, false>(from, step, keys, s, channels, scale, ahead, scores + m * TILE + s);
+    }
     return M;
   }
 
-  void fetch_some(const Tile<E> &next) {
-    for (int i = 0; i < GROUP && fetched < next.to; i++) {
-      if (const std::int64_t slot = next.slots[fetched]; slot < 0) {
-        fetch(next.keys[fetched] + fetched_head * a.k_head_step, a.channels * sizeof(E));
-        fetch(next.values[fetched] + fetched_head * a.v_head_step, a.values * sizeof(E));
-      } else {
-        fetch(a.codes.k + (bytes_of(slot) * a.kv_heads + fetched_head) * a.channels, a.channels);
-        fetch(a.codes.v + (bytes_of(slot) * a.kv_heads + fetched_head) * a.values, a.values);
-      }
-      if (++fetched_head == p.kv_end) {
-        fetched_head = p.kv_begin;
-        fetched++;
-      }
-    }
-  }
-
   template <class V>
-  void score_many(const Tile<E> &tile, const V *const *keys, std::int64_t offset, std::int64_t channels,
-                  std::int64_t n) {
+  void score_many(const Tile<E> &tile, Rows<V> keys, std::int64_t channels, std::int64_t n, Rows<char> ahead) {
     int s = tile.from / WIDTH * WIDTH;
-    for (int i = s; i < tile.to; i += WIDTH) turn(keys + i, offset, channels, turned + i);
-    for (; s + WIDTH < tile.to; s += 2 * WIDTH) score_at<2>(s, n);
-    if (s < tile.to) score_at<1>(s, n);
+    for (int i = s; i < tile.to; i += WIDTH) turn(keys, i, channels, ahead, turned + i);
+    for (; s + WIDTH < tile.to; s += 2 * WIDTH) score_at<2, PAIRS<V>>(s, n);
+    if (s < tile.to) score_at<1, PAIRS<V>>(s, n);
   }
 
-  template <int V>
+  template <int V, bool P>
   void score_at(int s, std::int64_t n) {
-    const float *from = q + n * q_step, *keys = turned + s;
+    const float *from = (P ? q_pairs : q) + n * q_step, *keys = turned + s;
     int m = 0;
-    for (; m + 2 <= p.count; m += 2) score_turned<2, V>(from + m * q_step, q_step, keys, scores + m * TILE + s);
-    if (m < p.count) score_turned<1, V>(from + m * q_step, q_step, keys, scores + m * TILE + s);
+    for (; m + 2 <= p.count; m += 2)
+      score_turned<2, V, P>(from + m * q_step, q_step, keys, scale, scores + m * TILE + s);
+    if (m < p.count) score_turned<1, V, P>(from + m * q_step, q_step, keys, scale, scores + m * TILE + s);
   }
 
   // Scores of a head's queries to shares of the tile, relative to the largest score so far. In passes over the queries:
@@ -546,41 +594,39 @@ class Work {
     return found;
   }
 
-  void mix_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, const Tile<E> &next, std::int64_t next_head) {
-    const std::int64_t bytes = a.channels * sizeof(E), offset = next_head * a.k_head_step;
-    if (!early && !next.coded)
-      for (int s = next.from; s < next.to; s++) fetch(next.keys[s] + offset, bytes);
-    if (tile.coded || (p.count >= MANY && sizeof(E) == 2)) return mix_wide(tile, head, n);
-    for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, tile.values, head * a.v_head_step, a.values, n, m);
+  void mix_head(const Tile<E> &tile, std::int64_t head, std::int64_t n, Rows<char> ahead) {
+    if (tile.coded || (p.count >= MANY && sizeof(E) == 2)) return mix_wide(tile, head, n, ahead);
+    const Rows<E> values = values_at<E>(tile, head);
+    for (int m = 0; m < p.count;) m += mix<QUERIES, true>(tile, values, a.values, n, m, ahead);
   }
 
-  void mix_wide(const Tile<E> &tile, std::int64_t head, std::int64_t n) {
-    const float *values[TILE];
+  void mix_wide(const Tile<E> &tile, std::int64_t head, std::int64_t n, Rows<char> ahead) {
+    const void *values[TILE];
     for (int s = tile.from; s < tile.to; s++) {
       float *to = wide_values + s * mixed_step;
       values[s] = to;
+      for (std::int64_t c = 0; c < a.values; c += PAIR) fetch(ahead[s] + c * sizeof(E), PAIR * sizeof(E));
       if (tile.slots[s] < 0)
-        widen(tile.values[s] + head * a.v_head_step, a.values, to);
+        widen((const E *)tile.values[s] + head * a.v_head_step, a.values, to);
       else
         decode_value(tile.slots[s], head, to);
     }
-    for (int m = 0; m < p.count;) m += mix<QUERIES>(tile, values, 0, mixed_step, n, m);
+    for (int m = 0; m < p.count;) m += mix<QUERIES, false>(tile, Rows<float>{values, 0}, mixed_step, n, m, ahead);
   }
 
-  template <int M, class V>
-  int mix(const Tile<E> &tile, const V *const *values, std::int64_t offset, std::int64_t channels, std::int64_t n,
-          int m) {
+  template <int M, bool FETCH, class V>
+  int mix(const Tile<E> &tile, Rows<V> values, std::int64_t channels, std::int64_t n, int m, Rows<char> ahead) {
     if constexpr (M > 1)
-      if (p.count - m < M) return mix<M - 1>(tile, values, offset, channels, n, m);
+      if (p.count - m < M) return mix<M - 1, FETCH>(tile, values, channels, n, m, ahead);
     const float *shares = scores + m * TILE;
     float *to = mixed + (n + m) * mixed_step;
     const auto block = [&](auto kernel, std::int64_t c) {
-      kernel(shares, keep + m, values, tile.from, tile.to, offset + c, channels - c, to + c, mixed_step);
+      kernel(shares, keep + m, values, tile.from, tile.to, c, channels - c, ahead, to + c, mixed_step);
     };
     std::int64_t c = 0;
-    for (; c + 2 * PAIR <= channels; c += 2 * PAIR) block(mix_block<M, 2, false, V>, c);
-    for (; c + PAIR <= channels; c += PAIR) block(mix_block<M, 1, false, V>, c);
-    if (c < channels) block(mix_block<M, 1, true, V>, c);
+    for (; c + 2 * PAIR <= channels; c += 2 * PAIR) block(mix_block<M, 2, false, FETCH, V>, c);
+    for (; c + PAIR <= channels; c += PAIR) block(mix_block<M, 1, false, FETCH, V>, c);
+    if (c < channels) block(mix_block<M, 1, true, FETCH, V>, c);
     return M;
   }
 
@@ -610,7 +656,11 @@ class Work {
 }  // namespace
 
 void LEVEL(const Attending &a, const Piece &p, float *scratch) {
-  if (a.numbers == 0) return Work<float>(a, p, scratch).run();
   if (a.numbers == 1) return Work<Bf16>(a, p, scratch).run();
+#ifdef PAIRED
+  attention_avx512(a, p, scratch);
+#else
+  if (a.numbers == 0) return Work<float>(a, p, scratch).run();
   Work<F16, float>(a, p, scratch).run();
+#endif
 }

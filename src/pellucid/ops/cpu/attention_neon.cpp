@@ -62,9 +62,10 @@ inline float sum(Vector x) { return vaddvq_f32((float32x4_t)x); }
 inline float largest(Vector x) { return vmaxvq_f32((float32x4_t)x); }
 
 // The sums of four vectors.
-inline void sums(const Vector (&x)[4], float *to) {
+inline void sums(const Vector (&x)[4], float scale, float *to) {
   const float32x4_t ab = vpaddq_f32((float32x4_t)x[0], (float32x4_t)x[1]);
-  vst1q_f32(to, vpaddq_f32(ab, vpaddq_f32((float32x4_t)x[2], (float32x4_t)x[3])));
+  const float32x4_t all = vpaddq_f32(ab, vpaddq_f32((float32x4_t)x[2], (float32x4_t)x[3]));
+  vst1q_f32(to, vmulq_n_f32(all, scale));
 }
 
 // The order in which that adds the lanes of a vector: halves of this list to halves, down to single lanes.
