@@ -31,7 +31,7 @@ LEVELS = [
             reason=f"no native kernels, or a processor without {level}",
         ),
     )
-    for level in ("avx2", "avx512")
+    for level in ("avx2", "avx512", "dot")
 ]
 WIDTHS = [(7, 7), (40, 40), (64, 64), (80, 80), (128, 64), (24, 56), (256, 256)]  # of keys and values
 GROUPS = [(2, 1), (1, 4), (2, 7)]  # key heads, queries that share one

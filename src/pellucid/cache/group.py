@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError
+from pellucid.ops.paged import empty_pages
 
 PAGE = 32  # tokens
 NOWHERE = 0  # the page that table entries name whose tokens are given up; nobody holds it, nobody reads it
@@ -151,10 +152,16 @@ class Group:
         narrow = found is not None and any(pool.dtype != _wide(pool, new) for pool, new in zip(found, (k, v)))
         if found is None or narrow or found[0].shape[0] <= self.capacity:
             with torch.inference_mode(False), torch.no_grad():  # later calls may write outside of inference mode
-                k_PSJK = made(found and found[0], k, self.capacity + 1, PAGE)
-                v_PSJU = made(found and found[1], v, self.capacity + 1, PAGE)
-            found = self.pools[layer] = k_PSJK, v_PSJU
+                old_k, old_v = found or (None, None)
+                found = self.pools[layer] = self._grown(old_k, k), self._grown(old_v, v)
         return found
+
+    def _grown(self, old: Tensor | None, like: Tensor) -> Tensor:
+        """All pages, with what the old ones hold."""
+        new = empty_pages(self.capacity + 1, PAGE, like if old is None else like.to(_wide(old, like)))
+        if old is not None:
+            new[: old.shape[0]] = old
+        return new
 
     def copy(self, old: int, new: int) -> None:
         """The contents of a page, in every layer."""

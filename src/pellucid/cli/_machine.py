@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NOTE = cpu.FILE.with_name("not_built.txt")  # setup.py leaves the reason there
 # measured with a model of 160 million on one core: bfloat16 1.5 times, Q8_0 25 times
 SLOWER = "torch computes everything, right but slower: bfloat16 about 1.5 times as long, packed weights 25 times"
-LEVELS = {"avx2": "AVX2", "avx512": "AVX-512", "neon": "NEON"}
+LEVELS = {"avx2": "AVX2", "avx512": "AVX-512", "neon": "NEON", "dot": "AVX512_BF16"}
 BY_TORCH = "by torch"
 VECTORS = {4: "NEON", 8: "AVX2", 16: "AVX-512"}  # floats in one
 

@@ -96,8 +96,8 @@ def attend_newest(
             q_BHK, k_PSJK, v_PSJU, tables_BI, begin_C, ends_B, longest=1, scale=scale, window=scoring.window
         )
     place_BM, slot_BM, seen_BM = newest_sight(tables_BI.long(), ends_B.long(), k_PSJK.shape[1], scoring)
-    k_BJMK = k_PSJK.flatten(0, 1)[slot_BM].transpose(1, 2)
-    v_BJMU = v_PSJU.flatten(0, 1)[slot_BM].transpose(1, 2)
+    k_BJMK = _at(k_PSJK, slot_BM).transpose(1, 2)
+    v_BJMU = _at(v_PSJU, slot_BM).transpose(1, 2)
     J = k_PSJK.shape[2]
     added_BHM = None
     if slopes_H is not None:
@@ -136,6 +136,11 @@ def _attend_written(
         sink_BJR1 = sink_JR1.expand(*score_BJRM.shape[:3], 1)
         share_BJRM = torch.cat((score_BJRM, sink_BJR1), dim=-1).softmax(-1)[..., :-1]
     return torch.matmul(share_BJRM.to(v_BJMU.dtype), v_BJMU)
+
+
+def _at(pool: Tensor, slot: Tensor) -> Tensor:
+    """Keys or values [..., J, K] of the tokens in these slots."""
+    return pool.flatten(0, 1)[slot] if pool.is_contiguous() else pool[slot // pool.shape[1], slot % pool.shape[1]]
 
 
 def newest_sight(tables_BI: Tensor, ends_B: Tensor, size: int, scoring: Scoring) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,4 +240,20 @@ def write_paged(k_PSJK: Tensor, v_PSJU: Tensor, slots_N: Tensor, k_NJK: Tensor, 
         native.write_paged(k_PSJK, v_PSJU, slots_N, k_NJK, v_NJU)
         return
     for pool, new in ((k_PSJK, k_NJK), (v_PSJU, v_NJU)):
-        pool.flatten(0, 1).index_copy_(0, slots_N, new)
+        if pool.is_contiguous():
+            pool.flatten(0, 1).index_copy_(0, slots_N, new)
+        else:
+            pool[slots_N // pool.shape[1], slots_N % pool.shape[1]] = new
+
+
+def empty_pages(pages: int, size: int, like: Tensor) -> Tensor:
+    """Pages for keys or values like these [T, J, K], with room for `size` tokens each: [P, S, J, K].
+
+    The CPU's kernel reads a page one head after the other, and processors fetch ahead what lies in a row: for it, a
+    head's tokens lie together. Two threads with some heads each then do not fetch each other's, either.
+    """
+    by_heads = like.device.type == "cpu" and like.dtype in native.KEPT and native.library() is not None
+    J, K = like.shape[1:]
+    shape = (pages, J, size, K) if by_heads else (pages, size, J, K)
+    new = torch.empty(shape, dtype=like.dtype, device=like.device)
+    return new.transpose(1, 2) if by_heads else new

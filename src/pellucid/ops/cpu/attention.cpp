@@ -23,8 +23,8 @@ Attention supported(int level) {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   // Intel starts a product in pairs in two cycles, and four multiply-adds of 16.
-  const bool dot = avx512 && __builtin_cpu_supports("avx512bf16");
-  if (dot && (level == DOT || (level == BEST && __builtin_cpu_is("amd")))) return attention_dot;
+  const bool dot = avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
+  if (dot && (level == BEST || level == DOT)) return attention_dot;
   if (avx512 && (level == BEST || level == AVX512)) return attention_avx512;
   if (avx2 && (level == BEST || level == AVX2)) return attention_avx2;
 #elif defined(__aarch64__)

@@ -10,9 +10,10 @@
 // multiply-adds from the first key to the last. What a query does not see adds exact zeros. So a query has the same
 // bits beside any others, from any pages, and on any thread.
 //
-// While the keys of a head are scored those of the next head are fetched, and while its values are mixed those of the next:
-// a few lines at a time, for a processor that is asked for many at once forgets some. The last head's next is the first
-// head of the next tile.
+// While the keys of a head are scored those of the next head are fetched, and while its values are mixed the values of
+// the next; behind the last head comes the first of the next tile. A few lines at a time: a processor asked for many at
+// once forgets some. Pages in which a head's tokens lie together (ops/paged.py) are read nearly as fast as memory
+// gives them; where heads lie between tokens, by half of that.
 
 #define UNROLLED _Pragma("GCC unroll 8")  // so that sums stay in registers
 
@@ -85,7 +86,7 @@ inline void store_pair(Bf16 *at, Pair x) {
   *(Loose *)at = (Integers)((Unsigned)rounded(x.low) >> 16) | (rounded(x.high) & ~0xffff);
 }
 
-// Whether two bfloat16 in a lane meet two others at once.
+// Whether keys and queries of E meet as they are, two in a lane: a level with such an instruction says PAIRED.
 template <class E>
 constexpr bool PAIRS = false;
 
@@ -104,8 +105,9 @@ inline Vector pair_at(const float *at) { return all(*at); }
 
 // Scores of M queries and GROUP keys; PART: the last pair has only some channels.
 template <int M, bool PART, class E>
-inline __attribute__((always_inline)) void score_group(const float *q, std::int64_t q_step, Rows<E> keys, int s, std::int64_t channels, float scale,
-                 Rows<char> ahead, float *scores) {
+inline __attribute__((always_inline)) void score_group(const float *q, std::int64_t q_step, Rows<E> keys, int s,
+                                                       std::int64_t channels, float scale, Rows<char> ahead,
+                                                       float *scores) {
   Vector sum[M][GROUP];
   UNROLLED for (int m = 0; m < M; m++)
     UNROLLED for (int i = 0; i < GROUP; i++) sum[m][i] = Vector{};

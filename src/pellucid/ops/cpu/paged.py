@@ -18,13 +18,14 @@ from pellucid.ops.codes import Codes
 from pellucid.ops.cpu import bfloat16_way, kernels, recorded, recorder
 from pellucid.ops.scoring import Scoring
 
-LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3, "dot": 4}  # of instructions; what another than the best is for: tests
+LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3, "dot": 4}  # instructions; tests ask for others than the best
 ATTENDING, WRITING = struct.Struct("12Q19q2d6Q2q"), struct.Struct("5Q13q")  # as in attention.h
 NUMBERS = {  # of queries, and of keys and values, as in attention.h
     (torch.float32, torch.float32): 0,
     (torch.bfloat16, torch.bfloat16): 1,
     (torch.float32, torch.float16): 2,
 }
+KEPT = {kept for _, kept in NUMBERS}
 NO_QUERIES, NO_MEMORY = -1, -2
 
 
