@@ -17,7 +17,7 @@ from native import on_threads, skip_where_they_cannot_be_built
 from pellucid.errors import ArgumentError
 from pellucid.ops.attention import mix, pattern, visible
 from pellucid.ops.cpu import paged as native
-from pellucid.ops.paged import attend_gathered, attend_paged, write_paged
+from pellucid.ops.paged import attend_gathered, attend_paged, empty_pages, write_paged
 from pellucid.ops.scoring import Scoring
 
 library = native.library()
@@ -222,6 +222,16 @@ def test_bits_do_not_depend_on_where_pages_lie() -> None:
         assert torch.equal(elsewhere(), c())
 
 
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_bits_do_not_depend_on_whether_tokens_or_heads_lie_together(dtype: torch.dtype) -> None:
+    c = case([1, 3, 12], [200, 77, 90], group=4, widths=(64, 64), dtype=dtype)
+    pages = [empty_pages(len(x), x.shape[1], x[0]) for x in (c.k, c.v)]
+    assert pages[0].stride() != c.k.stride(), "the kernel's pages keep a head's tokens together"
+    k, v = (page.copy_(x) for page, x in zip(pages, (c.k, c.v)))
+    assert torch.equal(replace(c, k=k, v=v)(), c())
+
+
 # ------------------------------------------------------------------------------ what is not seen is not touched
 
 
@@ -402,3 +412,15 @@ def test_keys_and_values_in_float16(level: str, widths: tuple[int, int]) -> None
         found = narrow(native.attend_paged, level=level)
         assert torch.equal(found, same(native.attend_paged, level=level))
         assert torch.allclose(found, narrow(attend_gathered), atol=1e-5)
+
+
+def test_writing_without_the_kernel_knows_both_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "writes", lambda *pools_and_new: False)
+    chance, slots = torch.Generator().manual_seed(0), torch.tensor([33, 5, 9])
+    new = torch.randn(3, 2, 8, generator=chance)
+    by_tokens = torch.zeros(3, 16, 2, 8), torch.zeros(3, 16, 2, 8)
+    by_heads = tuple(torch.zeros(3, 2, 16, 8).transpose(1, 2) for _ in range(2))
+    for pools in (by_tokens, by_heads):
+        write_paged(*pools, slots, new, -new)
+    assert torch.equal(by_tokens[0][2, 1], new[0]) and torch.equal(by_tokens[1][0, 9], -new[2])
+    assert all(torch.equal(x, y) for x, y in zip(by_tokens, by_heads))
