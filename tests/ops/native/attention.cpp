@@ -179,7 +179,7 @@ void check_attention() {
   const std::vector<Size> lengths = {35, 1, 0, 5}, ends = {100, 71, 0, 5};
   const Size widths[][2] = {{7, 7}, {40, 40}, {64, 64}, {80, 24}, {128, 130}};
   int found = 0, which = 0;
-  for (int level = 0; level < 4; level++) {
+  for (int level = 0; level < 5; level++) {
     if (!pellucid_attends(level)) continue;
     found++;
     for (auto [channels, values] : widths)
