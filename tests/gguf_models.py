@@ -45,6 +45,7 @@ OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the p
 # Architectures that the `gguf` package does not have yet -> one of the same names.
 NAMED_LIKE = {
     "deepseek_v32": "glm-dsa",
+    "granite_swa": "granite", "minimax": "minimax-m2",
     "mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"
 }  # fmt: skip
 LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "youtu")
@@ -52,6 +53,7 @@ SIGMOID = ("glm4_moe", "dots1", "minimax_m2", "exaone_moe", "afmoe", "laguna", "
 DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 # Which layers have the window is said for each.
 LISTED = (
+    "granite_swa",
     "mimo_v2_flash",
     "exaone4",
     "olmo3",
@@ -66,7 +68,7 @@ EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "s
 STATES = ("mamba", "mamba2", "falcon_mamba")  # no attention at all
 PERMUTED = (
     "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
-    "arcee", "ministral3", "internlm3", "iquestcoder",
+    "arcee", "ministral3", "internlm3", "iquestcoder", "granite_swa",
 )  # fmt: skip
 
 
@@ -430,6 +432,12 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
             if "deepstack_visual_indexes" in c["vision_config"]:
                 w.add_num_deepstack_layers(len(c["vision_config"]["deepstack_visual_indexes"]))
+        case "granite_swa":
+            w.add_array("granite_swa.attention.rope_pattern", [theta > 0 for theta in c["layer_rope_theta"]])
+        case "minimax":
+            w.add_array("minimax-01.attention.recurrent_layers", [kind[0] == "l" for kind in c["layer_types"]])
+            w.add_residual_scale(c["mlp_alpha_factor"])
+            w.add_rope_dimension_count(c["head_dim"])
         case "mimo_v2_flash":
             types, kv = c["layer_types"], c["num_key_value_heads"]
             w.add_head_count_kv([kv if kind == "full_attention" else 2 * kv for kind in types])
@@ -670,6 +678,17 @@ def changed(
     if name.endswith("expert_bias"):
         name += ".bias"
     name = name.replace("ffn_sub_norm", "ffn_layernorm").replace("attn_sub_norm", "inner_attn_ln")  # BitNet's
+    if family == "granite_swa" and name.endswith("sinks"):
+        yield f"blk.{name.split('.')[2]}.attn_sinks.weight", tensor
+        return
+    if family == "minimax":
+        if name.endswith(("slope_rate", "_decay")):
+            return
+        for own, known in {"self_attn.norm": "attn_norm_2", "output_gate": "attn_gate", "qkv_proj": "attn_qkv"}.items():
+            if own in name:
+                yield f"blk.{name.split('.')[2]}.{known}.weight", tensor
+                return
+        name = name.replace("self_attn.out_proj", "self_attn.o_proj")
     if name.endswith("attention_sink_bias"):
         name += ".weight"
     if family in ("modernbert", "eurobert"):

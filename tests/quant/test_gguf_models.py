@@ -66,6 +66,12 @@ ENCODERS = (
     "jina_embeddings_v3",
 )  # fmt: skip
 
+MINIMAX = {  # one factor for all residuals, one epsilon for all norms
+    "rms_norm_eps": 1e-6, "block_size": 256, "mlp_beta_factor": 1, "full_attn_beta_factor": 1,
+    "linear_attn_beta_factor": 1,
+    "mlp_alpha_factor": 1.3, "linear_attn_alpha_factor": 1.3, "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
 
 def inside(family: str, **changes: Any) -> tuple[str, dict[str, Any]]:
     """A model with eyes; changes of its text part."""
@@ -183,6 +189,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "xlm-roberta": ("xlm-roberta", {}),
     "glm4_moe_lite": ("glm4_moe_lite", {"rms_norm_eps": 1e-6, "n_group": 1, "topk_group": 1}),
     "youtu": ("youtu", {"rms_norm_eps": 1e-6}),
+    "minimax": ("minimax", MINIMAX),
+    "granite_swa": ("granite_swa", {"layer_rope_theta": [0, 523.0, 523.0, 523.0, 0]}),
     "solar_open": ("solar_open", {"first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "hidden_size": 60}),
     "bitnet": ("bitnet", {"hidden_act": "silu", "tie_word_embeddings": True}),
     "mimo_v2_flash": ("mimo_v2_flash", {"n_group": 1, "routed_scaling_factor": 1.0}),

@@ -1,13 +1,15 @@
 """Granite with windows, attention sinks (arXiv 2309.17453), and a rotary base for each layer, 0 where there is none."""
 
 from dataclasses import replace
+from typing import Any
 
 from pellucid.config import Config
 from pellucid.errors import ConfigError
 from pellucid.families._decoder import LLAMA, attention, classes, windows
+from pellucid.families._gguf import DECODER, WINDOW, Gguf, Said, paired, rope, window_types
 from pellucid.families.granite import DEFAULTS as GRANITE
-from pellucid.families.granite import granite_block, granite_decoder
-from pellucid.spec import Attention, Rope, Spec
+from pellucid.families.granite import GRANITE_KEYS, granite_block, granite_decoder
+from pellucid.spec import Attention, Block, Rope, Spec
 
 CLASSES = classes("GraniteSWA", "causal-lm")
 DEFAULTS = GRANITE | {
@@ -19,6 +21,26 @@ DEFAULTS = GRANITE | {
 
 BASE = "model."
 WEIGHTS = LLAMA | {"model.layers.{i}.self_attn.sinks": "blocks.{i}.attn.sinks"}
+
+
+def gguf_layers(said: Said) -> dict[str, Any]:
+    """Windows, and which layers turn their positions."""
+    turned, theta = said.by_layer("attention.rope_pattern"), said.get("rope.freq_base")
+    return rope(said) | window_types(said) | {
+        "layer_rope_theta": turned and [theta if yes else 0 for yes in turned],
+    }  # fmt: skip
+
+
+def gguf_pattern(c: Config, spec: Spec) -> dict[str, Any]:
+    attns = [block.attn for block in spec.stack.blocks if isinstance(block, Block)]
+    turned = [isinstance(attn, Attention) and attn.rope is not None for attn in attns]
+    return {"attention.rope_pattern": None if all(turned) else turned}
+
+
+GGUF = Gguf(
+    GRANITE_KEYS | WINDOW, paired(DECODER | {"blk.{i}.attn_sinks.weight": "blocks.{i}.attn.sinks"}),
+    more=gguf_layers, says=gguf_pattern,
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:
@@ -38,7 +60,7 @@ def by_theta(c: Config, layers: list[Attention]) -> list[Attention]:
         what = f"layer_rope_theta={thetas} for {len(layers)} layers"
         raise ConfigError(what, where=c.where, next="give one base for each, 0 where positions are not rotated")
 
-    def turned(rope: Rope | None, theta: float) -> Rope | None:
-        return replace(rope, theta=float(theta)) if rope is not None and theta else None
+    def turned(old: Rope | None, theta: float) -> Rope | None:
+        return replace(old, theta=float(theta)) if old is not None and theta else None
 
     return [replace(one, rope=turned(one.rope, theta)) for one, theta in zip(layers, thetas)]

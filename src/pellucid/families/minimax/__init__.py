@@ -1,6 +1,9 @@
 """MiniMax 01: lightning attention in every other layer, residuals taken after the norm. Paper: arXiv 2501.08313."""
 
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import (
     ATTENTION,
     EMBEDDING,
@@ -14,6 +17,7 @@ from pellucid.families._decoder import (
 )
 from pellucid.families._moe import NUMBERED, experts, moe_weights
 from pellucid.families._read import activation
+from pellucid.families._recurrent import of_layers
 from pellucid.spec import Block, Custom, KimiDelta, Mixer, PreNorm, RmsNorm, Router, Spec
 from pellucid.weights.table import Entry, Fused, Unused
 
@@ -47,6 +51,46 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     }  # fmt: skip
 
 
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    linear: dict[str, Entry] = {
+        "blk.{i}.attn_qkv.weight": Fused("blocks.{i}.attn.{}_in.weight", "qkv", groups=c.size("num_attention_heads")),
+        "blk.{i}.attn_norm_2.weight": "blocks.{i}.attn.norm.weight",
+        "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.weight",
+        "blk.{i}.attn_output.weight": "blocks.{i}.attn.out.weight",
+    }
+    layers = [i for i, kind in enumerate(kinds(c)) if kind == "linear_attention"]
+    return _gguf.DECODER | _gguf.experts(c.num_local_experts) | of_layers(layers, linear)
+
+
+def gguf_layers(said: _gguf.Said) -> dict[str, Any]:
+    """One factor for all residuals; which layers attend, for each or by their distance."""
+    count, every = said.get("block_count"), said.get("full_attention_interval", 8)
+    recurs = said.by_layer("attention.recurrent_layers") or [(i + 1) % every > 0 for i in range(count)]
+    factors = dict.fromkeys((f"{part}_alpha_factor" for part in PARTS), said.get("residual_scale"))
+    return (
+        _gguf.partial(said)
+        | factors
+        | {
+            "layer_types": ["linear_attention" if yes else "full_attention" for yes in recurs[:count]],
+        }
+    )
+
+
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM | _gguf.LOCAL_EXPERTS, gguf_weights, more=gguf_layers,
+    says=lambda c, spec: {
+        "residual_scale": float(c.mlp_alpha_factor), "attention.head_count_kv": c.num_key_value_heads,
+        "attention.recurrent_layers": [kind == "linear_attention" for kind in kinds(c)],
+    },
+)  # fmt: skip
+PARTS = ("full_attn", "linear_attn", "mlp")
+
+
+def kinds(c: Config) -> list[str]:
+    types = ("full_attention", "linear_attention")
+    return layer_types(c, types, lambda i: "full_attention" if (i + 1) % 2 else "linear_attention")
+
+
 def spec(c: Config) -> Spec:
     full = attention(c, biases="", window=c.size("sliding_window", null=None))
     layers = c.layers("num_hidden_layers")
@@ -68,8 +112,7 @@ def spec(c: Config) -> Spec:
         return Custom(path="pellucid.families.minimax.lightning:Weighted", options=own)
 
     made = {kind: block(kind) for kind in mixers}
-    types = layer_types(c, [*mixers], lambda i: "full_attention" if (i + 1) % 2 else "linear_attention")
-    return decoder(c, "minimax", [made[kind] for kind in types])
+    return decoder(c, "minimax", [made[kind] for kind in kinds(c)])
 
 
 # A matrix for each head, as Kimi's delta rule has it; no convolution.
