@@ -36,6 +36,7 @@ ARCHITECTURES = {
     "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
     "gemma4_text": "gemma4", "jina_embeddings_v3": "jina-bert-v3", "cohere2_moe": "cohere2moe", "glm": "chatglm",
     "mimo_v2_flash": "mimo2", "deepseek_v32": "deepseek32", "glm_moe_dsa": "glm-dsa", "minimax": "minimax-01",
+    "bailing_hybrid": "bailingmoe3",
     "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen3_vl_text": "qwen3vl",
     "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
@@ -45,7 +46,7 @@ OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the p
 # Architectures that the `gguf` package does not have yet -> one of the same names.
 NAMED_LIKE = {
     "deepseek_v32": "glm-dsa",
-    "granite_swa": "granite", "minimax": "minimax-m2",
+    "granite_swa": "granite", "minimax": "minimax-m2", "bailing_hybrid": "kimi-linear",
     "mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"
 }  # fmt: skip
 LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "youtu")
@@ -432,6 +433,21 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
             if "deepstack_visual_indexes" in c["vision_config"]:
                 w.add_num_deepstack_layers(len(c["vision_config"]["deepstack_visual_indexes"]))
+        case "bailing_hybrid":
+            w.add_head_count_kv([int(kind == "full_attention") for kind in c["layer_types"]])
+            w.add_context_length(c["model_max_length"])
+            w.add_expert_used_count(c["num_experts_per_token"])
+            w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+            w.add_expert_weights_norm(True)
+            w.add_ssm_conv_kernel(c["short_conv_kernel_size"])
+            w.add_kda_head_dim(c["linear_head_dim"])
+            w.add_bool("bailingmoe3.kda.safe_gate", True)
+            w.add_float32("bailingmoe3.kda.gate_lower_bound", -5.0)
+            w.add_kv_lora_rank(c["kv_lora_rank"])
+            w.add_rope_dimension_count(c["qk_rope_head_dim"])
+            w.add_key_length(c["kv_lora_rank"] + c["qk_rope_head_dim"])
+            w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
+            w.add_value_length_mla(c["v_head_dim"])
         case "granite_swa":
             w.add_array("granite_swa.attention.rope_pattern", [theta > 0 for theta in c["layer_rope_theta"]])
         case "minimax":
@@ -629,9 +645,9 @@ def changed(
     if family in OFFSET and name == "embeddings.position_embeddings.weight":
         tensor = tensor[c["pad_token_id"] + 1 :]
     if name.endswith("A_log"):
-        tensor = -torch.exp(tensor)
-    if family == "kimi_linear" and name.endswith("conv1d.weight"):
-        yield found(names, name), tensor[None]
+        tensor = torch.exp(tensor).reshape(-1, 1) if family == "bailing_hybrid" else -torch.exp(tensor)
+    if family in ("kimi_linear", "bailing_hybrid") and name.endswith("conv1d.weight"):
+        yield found(names, name.replace(".attention.", ".self_attn.")), tensor[None]
         return
     if name.endswith(("conv1d.weight", "conv.conv.weight")):
         tensor = tensor.squeeze(1)
@@ -678,6 +694,16 @@ def changed(
     if name.endswith("expert_bias"):
         name += ".bias"
     name = name.replace("ffn_sub_norm", "ffn_layernorm").replace("attn_sub_norm", "inner_attn_ln")  # BitNet's
+    if family == "bailing_hybrid" and ".attention." in name:
+        layer = int(name.split(".")[2])
+        full = c["layer_types"][layer] == "full_attention"
+        own = {"f_proj": "ssm_f_a", "g_proj": "attn_gate" if full else "ssm_g_a"}
+        if (known := next((known for part, known in own.items() if part in name), None)) is not None:
+            yield f"blk.{layer}.{known}.weight", tensor
+            return
+        name = name.replace("attention.dense", "self_attn.o_proj").replace(".attention.", ".self_attn.")
+        name = name.replace("dt_bias", "dt_proj.bias")
+    name = name.replace("gate.expert_bias.bias", "gate.e_score_correction_bias") if "bailing" in family else name
     if family == "granite_swa" and name.endswith("sinks"):
         yield f"blk.{name.split('.')[2]}.attn_sinks.weight", tensor
         return
@@ -726,7 +752,7 @@ def changed(
         name, tensor = name + ".weight", tensor.transpose(1, 2) if name.endswith("w2") else tensor
     if name.endswith("e_score_correction_bias"):
         name = name.replace("e_score_correction_bias", "e_score_correction.bias")
-    if family in (*LATENT, "kimi_linear") and name.endswith("kv_b_proj.weight"):
+    if family in (*LATENT, "kimi_linear", "bailing_hybrid") and name.endswith("kv_b_proj.weight"):
         keys, values = tensor.unflatten(0, (heads, -1)).split([c["qk_nope_head_dim"], c["v_head_dim"]], dim=1)
         yield found(names, name.replace("kv_b_proj", "k_b_proj")), keys.transpose(1, 2)
         yield found(names, name.replace("kv_b_proj", "v_b_proj")), values

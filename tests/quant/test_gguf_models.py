@@ -190,6 +190,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4_moe_lite": ("glm4_moe_lite", {"rms_norm_eps": 1e-6, "n_group": 1, "topk_group": 1}),
     "youtu": ("youtu", {"rms_norm_eps": 1e-6}),
     "minimax": ("minimax", MINIMAX),
+    "bailing_hybrid": ("bailing_hybrid", {"rms_norm_eps": 1e-6, "num_expert_group": 1, "topk_group": 1}),
     "granite_swa": ("granite_swa", {"layer_rope_theta": [0, 523.0, 523.0, 523.0, 0]}),
     "solar_open": ("solar_open", {"first_k_dense_replace": 0, "n_group": 1, "topk_group": 1, "hidden_size": 60}),
     "bitnet": ("bitnet", {"hidden_act": "silu", "tie_word_embeddings": True}),
@@ -329,6 +330,7 @@ NOT_SAID = {
     "lfm2_moe": {"expert_weights_scale"},  # 1
     "minicpm3": {"attention.value_length"},  # follows from the width
     "minicpm3, longrope": {"attention.value_length"},
+    "bailing_hybrid": {"attention.value_length"},  # of the small vector
     "kimi_linear": {"attention.value_length", "expert_group_used_count"},  # of the small vector; 1
     "t5": {"attention.layer_norm_epsilon"},  # its norms are RMS norms
     "t5, gated": {"attention.layer_norm_epsilon"},

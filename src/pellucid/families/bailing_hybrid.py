@@ -1,15 +1,17 @@
 """Ling 3: five layers of Kimi Delta Attention, one of latent attention with a gate. huggingface.co/inclusionAI."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import classes, decoder, gated, layer_types, rms
 from pellucid.families._latent import DERIVED, MLA, further_layers, latent
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.families._read import activation
 from pellucid.families._recurrent import of_layers
 from pellucid.families.kimi_linear import ALIASES as KIMI
+from pellucid.families.kimi_linear import GGUF_LINEAR as KIMI_LINEAR
 from pellucid.families.kimi_linear import LINEAR
 from pellucid.spec import Block, Gate, KimiDelta, Mixer, PreNorm, Spec
-from pellucid.weights.table import Entry
+from pellucid.weights.table import Entry, MinusExp, Squeezed
 
 CLASSES = classes("BailingHybrid", "causal-lm")
 DEFAULTS = {
@@ -52,6 +54,45 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     linear = [i for i, kind in enumerate(types(c)) if kind == "linear_attention"]
     experts = moe_weights(bias="gate.expert_bias")
     return further_layers(c, of_layers(linear, DELTA | attention_names(LINEAR)) | OWN | attention_names(MLA) | experts)
+
+
+GGUF_LINEAR: dict[str, Entry] = {
+    **{name: entry for name, entry in KIMI_LINEAR.items() if "_b.weight" not in name},
+    "blk.{i}.ssm_a": Squeezed(MinusExp("blocks.{i}.attn.a_log", sign=1), (1,)),
+    "blk.{i}.ssm_f_a.weight": "blocks.{i}.attn.a.weight",
+    "blk.{i}.ssm_g_a.weight": "blocks.{i}.attn.z.weight",
+}
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    linear = [i for i, kind in enumerate(types(c)) if kind == "linear_attention"]
+    gate: dict[str, Entry] = {"blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.proj.weight"}
+    return _gguf.further_layers(
+        c, _gguf.latent(c) | gate | _gguf.experts(c.num_experts) | of_layers(linear, GGUF_LINEAR)
+    )
+
+
+GGUF = _gguf.Gguf(
+    {key: name for key, name in _gguf.HYBRID_KEYS.items() if key != "max_position_embeddings"} | _gguf.RMS | {
+        "model_max_length": "context_length", "linear_head_dim": "kda.head_dim", "kda_safe_gate": "kda.safe_gate",
+        "short_conv_kernel_size": "ssm.conv_kernel", "kda_lower_bound": "kda.gate_lower_bound",
+        "num_experts": "expert_count", "num_experts_per_token": "expert_used_count",
+        "num_shared_experts": "expert_shared_count", "moe_intermediate_size": "expert_feed_forward_length",
+        "routed_scaling_factor": "expert_weights_scale", "first_k_dense_replace": "leading_dense_block_count",
+        "num_expert_group": "expert_group_count", "topk_group": "expert_group_used_count",
+        "moe_renormalize": "expert_weights_norm",
+    },
+    gguf_weights, set={"q_lora_rank": None, "kda_safe_gate": True},
+    more=lambda said: _gguf.latent_sizes(said) | _gguf.extra_layers(said) | {
+        "layer_types": (_gguf.mixed(said, "linear_attention")["layer_types"] or [])[
+            : said.get("block_count") - said.get("nextn_predict_layers", 0)
+        ],
+    },
+    says=lambda c, spec: {
+        "kda.gate_lower_bound": float(-5.0 if c.kda_lower_bound is None else c.kda_lower_bound),
+        "kda.safe_gate": bool(c.kda_safe_gate), "expert_weights_norm": bool(c.moe_renormalize),
+    },
+)  # fmt: skip
 
 
 def types(c: Config) -> list[str]:

@@ -135,9 +135,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class MinusExp:
-    """What the file has as -exp(x): the decays of state spaces, rounded twice."""
+    """What the file has as -exp(x), or as exp(x) with `sign` 1: the decays of state spaces, rounded twice."""
 
     of: str | Tiled
+    sign: int = -1
 
 
 @dataclass(frozen=True)
@@ -327,8 +328,8 @@ def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:
             return _split(of, tensor / by, rows)
         case Behind(of, before):
             return _split(of, torch.cat([tensor.new_zeros(before, *tensor.shape[1:]), tensor]), rows)
-        case MinusExp(of):
-            return _split(of, (-tensor).log(), rows)
+        case MinusExp(of, sign):
+            return _split(of, (tensor * sign).log(), rows)
         case Flat(of, dim):
             return _split(of, tensor.unsqueeze(dim), rows)
         case Cut(of):
@@ -374,8 +375,8 @@ def _join(layout: Layout, parts: Sequence[Tensor]) -> Tensor:
             return _join(of, parts).float() * by
         case Behind(of, rows):
             return _join(of, parts)[rows:]
-        case MinusExp(of):
-            return -_join(of, parts).float().exp()
+        case MinusExp(of, sign):
+            return _join(of, parts).float().exp() * sign
         case Flat(of, dim):
             return _join(of, parts).squeeze(dim)
         case Cut(of, count):
