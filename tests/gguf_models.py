@@ -441,6 +441,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_expert_weights_norm(True)
             w.add_ssm_conv_kernel(c["short_conv_kernel_size"])
             w.add_kda_head_dim(c["linear_head_dim"])
+            w.add_expert_group_count(c["num_expert_group"])
             w.add_bool("bailingmoe3.kda.safe_gate", True)
             w.add_float32("bailingmoe3.kda.gate_lower_bound", -5.0)
             w.add_kv_lora_rank(c["kv_lora_rank"])
