@@ -63,7 +63,6 @@ HEAD = ("head_dim", "d_kv", "d_head", "dim_head")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
 COUNTS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "attention_heads")
 PARTS = ("text_config", "encoder", "decoder")  # models in a model
-SECTIONS = {"rope_scaling": {"type": "mrope", "mrope_section": [6, 5, 5]}}  # of heads of 32 channels
 OTHER: dict[str, dict[str, Any]] = {  # keys whose values in the fixture allow no whole blocks
     "canine": {"num_hash_functions": 4},
     "convbert": {"num_attention_heads": 4},
@@ -71,10 +70,6 @@ OTHER: dict[str, dict[str, Any]] = {  # keys whose values in the fixture allow n
     "lilt": {"num_attention_heads": 6},
     "mobilebert": {"num_attention_heads": 4, "intra_bottleneck_size": 128, "embedding_size": 64},
     "prophetnet": {"num_encoder_attention_heads": 4, "num_attention_heads": 4},
-    "qwen2_vl": {"text_config": SECTIONS},
-    "qwen2_vl_text": SECTIONS,
-    "qwen2_5_vl": {"text_config": SECTIONS},
-    "qwen2_5_vl_text": SECTIONS,
     "squeezebert": {"num_attention_heads": 4, "embedding_size": 128, "k_groups": 2, "v_groups": 2,
                     "intermediate_groups": 2},
     "zamba2": {"num_attention_heads": 4, "n_mamba_heads": 4},
@@ -127,6 +122,10 @@ def widened(values: dict[str, Any], block: int) -> dict[str, Any]:
     more = {key: max(size, block) for key, size in WIDE.items() if isinstance(values.get(key), int)}
     more |= {key: heads * head for key in WIDTH if isinstance(values.get(key), int)}
     more |= {key: head for key in HEAD if isinstance(values.get(key), int)}
+    if "mrope_section" in (values.get("rope_scaling") or {}):
+        third = head // 6  # of the pairs of channels
+        sections = [head // 2 - 2 * third, third, third]
+        more["rope_scaling"] = {**values["rope_scaling"], "mrope_section": sections}
     if values.get("model_type") == "mamba2":
         more["hidden_size"] = heads * head // 2  # its heads have twice the width together
     more |= {key: widened(values[key], block) for key in PARTS if isinstance(values.get(key), dict)}
@@ -345,6 +344,17 @@ def untabled(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
+def parts() -> tuple[str, str, str]:
+    """The document before the table, the table, and the document behind it."""
+    before, _, rest = DOC.read_text().partition(BEGIN)
+    return before, *rest.partition(END)[::2]
+
+
+def write(found: dict[str, dict[str, str]]) -> None:
+    before, _, after = parts()
+    DOC.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}")
+
+
 def main() -> None:
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
@@ -353,17 +363,16 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    before, _, rest = DOC.read_text().partition(BEGIN)
-    old, _, after = rest.partition(END)
-    found = untabled(old)
+    found = untabled(parts()[1])
     for family, text in (json.loads(PEER.read_text()) if PEER.exists() else {}).items():
         found.setdefault(family, {})[FIRST] = text
     asked = sys.argv[1:] or [family for family in families() if set(COLUMNS) - set(found.get(family, {}))]
+    write(found)
     for family in families() if asked == ["all"] else asked:
         found[family] = found.get(family, {}) | row(family)
         cells = [found[family][form] for form in COLUMNS]
         print(f"{family:24s}", " ".join("✓" if each == "✓" else each[:60] for each in cells), flush=True)
-        DOC.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}")  # a long run may be stopped
+        write(found)  # a long run may be stopped
 
 
 if __name__ == "__main__":
