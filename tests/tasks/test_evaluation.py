@@ -192,6 +192,19 @@ def test_numbers_are_labels_where_these_are_called_so(checkpoints: Path) -> None
         tags_of(tags, [["O", "B-per"]])
 
 
+def test_tasks_by_their_other_names(checkpoints: Path) -> None:
+    rows = [{"text": "a", "label": "LABEL_0"}]
+    names = ("text-classification", "sentiment-analysis")
+    first, second = (evaluate(name, folder("labels", checkpoints), rows) for name in names)
+    assert first.measures == second.measures
+    found = evaluate(
+        "translation_en_to_de", folder("t5", checkpoints), [{"text": "a", "target": "b"}], options={"max_new_tokens": 2}
+    )
+    assert {*values(found)} == {"bleu", "chrf"}
+    with pytest.raises(ArgumentError, match="token-classification"):
+        evaluate("token-clasification", None, rows)
+
+
 def test_words_in_a_cell(checkpoints: Path) -> None:
     where = folder("tags", checkpoints)
     tags = [[each["entity"] for each in found] for found in pellucid.pipeline("ner", where)(["a b", "c"])]

@@ -13,6 +13,7 @@ from typing import Any
 
 from pellucid.compat.pipelines import pipeline
 from pellucid.compat.pipelines.base import Pipeline
+from pellucid.compat.pipelines.making import ALIASES, PAIR
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported, nearest
 from pellucid.models.quality import surprise, windows
 from pellucid.tasks import metrics
@@ -73,7 +74,7 @@ def evaluate(
     """A model's metrics on examples, each with an interval that holds it 95 times in 100.
 
     Args:
-        task: a key of `KINDS`; docs/evaluation.md says which columns and metrics it has.
+        task: a key of `KINDS`, or a name that `pipeline` has for it, such as "ner"; docs/evaluation.md says which columns and metrics it has.
         model: a folder, a hub id, or a pipeline of the task.
         data: examples, or a file of them: .jsonl, .json, .csv or .tsv.
         columns: a task's name of a column -> the data's.
@@ -83,10 +84,11 @@ def evaluate(
     Raises:
         ArgumentError: there is no such task or column. InputError: a broken file, or one without examples.
     """
-    kind = KINDS.get(task)
+    pair = isinstance(task, str) and PAIR.fullmatch(task)
+    kind = KINDS.get("translation" if pair else ALIASES.get(task, task))
     if kind is None:
         raise ArgumentError(
-            f"{task!r} is not evaluated", where="task", next=nearest(task, KINDS) or f"known: {', '.join(KINDS)}"
+            f"{task!r} is not evaluated", where="task", next=nearest(str(task), KINDS) or f"known: {', '.join(KINDS)}"
         )
     names = {name: name for name in (*kind.columns, *kind.optional)}
     for name, other in (columns or {}).items():
@@ -98,7 +100,11 @@ def evaluate(
     examples = [chosen(i, row, kind, names) for i, row in enumerate(islice(rows, most), 1)]
     if not examples:
         raise InputError("there are no examples", where=str(data)[:200], next="give some")
-    pipe = model if isinstance(model, Pipeline) else pipeline(kind.pipeline, model, dtype=dtype, device=device)
+    pipe = (
+        model
+        if isinstance(model, Pipeline)
+        else pipeline(task if pair else kind.pipeline, model, dtype=dtype, device=device)
+    )
     found = Answers()
     kind.run(pipe, examples, {**(options or {}), "progress": progress}, found)
     return Evaluation(task, str(pipe.model.folder or ""), len(examples), found.measures, found.cut)
