@@ -186,6 +186,30 @@ def test_the_tokenizer_is_named(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- commands
 
 
+def test_a_quantized_model_has_a_card(call: Callable[..., Any], tmp_path: Path) -> None:
+    """The original and its licence, the format, what was measured, the fingerprint; a person's card is left alone."""
+    folder = tmp_path / "models--org--story" / "snapshots" / ("b" * 40)
+    pellucid.AutoModelForCausalLM.from_pretrained().save_pretrained(folder)
+    pellucid.AutoTokenizer.from_pretrained().save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    facts = json.loads(call("quantize", folder, tmp_path / "out", "--to", "nf4", "--measure", "--json").stdout)
+    card = read_card(tmp_path / "out")
+    assert card is not None and card.base_models == ("org/story",) and card.license_name == "model-licence"
+    assert f"Quantized by Pellucid from [org/story](https://huggingface.co/org/story/tree/{'b' * 40})" in card.text
+    assert "| format | nf4: " in card.text and "NF4, double (" in card.text and str(tmp_path) not in card.text
+    quality = facts["quality"]
+    for said in (f"perplexity {quality['perplexity_before']:.4g} -> ", f"KL {quality['kl_mean']:.3g} nats"):
+        assert said in card.text
+    head, _ = split((tmp_path / "out" / "README.md").read_text())
+    assert head["base_model_relation"] == "quantized" and "## Fingerprint" in card.text
+    call("quantize", hub.default_model(), tmp_path / "bare", "--to", "hqq-4", "--no-measure")
+    bare = read_card(tmp_path / "bare")
+    assert bare is not None and "Quantized by Pellucid from a folder." in bare.text and "Not measured" in bare.text
+    (tmp_path / "bare" / "README.md").write_text("Mine.")
+    call("quantize", hub.default_model(), tmp_path / "bare", "--to", "hqq-4", "--no-measure", "--force")
+    assert (tmp_path / "bare" / "README.md").read_text() == "Mine."
+
+
 @pytest.fixture
 def call() -> Callable[..., Any]:
     from click.testing import CliRunner

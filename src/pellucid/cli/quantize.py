@@ -64,7 +64,25 @@ def command(
         from pellucid.models.packing_to_disk import quality
 
         facts["quality"] = quality(folder, place, options.text).facts()
+    if target.container != "gguf":  # a file has no README of its own
+        from pellucid.models.describing import write_packed_card
+
+        write_packed_card(folder, place, packed(target, options, report), measured(facts.get("quality", {})))
     print_json(facts) if as_json else click.echo(summary(report, facts))
+
+
+def packed(target: Target, options: Options, report: Report) -> list[tuple[str, str]]:
+    """What a card says of how a model was packed."""
+    settings = ", ".join(f"{name}={value}" for name, value in options.settings.items())
+    kinds = ", ".join(f"{count} {kind} ({size_text(size)})" for kind, (count, size) in report.kinds.items())
+    rows = [
+        ("format", f"{target.name}: {target.help}"),
+        ("settings", settings),
+        ("calibrated", "on a text that was given" if options.text else ""),
+        ("tensors", kinds),
+        ("size", f"{size_text(report.before)} -> {size_text(report.after)}"),
+    ]
+    return [(name, value) for name, value in rows if value]
 
 
 def placed(out: Path, target: Target, force: bool) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,16 +23,34 @@ from pellucid.weights.save import replace_file
 
 MARK = "<!-- Written by Pellucid when the model was saved, and again with each save. Take this line out to keep it. -->"
 METRICS = "## Metrics of the original"
+COST = "## What fewer bits cost"
 BEFORE = "Of the original:\n\n"
 OF_THE_CACHE = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?/snapshots/([0-9a-f]{40})(?:/|$)")
 
 
 def write_card(model: Model, target: Path) -> None:
     """Writes README.md in the folder where a model was saved, unless somebody else's is there."""
+    _write(target, lambda: card_of(model, target))
+
+
+def write_packed_card(source: Path, target: Path, rows: Sequence[tuple[str, str]], measured: Sequence[str]) -> None:
+    """The same in a folder that `pellucid quantize` wrote, in the place of the original's card that was copied there.
+
+    Args:
+        source: the folder of the original.
+        rows: facts of how it was packed, a name and a value each.
+        measured: what it costs, a line each; none where nobody measured.
+    """
+    before = source / cards.FILE
+    copied = before.read_bytes() if before.is_file() else None
+    _write(target, lambda: packed_card_of(source, target, rows, measured), copied)
+
+
+def _write(target: Path, text: Callable[[], str], copied: bytes | None = None) -> None:
     path = target / cards.FILE
-    if path.is_file() and MARK not in path.read_text("utf-8", errors="replace"):
+    if path.is_file() and (there := path.read_bytes()) != copied and MARK.encode() not in there:
         return
-    replace_file(path, card_of(model, target))
+    replace_file(path, text())
 
 
 @dataclass(frozen=True)
@@ -49,9 +68,11 @@ class Parent:
 
 def parent_of(model: Model) -> Parent | None:
     """None for a model that was made from a config."""
-    if not model.report.files:
-        return None
-    folder = Path(model.report.files[0]).parent
+    return parent_in(Path(model.report.files[0]).parent) if model.report.files else None
+
+
+def parent_in(folder: Path) -> Parent:
+    """Of a folder: where it was downloaded from, and its card."""
     try:
         card = cards.read_card(folder) or Card()
     except PellucidError:
@@ -65,14 +86,29 @@ def parent_of(model: Model) -> Parent | None:
 def card_of(model: Model, target: Path) -> str:
     """The card's text."""
     parent = parent_of(model)
+    return _composed(parent, target, {}, [_origin(parent), _parts(model)])
+
+
+def packed_card_of(source: Path, target: Path, rows: Sequence[tuple[str, str]], measured: Sequence[str]) -> str:
+    """The text of a quantized model's card."""
+    parent = parent_in(source)
+    cost = [f"- {line}" for line in measured] or ["Not measured: `pellucid quantize --measure` compares predictions."]
+    sections = [
+        f"Quantized by Pellucid from {_linked(parent) or 'a folder'}.", _table(rows), "\n".join([COST, "", *cost])
+    ]  # fmt: skip
+    return _composed(parent, target, {"base_model_relation": "quantized"}, sections)
+
+
+def _composed(parent: Parent | None, target: Path, said: Mapping[str, str], own: Sequence[str]) -> str:
+    """A head of what the original's card says and what is said beside it; our own sections; the original's."""
     known = parent.card if parent else Card()
     head = {
         "license": known.license, "license_name": known.license_name, "license_link": known.license_link,
         "language": known.languages, "base_model": (parent and parent.name) or known.base_models,
         "datasets": known.datasets, "pipeline_tag": known.pipeline_tag, "library_name": known.library or "transformers",
-        "tags": known.tags,
+        "tags": known.tags, **said,
     }  # fmt: skip
-    sections = [MARK, f"# {target.resolve().name}", _origin(parent), _parts(model)]
+    sections = [MARK, f"# {target.resolve().name}", *own]
     if known.datasets:
         sections.append(f"## Data\n\nAs the card of the original has it: {', '.join(known.datasets)}.")
     sections.append(_metrics(known))
@@ -94,10 +130,13 @@ def _metrics(known: Card) -> str:
 def _origin(parent: Parent | None) -> str:
     if parent is None:
         return "Made from a config, with weights drawn at random; whether it was trained since is not recorded here."
-    if parent.name:
-        at = f"https://huggingface.co/{parent.name}/tree/{parent.commit}"
-        return f"Loaded from [{parent.name}]({at}), and saved; whether it was trained in between is not recorded here."
-    return "Loaded from a folder, and saved; whether it was trained in between is not recorded here."
+    where = _linked(parent) or "a folder"
+    return f"Loaded from {where}, and saved; whether it was trained in between is not recorded here."
+
+
+def _linked(parent: Parent) -> str:
+    """The original with a link to its commit; "" for a folder of this machine."""
+    return f"[{parent.name}](https://huggingface.co/{parent.name}/tree/{parent.commit})" if parent.name else ""
 
 
 def _parts(model: Model) -> str:
@@ -111,6 +150,10 @@ def _parts(model: Model) -> str:
         ("parameters", f"{sum(p.numel() for p in parameters):,}"),
         ("tensors", ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())),
     ]
+    return _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
