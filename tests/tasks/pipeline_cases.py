@@ -249,6 +249,14 @@ CASES |= {
         FEW | {"src_lang": "de_DE", "tgt_lang": "fr_XX", "return_tensors": True},
         version_5=False,
     ),
+    "summarize, cut": Asked("summarization", "t5", (LONG * 9,), FEW | {"truncation": True}, version_5=False),
+    "summarize, as it is": Asked(
+        "summarization", "t5", (FOX,), FEW | {"clean_up_tokenization_spaces": True}, version_5=False
+    ),
+    "translate, cut": Asked("translation", "t5", (LONG * 9,), FEW | {"truncation": True}, version_5=False),
+    "translate, as it is": Asked(
+        "translation", "t5", (FOX,), FEW | {"clean_up_tokenization_spaces": True}, version_5=False
+    ),
     "translate, another pair": Asked("translation_en_to_fr", "t5", ([FOX, KING],), FEW, version_5=False),
     **{
         f"go on{name}": Asked("text-generation", "llama", inputs, {"do_sample": False, **FEW, **options})
@@ -273,6 +281,31 @@ CASES |= {
     },
 }
 
+PLACE = {
+    "type": "object",
+    "properties": {"where": {"type": "string", "description": "A place."}},
+    "required": ["where"],
+}
+TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": PLACE}}
+CASES |= {
+    f"go on, chat, {name}": Asked(
+        "text-generation", "llama", (CHAT,), {"do_sample": False, **FEW, name: value}, version_4=False
+    )
+    for name, value in (("tools", [TOOL]), ("documents", [{"title": "Foxes", "text": "They are red."}]))
+}
+CASES |= {
+    f"go on, stop{name}": Asked(  # ids: our texts end before it
+        "text-generation",
+        "llama",
+        (FOX,),
+        {"do_sample": False, **FEW, "stop_sequence": value, "return_tensors": True},
+        version_4=False,
+    )
+    for name, value in ((" at a text", "dz title"), (" at one of two", ["nowhere", "itle"]))
+}
+CASES |= {
+    "classify, padded": Asked("text-classification", "labels", ([FOX, "A."],), {"padding": True}, version_4=False),
+}
 CASES |= {
     f"table{name}": Asked("table-question-answering", model, inputs, options, version_5=False)  # needs pandas
     for name, model, inputs, options in (
@@ -285,6 +318,7 @@ CASES |= {
         (", operations, list", "sums", (), {"table": ACTORS, "query": ["How many are 45?", "Sum of ages in 2010?"]}),
         (", cut", "sums", (), {"table": {k: v * 5 for k, v in ACTORS.items()}, "query": OLDER}),
         (", whole", "sums", (), {"table": ACTORS, "query": "Who?", "truncation": False}),
+        (", padded", "cells", (), {"table": ACTORS, "query": OLDER, "padding": True}),
         (", written", "written", (), {"table": ACTORS, "query": "How old is Brad Pitt?"}),
         (", written, several", "written", ({"table": ACTORS, "query": [OLDER, "Who is 45?"]},), {}),
     )

@@ -15,6 +15,8 @@ from tasks.pipeline_cases import MODELS
 CLASSES = {"bert-uncased": "BertTokenizer", "t5": "T5Tokenizer", "llama2": "LlamaTokenizer", "tapas": "TapasTokenizer"}
 CLASSES |= {"spm-unigram": "MBartTokenizer", "letters": "TapexTokenizer"}
 TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% for d in documents or [] %}{{ d.title }}: {{ d.text }}\n{% endfor %}"
     "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
 TOKENIZERS = Path(__file__).parents[1] / "data" / "tokenizers"

@@ -96,7 +96,7 @@ def packed_card_of(source: Path, target: Path, rows: Sequence[tuple[str, str]], 
     sections = [
         f"Quantized by Pellucid from {_linked(parent) or 'a folder'}.", _table(rows), "\n".join([COST, "", *cost])
     ]  # fmt: skip
-    return _composed(parent, target, {"base_model_relation": "quantized"}, sections)
+    return _composed(parent, target, {"base_model_relation": "quantized"} if parent.name else {}, sections)
 
 
 def _composed(parent: Parent | None, target: Path, said: Mapping[str, str], own: Sequence[str]) -> str:
