@@ -74,7 +74,8 @@ def evaluate(
     """A model's metrics on examples, each with an interval that holds it 95 times in 100.
 
     Args:
-        task: a key of `KINDS`, or a name that `pipeline` has for it, such as "ner"; docs/evaluation.md says which columns and metrics it has.
+        task: a key of `KINDS`, or another name that `pipeline` has for it, such as "ner"; docs/evaluation.md says which
+            columns and metrics it has.
         model: a folder, a hub id, or a pipeline of the task.
         data: examples, or a file of them: .jsonl, .json, .csv or .tsv.
         columns: a task's name of a column -> the data's.
@@ -100,11 +101,8 @@ def evaluate(
     examples = [chosen(i, row, kind, names) for i, row in enumerate(islice(rows, most), 1)]
     if not examples:
         raise InputError("there are no examples", where=str(data)[:200], next="give some")
-    pipe = (
-        model
-        if isinstance(model, Pipeline)
-        else pipeline(task if pair else kind.pipeline, model, dtype=dtype, device=device)
-    )
+    whole = task if pair else kind.pipeline
+    pipe = model if isinstance(model, Pipeline) else pipeline(whole, model, dtype=dtype, device=device)
     found = Answers()
     kind.run(pipe, examples, {**(options or {}), "progress": progress}, found)
     return Evaluation(task, str(pipe.model.folder or ""), len(examples), found.measures, found.cut)
