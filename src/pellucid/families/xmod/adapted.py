@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pellucid.cache.batch import Batch
 from pellucid.errors import InputError
+from pellucid.nn.apart import apart, compiling
 from pellucid.nn.attention import Attention
 from pellucid.nn.mlp import Mlp
 from pellucid.nn.parts import norm
@@ -49,13 +50,17 @@ class Adapted(Tapped):
         normed_ND = x_ND
         if self.spec["normed"] is not None:
             normed_ND = (self.adapter_norm or self.mlp_norm)(x_ND)
-        language_N = self.languages(batch)
+        given = normed_ND, self.languages(batch)
+        change_ND = apart(self, "change", given, normed_ND.shape) if compiling() else self.change(*given)
+        return (normed_ND if self.spec["before"] else x_ND) + self.dropped(change_ND)
+
+    def change(self, normed_ND: Tensor, language_N: Tensor) -> Tensor:
         change_ND = torch.zeros_like(normed_ND)
         for language, adapter in enumerate(self.adapters):
             places = (language_N == language).nonzero().flatten()
             if len(places):
-                change_ND = change_ND.index_copy(0, places, adapter(normed_ND[places], batch))
-        return (normed_ND if self.spec["before"] else x_ND) + self.dropped(change_ND)
+                change_ND = change_ND.index_copy(0, places, adapter(normed_ND[places]))
+        return change_ND
 
     def languages(self, batch: Batch) -> Tensor:
         """The adapter of each token, [N].
@@ -69,7 +74,7 @@ class Adapted(Tapped):
         if given is None:
             return torch.full_like(batch.positions, usual)
         right = given.dim() == 1 and not given.is_floating_point()
-        if right and torch.compiler.is_compiling():  # a graph cannot look at numbers
+        if right and compiling():  # a graph cannot look at numbers
             return given
         if not right or not 0 <= int(given.min()) <= int(given.max()) < count:
             raise InputError(f"lang_ids for {count} languages", where="lang_ids", next=f"use 0 to {count - 1}")
