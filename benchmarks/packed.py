@@ -39,6 +39,7 @@ def measure(case: str, path: str, repeats: int) -> dict[str, Any]:
 
     from pellucid import AutoModelForCausalLM, BitsAndBytesConfig
 
+    base = resident_peak()
     options: dict[str, Any] = {"dtype": torch.bfloat16} if case == "bf16" else {}
     if case == "nf4":
         packing = BitsAndBytesConfig(
@@ -72,10 +73,12 @@ def measure(case: str, path: str, repeats: int) -> dict[str, Any]:
         return clock.times[NEW + 1] - clock.times[1]  # the first is the prompt's
 
     with torch.inference_mode():
-        generate(1, 8, 2)
+        generate(1, 8, NEW)
+        own = resident_peak() - base
         ids = torch.randint(3, VOCAB, (1, PROMPT), generator=chance)
         figures = {
             "load_s": load,
+            "own_gib": own,  # loaded and some tokens long, without what torch takes
             "prefill_tok_s": PROMPT / best(lambda: generate(1, PROMPT, 1), repeats),
             "prefill_all_tok_s": PROMPT / best(lambda: model(ids), repeats),
             "decode_tok_s": NEW / min(steps(SHORT) for _ in range(repeats)),

@@ -102,3 +102,14 @@ def test_rows_that_there_are_not(index: int) -> None:
         with pytest.raises(ArgumentError, match="of a cache of 2"):
             ask(index)
     assert len(cache) == 2
+
+
+@pytest.mark.parametrize("prompt", [1, PAGE, 40 * PAGE])
+def test_pools_do_not_move_before_as_much_follows_as_there_was(prompt: int) -> None:
+    """A recorded step holds their addresses: steps behind a prompt of whole pages were recorded anew at once."""
+    row = Row()
+    grow(row, prompt, None)
+    before = row.home.group(None).pools[1][0].data_ptr()
+    for _ in range(prompt):
+        grow(row, 1, None)
+    assert row.home.group(None).pools[1][0].data_ptr() == before

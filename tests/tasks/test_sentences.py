@@ -429,6 +429,7 @@ def test_forms_of_the_result(tmp_path: Path) -> None:
     [
         ({"prompt_name": "qeury"}, "did you mean 'query'"), ({"prompt_name": "web"}, "known: query, document"),
         ({"precision": "int4"}, "int8"), ({"truncate_dim": 0}, "truncate_dim=0"),
+        ({"truncate_dim": 1000}, "1000 dimensions of vectors that have"),
         ({"output_value": "tokens"}, "output_value"), ({"batch_size": 0}, "batch_size=0"),
         ({"normalise_embeddings": True}, "normalize_embeddings"),
         ({"pool": {}}, "one process"), ({"device": ["cpu", "cpu"]}, "one process"), ({"inputs": ["a"]}, "one of"),

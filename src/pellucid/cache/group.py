@@ -13,6 +13,7 @@ from pellucid.errors import ArgumentError
 from pellucid.ops.paged import empty_pages
 
 PAGE = 32  # tokens
+FIRST = 16  # pages of a cache that grows; then twice as many as are asked for, so that a prompt is not all that fits
 NOWHERE = 0  # the page that table entries name whose tokens are given up; nobody holds it, nobody reads it
 
 Base = int | None  # a window, or every token
@@ -80,7 +81,7 @@ class Group:
         if self.count >= count:
             return
         if self.total is None:
-            more = max(count, self.capacity)
+            more = max(2 * count, self.capacity, FIRST)
             self.free += b"\1" * more
             self.holders.extend([0] * more)
             self.capacity += more

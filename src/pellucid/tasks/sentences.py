@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid import families
+from pellucid.errors import ArgumentError
 from pellucid.models.model import Model
 from pellucid.nn.linear import plain
 from pellucid.ops.elementwise import activation, upcast
@@ -178,8 +179,11 @@ class Encoder:
         """A vector for each text.
 
         Raises:
-            InputRefused: a text that is no string, or has no token.
+            InputRefused: a text that is no string, or has no token. ArgumentError: more dimensions than a vector has.
         """
+        if how.dim is not None and how.dim > self.dim:
+            what = f"{how.dim} dimensions of vectors that have {self.dim}"
+            raise ArgumentError(what, where="truncate_dim", next=f"ask for at most {self.dim}")
         rows = self.source.rows(texts, how.prompt)
         parts = [
             self.source.windows(text, how.prompt) if row.dropped and how.windows else [row]
