@@ -4,8 +4,8 @@ A ```console block holds commands behind "$ ", each with what it prints. A ```py
 blocks before it, and a ```text block right behind it is what it prints, with the error that it ends in. A page is made
 anew by running it, so a test compares two texts, and `write` keeps the new one.
 
-Words must be as they stand. Whole numbers too; others may differ as processors round. Seconds, rates and numbers of
-guesses may be any.
+Words must be as they stand. Whole numbers too; others may differ as processors round. Seconds, rates, drifts and
+numbers of guesses may be any.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ BLOCK = re.compile(r"```(console|python)\n(.*?)```\n(?:\n```text\n.*?```\n)?", r
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 TIMES = re.compile(r"\d+(?:\.\d+)? (?:s\b|[kMG]?B/s|tokens/s|with the prompt)")
 GUESSES = re.compile(r" · \d+ of \d+ guessed tokens were right")  # as many as the machine's speed makes worth it
+# Which inputs are outliers hangs on roundings, and so does what packing costs: 5.65 to 5.83 % on one processor.
+DRIFTS = re.compile(r"drift by \d+\.\d+%")
 APART = 0.02  # of a number that is not whole, or of 1
 
 
@@ -125,7 +127,7 @@ def compare(stands: str, runs: str) -> None:
 
 
 def alike(one: str, other: str) -> bool:
-    one, other = (GUESSES.sub("", TIMES.sub("# a time", line)) for line in (one, other))
+    one, other = (GUESSES.sub("", DRIFTS.sub("# a drift", TIMES.sub("# a time", line))) for line in (one, other))
     words = [" ".join(NUMBER.sub(" # ", line).split()) for line in (one, other)]
     pairs = zip(NUMBER.findall(one), NUMBER.findall(other))
     return words[0] == words[1] and all(near(*pair) for pair in pairs)

@@ -29,7 +29,7 @@ SENTENCES = [name for name in NAMES if not name.startswith("cross")]
 CROSS = [name for name in NAMES if name.startswith("cross")]
 ALONE = ("static", "model2vec", "words", "words-plain", "chat", "chat-bare")  # no transformer, or one of their own
 INNER = {"old": "0_Transformer", "router": "document_0_Transformer", "ways": "read_0_Transformer"}  # where it is
-NEAR = {"rtol": 0, "atol": 2e-6}
+NEAR = {"rtol": 5e-7, "atol": 2e-6}  # four steps of float32, of sums that are not divided: they reach 10
 
 
 def lay_out(name: str, root: Path) -> Path:

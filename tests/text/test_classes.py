@@ -85,6 +85,7 @@ LIKE = {
     "LongformerTokenizer": "RobertaTokenizer",
     "LEDTokenizer": "RobertaTokenizer",
     "MvpTokenizer": "RobertaTokenizer",
+    "TapexTokenizer": "RobertaTokenizer",
     "LayoutXLMTokenizer": "XLMRobertaTokenizer",
     "MLukeTokenizer": "XLMRobertaTokenizer",
     "MT5Tokenizer": "T5Tokenizer",
