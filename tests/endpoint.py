@@ -23,12 +23,14 @@ class Endpoint(BaseHTTPRequestHandler):
     Args:
         breaks: name of a file -> how often its answer ends in its middle.
         pause: seconds before each MB.
+        sums: name of a file -> its SHA-256, as the hub names large files.
     """
 
     folder: Path
     given: list[int]
     breaks: dict[str, int]
     pause: float = 0.0
+    sums: dict[str, str]
 
     def do_GET(self) -> None:  # noqa: N802  the base class calls it so
         path = unquote(self.path.partition("?")[0])
@@ -56,8 +58,9 @@ class Endpoint(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
         begin = int(asked[1]) if asked else 0
         end = int(asked[2]) + 1 if asked and asked[2] else len(data)
+        given = f"{len(data)}-{name.replace('/', '-')}"
         headers = {
-            "ETag": f'"{len(data)}-{name.replace("/", "-")}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes",
+            "ETag": f'"{self.sums.get(name, given)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes",
             "Content-Range": f"bytes {begin}-{end - 1}/{len(data)}",
         }  # fmt: skip
         whole = self.command == "HEAD" or not self.breaks.get(name)
@@ -87,7 +90,7 @@ class Endpoint(BaseHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path, home: Path) -> Iterator[tuple[type[Endpoint], dict[str, str]]]:
     """The endpoint of a folder, and the environment in which a process asks it."""
-    handler = type("Here", (Endpoint,), {"folder": folder, "given": [], "breaks": {}})
+    handler = type("Here", (Endpoint,), {"folder": folder, "given": [], "breaks": {}, "sums": {}})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"

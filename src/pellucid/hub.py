@@ -36,6 +36,8 @@ CARD = ("README.md",)
 # Of sentence-transformers: its own files, and a folder for each module ("1_Pooling"; once also "0_Transformer").
 MODULES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json")
 MODULE = "[0-9]_*/"
+LARGE = 2**24  # bytes of a file, from which what came of it is worth keeping
+AT_ONCE = 8  # files
 
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -175,24 +177,113 @@ def _fetch(
     from huggingface_hub import HfApi, snapshot_download
 
     with _answers(name, revision), _stoppable() as bar:
-        files = HfApi(token=token).list_repo_files(name, revision=revision)
+        about = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+        patterns = _wanted([*sizes], want) if gguf_file is None else [gguf_file]
+        if not force:
+            large = [file for file in sizes if _matches(file, patterns) and sizes[file] >= LARGE]
+            _fetch_large(name, str(about.sha), large, cache_dir, token, bar)
         folder = snapshot_download(
             name,
             tqdm_class=bar,
             revision=revision,
             cache_dir=cache_dir,
             token=token,
-            allow_patterns=_wanted(files, want) if gguf_file is None else [gguf_file],
+            allow_patterns=patterns,
             force_download=force,
         )
     return Path(folder)
+
+
+def _fetch_large(
+    name: str, commit: str, files: Sequence[str], cache_dir: Path | None, token: str | bool | None, bar: Any
+) -> None:
+    """Large files into huggingface_hub's cache, each behind what an interrupted download has left of it.
+
+    huggingface_hub begins such a file anew (2.4: a name of its own for each try). Here what came lies beside the blobs
+    as ETAG.part, and becomes the blob when all of it came; huggingface_hub then finds it there. A file that another
+    process is fetching is left to huggingface_hub.
+
+    Raises:
+        NotAModel: what came is not what the hub says it is.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
+
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    home = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    if not files:
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(partial(_fetch_one, name, commit, home, token, bar), files))
+
+
+def _fetch_one(name: str, commit: str, blobs: Path, token: str | bool | None, bar: Any, file: str) -> None:
+    from inspect import signature
+    from urllib.parse import urlsplit
+
+    from filelock import FileLock, Timeout
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    url = hf_hub_url(name, file, revision=commit)
+    about = get_hf_file_metadata(url, token=token)
+    size, etag = about.size or 0, about.etag or ""
+    blob, part = blobs / etag, blobs / f"{etag}.part"
+    if not etag or blob.exists() or size > constants.MAX_HTTP_DOWNLOAD_SIZE:
+        return
+    headers = build_hf_headers(token=token)
+    if urlsplit(about.location).netloc != urlsplit(url).netloc:
+        headers.pop("authorization", None)  # is the hub's, and nobody else's
+    seen = {"tqdm_class": bar} if "tqdm_class" in signature(http_get).parameters else {}  # since version 1.5
+    lock = blobs.parents[1] / ".locks" / blobs.parent.name / f"{part.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0), part.open("ab") as out:
+            if out.tell() > size:
+                out.truncate(0)
+            begin = out.seek(0, os.SEEK_END)
+            http_get(
+                about.location,
+                out,
+                resume_size=begin,
+                headers=headers,
+                expected_size=size,
+                displayed_filename=file,
+                **seen,
+            )
+            out.flush()
+            _check_sum(part, etag, file)
+            part.replace(blob)
+    except Timeout:
+        return
+
+
+def _check_sum(part: Path, etag: str, file: str) -> None:
+    """The hub names large files by their SHA-256; what is not so named has its size alone to be judged by."""
+    import hashlib
+
+    if not re.fullmatch("[0-9a-f]{64}", etag):
+        return
+    sum = hashlib.sha256()
+    with part.open("rb") as data:
+        while piece := data.read(LARGE):
+            sum.update(piece)
+    found = sum.hexdigest()
+    if found != etag:
+        part.unlink()
+        raise NotAModel(f"{file} came with SHA-256 {found}, and the hub says {etag}", next="fetch it again")
 
 
 @contextmanager
 def _stoppable() -> Iterator[Any]:
     """A progress bar for a download that Ctrl-C ends; of itself it would go on until all files in its threads came.
 
-    Each thread tells the bar of every piece that came, and is stopped there; what it had of a file is removed.
+    Each thread tells the bar of every piece that came, and is stopped there; what it has of a large file is kept.
     """
     import signal
     import threading
@@ -333,6 +424,8 @@ def download(
             raise NotAModel(f"no file of {name!r} is left to fetch", where="the hub", next=f"there are {there}")
         enable_progress_bars() if progress else disable_progress_bars()
         with _stoppable() as bar:
+            large = [file for file in names if sizes[file] >= LARGE]
+            _fetch_large(name, str(about.sha), large, None, token, bar)
             folder = snapshot_download(
                 name, revision=revision, token=token, allow_patterns=[escape(file) for file in names], tqdm_class=bar
             )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_a_connection_that_breaks_is_taken_up_in_the_file(run: Any, there: Any) 
     "command", [["download", "org/model"], ["generate", "-m", "org/model", "x"]], ids=["download", "generate"]
 )
 def test_ctrl_c_stops_a_file_in_its_middle(there: Any, tmp_path: Path, command: list[str]) -> None:
-    """And leaves no part of it; threads would go on to its end."""
+    """What came of it is kept, and the next try goes on behind it; threads would go on to its end."""
     handler, env = there
     (handler.folder / "model.safetensors").write_bytes(bytes(60 * MB))
     handler.pause = 0.1
@@ -112,14 +113,37 @@ def test_ctrl_c_stops_a_file_in_its_middle(there: Any, tmp_path: Path, command: 
         [sys.executable, "-m", "pellucid", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **env}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    while sum(handler.given) < 2 * MB and process.poll() is None:
+    while sum(handler.given) < 22 * MB and process.poll() is None:  # huggingface_hub writes 10 MB at a time
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130, error
     assert "stopped; the files that came are kept" in error or command[0] != "download"
     assert sum(handler.given) < 40 * MB
-    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.stat().st_size > MB]
+    [part] = (tmp_path / "home").rglob("*.part")
+    kept, handler.pause = part.stat().st_size, 0.0
+    handler.given.clear()
+    again = subprocess.run(
+        [sys.executable, "-m", "pellucid", "download", "org/model", "--include", "model.safetensors"],
+        capture_output=True, text=True, env={**os.environ, **env}, check=True,
+    )  # fmt: skip
+    assert kept >= 10 * MB and sum(handler.given) < 60 * MB - kept + MB
+    assert fetched(again.stdout.strip()) == {"model.safetensors": bytes(60 * MB)}
+    assert not list((tmp_path / "home").rglob("*.part"))
+
+
+def test_a_large_file_is_what_the_hub_says(run: Any, there: Any, tmp_path: Path) -> None:
+    """By its SHA-256, which is its name there; a part that cannot be of it is not gone on with."""
+    handler, data = there[0], bytes(20 * MB)
+    (handler.folder / "model.safetensors").write_bytes(data)
+    handler.sums["model.safetensors"] = "0" * 64
+    asked = ["download", "org/model", "--include", "model.safetensors"]
+    assert f"came with SHA-256 {sha256(data).hexdigest()}" in run(*asked, code=2).stderr
+    assert not list((tmp_path / "home").rglob("*.part"))
+    handler.sums["model.safetensors"] = sha256(data).hexdigest()
+    [blobs] = (tmp_path / "home").rglob("blobs")
+    (blobs / f"{sha256(data).hexdigest()}.part").write_bytes(bytes(len(data) + 1))
+    assert fetched(run(*asked).stdout.strip()) == {"model.safetensors": data}
 
 
 def test_a_download_that_failed_keeps_its_files(run: Any, there: Any) -> None:
