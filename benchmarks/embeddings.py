@@ -1,7 +1,7 @@
 """Sentence embeddings beside onnxruntime in float32 and the reference library in bfloat16.
 
     python benchmarks/embeddings.py [--rounds 5] [--record]          1,024 sentences through MiniLM, mean pooled
-    python benchmarks/embeddings.py pipeline [--rounds 5] [--record] the same from texts: our pipeline, their tokenizers
+    python benchmarks/embeddings.py pipeline [--rounds 5] [--record] the same from texts, a process for each library
     python benchmarks/embeddings.py profile [--dtype bfloat16]       where our time goes
 
 Needs `onnxruntime` and `onnx` beside the packages of the tests. Token ids are made before, but for `pipeline`: what is
@@ -12,8 +12,11 @@ their batch sizes (measured here: BATCHES). The libraries take turns (A B C D â€
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from pellucid.tasks.flow import rectangle
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL, LINES, SENTENCES = DATA / "models" / "minilm", DATA / "sentiment" / "rt-polarity.pos", 1024
 BUDGET = {"float32": 2048, "bfloat16": 2048}  # tokens of one of our forwards
+NAMES = ("ours, float32", "onnxruntime, float32", "ours, bfloat16", "transformers, bfloat16")
 BATCHES = {"onnxruntime": 8, "transformers": 16}  # sentences, the fastest of 8, 16, 32 and 64
 Rows = Sequence[Sequence[int]]
 Run = Callable[[dict[str, Tensor]], Tensor]
@@ -135,41 +139,87 @@ def speed(args: argparse.Namespace) -> None:
     finish(args, f"{len(rows)} sentences through MiniLM, mean pooled", figures, check)
 
 
-def through_pipeline(args: argparse.Namespace) -> None:
-    """From texts to vectors: `pipeline("sentence-embedding")` beside a tokenizer, batches, a model and a mean."""
-    from transformers import AutoTokenizer
+def texts(count: int) -> list[str]:
+    return LINES.read_text(encoding="latin-1").splitlines()[:count]
 
-    lines = LINES.read_text(encoding="latin-1").splitlines()[: args.sentences]
-    theirs_tokens: Any = AutoTokenizer.from_pretrained(str(MODEL))
 
-    def pipe(dtype: str) -> Callable[[], Tensor]:
+def from_texts(name: str, lines: Sequence[str]) -> Callable[[], Tensor]:
+    """Texts to vectors of length 1: our pipeline, or a tokenizer, batches, a model and a mean."""
+    library, dtype = name.split(", ")
+    if library == "ours":
         made = pellucid.pipeline("sentence-embedding", str(MODEL), dtype=dtype)
         return lambda: torch.stack(made(lines, return_tensors=True))
+    from transformers import AutoTokenizer
 
-    def other(run: Run, size: int) -> Callable[[], Tensor]:
-        def embedded() -> Tensor:
-            rows = theirs_tokens(lines)["input_ids"]
-            return torch.nn.functional.normalize(embed(run, rows, list(batches(rows, size))), dim=-1)
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(MODEL))
+    run, size = onnx() if library == "onnxruntime" else theirs(dtype), BATCHES[library]
 
-        return embedded
+    def embedded() -> Tensor:
+        rows = tokenizer(lines)["input_ids"]
+        return torch.nn.functional.normalize(embed(run, rows, list(batches(rows, size))), dim=-1)
 
+    return embedded
+
+
+def worker(args: argparse.Namespace) -> None:
+    """One library in this process: its vectors in a file, then a rate for each line that is read."""
+    lines = texts(args.sentences)
     with torch.inference_mode():
-        runs = {
-            "ours, float32": pipe("float32"),
-            "onnxruntime, float32": other(onnx(), BATCHES["onnxruntime"]),
-            "ours, bfloat16": pipe("bfloat16"),
-            "transformers, bfloat16": other(theirs("bfloat16"), BATCHES["transformers"]),
-        }
-        exact = other(theirs("float32"), 32)()
-        closest = {name: torch.cosine_similarity(run(), exact).min().item() for name, run in runs.items()}
-        check = {f"least cosine, {name}": round(value, 6) for name, value in closest.items()}
-        timed = {name: partial(lambda run: len(lines) / seconds(run), run) for name, run in runs.items()}
+        run = from_texts(args.name, lines)
+        torch.save(run(), args.vectors)
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            print(len(lines) / seconds(run), flush=True)
+
+
+@contextmanager
+def process(name: str, args: argparse.Namespace, folder: str) -> Iterator[Callable[[], float]]:
+    """A process of its own, as who uses that library has it, which works when it is asked to."""
+    vectors = str(Path(folder) / name)
+    command = [
+        sys.executable,
+        __file__,
+        "worker",
+        "--sentences",
+        str(args.sentences),
+        "--name",
+        name,
+        "--vectors",
+        vectors,
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+    ) as started:
+        assert started.stdin and started.stdout
+        for line in started.stdout:
+            if line == "ready\n":
+                break
+        asked, answers = started.stdin, started.stdout
+
+        def rate() -> float:
+            asked.write("go\n")
+            return float(answers.readline())
+
+        yield rate
+        asked.close()
+
+
+def through_pipeline(args: argparse.Namespace) -> None:
+    """From texts to vectors: `pipeline("sentence-embedding")` beside the others, each in a process of its own."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        timed = {name: stack.enter_context(process(name, args, folder)) for name in NAMES}
         found = in_turns(args.rounds, timed)
+        vectors = {name: torch.load(Path(folder) / name) for name in NAMES}
+        with torch.inference_mode():
+            exact = from_texts("transformers, float32", texts(args.sentences))()
+    closest = {name: torch.cosine_similarity(each, exact).min().item() for name, each in vectors.items()}
+    check = {f"least cosine, {name}": round(value, 6) for name, value in closest.items()}
     figures: dict[str, Any] = {f"{name}, sentences/s": summary(values) for name, values in found.items()}
     figures["ratio, float32"] = ratios(found["ours, float32"], found["onnxruntime, float32"])
     figures["ratio, bfloat16"] = ratios(found["ours, bfloat16"], found["transformers, bfloat16"])
     assert check["least cosine, ours, float32"] > 0.9999
-    finish(args, f"{len(lines)} texts to vectors of MiniLM, by the pipeline", figures, check)
+    finish(args, f"{args.sentences} texts to vectors of MiniLM, by the pipeline, a process each", figures, check)
 
 
 def profile(args: argparse.Namespace) -> None:
@@ -184,14 +234,16 @@ def profile(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="?", choices=("speed", "pipeline", "profile"), default="speed")
+    parser.add_argument("command", nargs="?", choices=("speed", "pipeline", "profile", "worker"), default="speed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--dtype", choices=tuple(BUDGET), default="bfloat16")
     parser.add_argument("--budget", type=int, help="tokens of one of our forwards")
     parser.add_argument("--sentences", type=int, default=SENTENCES)
+    parser.add_argument("--name", help=argparse.SUPPRESS)
+    parser.add_argument("--vectors", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    {"speed": speed, "pipeline": through_pipeline, "profile": profile}[args.command](args)
+    {"speed": speed, "pipeline": through_pipeline, "profile": profile, "worker": worker}[args.command](args)
 
 
 if __name__ == "__main__":
