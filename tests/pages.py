@@ -28,6 +28,7 @@ from click.testing import CliRunner
 
 import pellucid
 from pellucid.cli import main
+from pellucid.engine.checks import tell
 
 CONSOLE = re.compile(r"```console\n(.*?)```\n", re.S)
 BLOCK = re.compile(r"```(console|python)\n(.*?)```\n(?:\n```text\n.*?```\n)?", re.S)
@@ -42,6 +43,7 @@ APART = 0.02  # of a number that is not whole, or of 1
 def run(page: Path) -> str:
     """The page, its blocks run from top to bottom in the folder we are in."""
     names: dict[str, object] = {}
+    tell.cache_clear()
 
     def made(block: re.Match[str]) -> str:
         if block[1] == "console":
@@ -71,6 +73,7 @@ def shown(command: str) -> str:
     if words[0] != "pellucid" or "|" in words:
         return by_shell(command)
     words, file = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, "")
+    tell.cache_clear()  # what is told once in a process: a command has one of its own
     with logged():
         result = CliRunner().invoke(main, words[1:], prog_name="pellucid", catch_exceptions=False)
     if not file:
