@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -178,11 +178,11 @@ def _fetch(
 
     with _answers(name, revision), _stoppable() as bar:
         about = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+        sizes = _sizes(about)
         patterns = _wanted([*sizes], want) if gguf_file is None else [gguf_file]
         if not force:
-            large = [file for file in sizes if _matches(file, patterns) and sizes[file] >= LARGE]
-            _fetch_large(name, str(about.sha), large, cache_dir, token, bar)
+            wanted = {file: size for file, size in sizes.items() if _matches(file, patterns)}
+            _fetch_large(name, str(about.sha), wanted, cache_dir, token, bar)
         folder = snapshot_download(
             name,
             tqdm_class=bar,
@@ -195,10 +195,15 @@ def _fetch(
     return Path(folder)
 
 
+def _sizes(about: Any) -> dict[str, int]:
+    """Bytes of each file, of what the hub says about a model."""
+    return {file.rfilename: file.size or 0 for file in about.siblings or []}
+
+
 def _fetch_large(
-    name: str, commit: str, files: Sequence[str], cache_dir: Path | None, token: str | bool | None, bar: Any
+    name: str, commit: str, sizes: Mapping[str, int], cache_dir: Path | None, token: str | bool | None, bar: Any
 ) -> None:
-    """Large files into huggingface_hub's cache, each behind what an interrupted download has left of it.
+    """The large ones of the files into huggingface_hub's cache, each behind what an interrupted download has left.
 
     huggingface_hub begins such a file anew (2.4: a name of its own for each try). Here what came lies beside the blobs
     as ETAG.part, and becomes the blob when all of it came; huggingface_hub then finds it there. A file that another
@@ -213,12 +218,13 @@ def _fetch_large(
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    home = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    files = [file for file, size in sizes.items() if size >= LARGE]
     if not files:
         return
-    home.mkdir(parents=True, exist_ok=True)
+    blobs = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(partial(_fetch_one, name, commit, home, token, bar), files))
+        list(threads.map(partial(_fetch_one, name, commit, blobs, token, bar), files))
 
 
 def _fetch_one(name: str, commit: str, blobs: Path, token: str | bool | None, bar: Any, file: str) -> None:
@@ -416,7 +422,7 @@ def download(
         raise NotAModel("the hub does not answer", where=name, next="check the network; HTTPS_PROXY names a proxy")
     with _answers(name, revision):
         about = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+        sizes = _sizes(about)
         patterns = list(include) or (["*"] if everything else _wanted([*sizes], "model"))
         names = [file for file in sizes if _matches(file, patterns) and not _matches(file, exclude)]
         if not names:
@@ -424,8 +430,7 @@ def download(
             raise NotAModel(f"no file of {name!r} is left to fetch", where="the hub", next=f"there are {there}")
         enable_progress_bars() if progress else disable_progress_bars()
         with _stoppable() as bar:
-            large = [file for file in names if sizes[file] >= LARGE]
-            _fetch_large(name, str(about.sha), large, None, token, bar)
+            _fetch_large(name, str(about.sha), {file: sizes[file] for file in names}, None, token, bar)
             folder = snapshot_download(
                 name, revision=revision, token=token, allow_patterns=[escape(file) for file in names], tqdm_class=bar
             )
@@ -536,8 +541,7 @@ class Remote:
 
         self.name, self.revision = name, revision
         self._files = HfFileSystem(token=token)
-        found = HfApi(token=token).model_info(name, revision=revision, files_metadata=True).siblings or []
-        self.sizes = {file.rfilename: file.size or 0 for file in found}
+        self.sizes = _sizes(HfApi(token=token).model_info(name, revision=revision, files_metadata=True))
 
     def read(self, file: str, begin: int, end: int) -> bytes:
         """Bytes `begin` to `end` of a file."""
