@@ -58,12 +58,17 @@ inline __m512i load_words(const std::uint8_t *at) {
 inline float sum(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
 inline float largest(Vector x) { return _mm512_reduce_max_ps((__m512)x); }
 
-// The sums of four vectors.
-inline void sums(const Vector (&x)[4], float scale, float *to) {
+// The sums of four vectors within quarters: a quarter has one of each vector.
+inline __m512 of_quarters(const Vector (&x)[4]) {
   const __m512 a = (__m512)x[0], b = (__m512)x[1], c = (__m512)x[2], d = (__m512)x[3];
   const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
   const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-  const __m512 abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  return _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+}
+
+// The sums of four vectors.
+inline void sums(const Vector (&x)[4], float scale, float *to) {
+  const __m512 abcd = of_quarters(x);
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
   const __m128 all = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
   _mm_storeu_ps(to, _mm_mul_ps(all, _mm_set1_ps(scale)));
@@ -72,12 +77,7 @@ inline void sums(const Vector (&x)[4], float scale, float *to) {
 // Those of four queries by four keys, a row for each query.
 inline void sums(const Vector (&x)[4][4], float scale, float *to, std::int64_t step) {
   __m512 y[4];
-  _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {
-    const __m512 a = (__m512)x[i][0], b = (__m512)x[i][1], c = (__m512)x[i][2], d = (__m512)x[i][3];
-    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    y[i] = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-  }
+  _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) y[i] = of_quarters(x[i]);
   const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(y[0], y[1], 0x44), _mm512_shuffle_f32x4(y[0], y[1], 0xee));
   const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(y[2], y[3], 0x44), _mm512_shuffle_f32x4(y[2], y[3], 0xee));
   const __m512 sum = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
