@@ -1,6 +1,6 @@
 // Products with GGUF's blocks for one instruction level: the file that includes this sets LEVEL, and perhaps VNNI
 // (products of bytes summed in 32 bits; and 512 bits wide, for one row in blocks_one.h and for many in blocks_many.h) or
-// DOT (the same of Arm).
+// DOT (the same of Arm). Many rows have tiles of their own on x86.
 //
 // Few rows: W's bytes are read once, in their order, for 8 outputs at a time. A block becomes whole numbers in
 // registers, is multiplied with each row of x, and eight sums of some lanes become one vector of eight outputs. The next
@@ -238,8 +238,10 @@ void few(const BlockProduct &p, std::int64_t row, int rows, std::int64_t begin, 
 
 }  // namespace
 
-#if VNNI
+#if defined(__x86_64__)
 #include "blocks_many.h"
+#endif
+#if VNNI
 #include "blocks_one.h"
 #endif
 
@@ -252,6 +254,8 @@ void multiply(const BlockProduct &p, std::int64_t begin, std::int64_t end) {
 #if VNNI
   if constexpr (ONE_BY_ONE<Kind>)
     if (p.rows == 1) return one<Kind>(p, begin, end);
+#endif
+#if defined(__x86_64__)
   if (p.rows > FEW) return many<Kind>(p, begin, end);
 #endif
   for (std::int64_t o = begin; o < end; o += GROUP)
