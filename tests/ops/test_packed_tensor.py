@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -167,6 +168,25 @@ def test_copies_and_pickles_hold_the_same_bytes():
     fresh = layer(matrix(seed=1))
     fresh.load_state_dict(made.state_dict())
     assert torch.equal(fresh.weight, made.weight)
+
+
+def test_a_state_dict_is_loaded_without_running_code():
+    made, file = layer(matrix()), io.BytesIO()
+    torch.save(made.state_dict(), file)
+    file.seek(0)
+    found = torch.load(file, weights_only=True)
+    assert isinstance(found["weight"], Bytes) and torch.equal(found["weight"], made.weight)
+    fresh = layer(matrix(seed=1))
+    fresh.load_state_dict(found)
+    assert torch.equal(fresh.weight, made.weight)
+
+
+def test_parts_of_another_shape_are_not_taken():
+    """Kernels trust the shapes of what a file's reader has checked."""
+    x, other = matrix(), matrix(seed=1)
+    other.part_q = other.part_q[:1]
+    with pytest.raises(Unsupported, match="adapter"):
+        x.copy_(other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -85,6 +85,7 @@ class PackedTensor(Tensor):
     """
 
     KIND: ClassVar[str] = "packed"  # as `pellucid show` calls it; `kind` of an instance may say more
+    META: ClassVar[tuple[type, ...]] = ()  # classes of `meta`, where they are the format's own
 
     _names: tuple[str, ...]
     meta: Any
@@ -110,6 +111,11 @@ class PackedTensor(Tensor):
             setattr(self, f"part_{name}", part)
         self.meta = meta
         self._way, self._seen = "not chosen", {}
+
+    def __init_subclass__(cls) -> None:
+        """`torch.load` makes nothing that it was not told of: it may make these, of tensors and plain values."""
+        super().__init_subclass__()
+        torch.serialization.add_safe_globals([cls, *cls.META])
 
     # ------------------------------------------------------------------------ what a subclass writes
 
@@ -308,6 +314,9 @@ def _again(
     return made.parameter() if parameter else made
 
 
+torch.serialization.add_safe_globals([_again])
+
+
 def unpacked(x: Any) -> Any:
     """The numbers of a packed tensor; anything else as it is."""
     return x.dense() if isinstance(x, PackedTensor) else x
@@ -407,8 +416,11 @@ def _copy(func: Any, to: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented
     if type(source) is not type(to) or source.meta != to.meta or source.shape != to.shape:
         return NotImplemented
+    given = source.parts
+    if any(name not in given or given[name].shape != part.shape for name, part in to.parts.items()):
+        return NotImplemented
     for name, part in to.parts.items():
-        setattr(to, f"part_{name}", source.parts[name].to(part.device, copy=True))
+        setattr(to, f"part_{name}", given[name].to(part.device, copy=True))
     to._way, to._seen = "not chosen", {}  # they may have read the bytes already
     return to
 

@@ -93,6 +93,7 @@ class FourBit(PackedTensor):
     row [R]: where rows were picked out of a nested matrix, their numbers in it. In no file.
     """
 
+    META = (Blocks,)
     meta: Blocks
 
     @property

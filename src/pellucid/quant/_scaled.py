@@ -44,6 +44,7 @@ class Scaled(PackedTensor):
     A matrix that was cut through blocks has a scale for each row; when it is whole again, one for each block.
     """
 
+    META = (Grid,)
     meta: Grid
 
     @property
