@@ -120,7 +120,8 @@ def _tell_beyond(found: Findings, beyond: dict[int, str], tokenizer: Tokenizer, 
     some = ", ".join(f"{beyond[i]!r} = {i}" for i in sorted(beyond)[:3])
     what = f"{len(beyond)} of {len(tokenizer)} ids are beyond the {rows} rows of the embedding: {some}"
     if beyond.keys() <= tokenizer.added_tokens_decoder.keys():
-        found.warn("tokenizer", f"{what} (added tokens: an error if they occur)", "resize the embedding to use them")
+        next = "model.resize_token_embeddings(len(tokenizer)) makes room for them"
+        found.warn("tokenizer", f"{what} (added tokens: an error if they occur)", next)
     else:
         found.fail("tokenizer", what, "use the tokenizer that belongs to this model")
 

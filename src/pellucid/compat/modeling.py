@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from torch import nn
 
 from pellucid import families, hub
 from pellucid.compat.arguments import sort_out
@@ -21,9 +22,11 @@ from pellucid.errors import ArgumentError, Unsupported, strict
 from pellucid.models.loading import create, load, parse_dtype
 from pellucid.models.model import Model
 from pellucid.models.plan import Plan
+from pellucid.models.resizing import resize
 from pellucid.models.saving import save
 from pellucid.ops.packed import PackedTensor
 from pellucid.spec import Task
+from pellucid.tasks.flow import whole_number
 
 T = TypeVar("T", bound="PreTrainedModel")
 
@@ -170,6 +173,33 @@ class PreTrainedModel(GenerationMixin):
             return
         if self._generation_config is not None and (self.can_generate() or self._generation_config.to_dict()):
             self._generation_config.save_pretrained(save_directory)
+
+    @strict
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Module:
+        """More token vectors, for tokens that the tokenizer was given, or fewer; a tied head follows.
+
+        model.resize_token_embeddings(len(tokenizer))
+
+        Args:
+            new_num_tokens: how many; None for as many as there are.
+            pad_to_multiple_of: the next multiple of this instead.
+            mean_resizing: new vectors are drawn around the mean of the old ones; else as in a new model.
+
+        Returns:
+            the table of token vectors.
+
+        Raises:
+            ArgumentError: no whole number of at least 1.
+            Unsupported: the weights are packed, or the family has no such table.
+        """
+        rows = self.spec.vocab if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            most = whole_number("pad_to_multiple_of", pad_to_multiple_of)
+            rows = -(-whole_number("new_num_tokens", rows) // most) * most
+        resize(self, whole_number("new_num_tokens", rows), mean=mean_resizing)
+        return self.get_input_embeddings()
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of the weights, packed as they are and tied ones once, and of the buffers.

@@ -216,7 +216,8 @@ class Model(Holding):
                 raise InputError(
                     f"token id {high if high >= vocab else low} is outside the vocabulary of {vocab}",
                     where=where,
-                    next="use the tokenizer of this model",
+                    next="use the tokenizer of this model; tokens that were added to it need "
+                    "model.resize_token_embeddings(len(tokenizer))",
                 )
         vectors: Tensor = tower.embed.tokens(ids_N)
         return vectors

@@ -229,7 +229,8 @@ class Vocabulary:
         if value is not None and self.rust.token_to_id(str(value)) is None:
             raise TokenizerError(
                 f"{role} {str(value)!r} is not in the vocabulary",
-                next=f"add_special_tokens({{{role!r}: {str(value)!r}}}), then resize the embedding",
+                next=f"add_special_tokens({{{role!r}: {str(value)!r}}}), then "
+                "model.resize_token_embeddings(len(tokenizer))",
             )
         self._roles[role] = None if value is None else str(value)
 
