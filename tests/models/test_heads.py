@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,3 +204,28 @@ def test_positions_on_several_axes() -> None:
             states(wrong)
     with refused(InputError, "position_ids"):
         call(tiny.make("llama"), ids, position_ids=flat)
+
+
+# ------------------------------------------------------------------------- heads that are called alike
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked"),
+    [("sequence-classification", "token-classification"), ("token-classification", "sequence-classification")],
+)
+def test_a_head_that_is_taken_for_another_is_said(
+    trained: str, asked: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are called `classifier` in files, and with as many labels the one loads in the other's place."""
+    import reference as ref
+
+    tiny.make("bert", trained).save_pretrained(tmp_path)
+    with caplog.at_level("WARNING", "pellucid"):
+        assert ref.our_class(trained).from_pretrained(tmp_path) and not caplog.messages
+        model = ref.our_class(asked).from_pretrained(tmp_path)
+    [said] = [note for note in model.report.notes if "called like" in note]
+    assert f"a head for {trained}" in said and asked in said and said in caplog.text
+    caplog.clear()
+    other = ref.our_class(asked).from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+    assert "classifier.out.weight" in other.report.initialised
+    assert not [note for note in other.report.notes if "called like" in note]  # this one is new, and that is said

@@ -12,8 +12,8 @@ from torch import nn
 from pellucid.cli._folder import Known, parameters, size_text
 from pellucid.models.loading import DTYPES, HEADS, as_packed, choose_dtype, whole
 from pellucid.models.model import Model, Report
+from pellucid.models.trained import another_head
 from pellucid.spec import Attention, Block, LatentAttention, Task
-from pellucid.tasks.fit import another_head
 from pellucid.weights.source import Weights
 from pellucid.weights.table import OTHER_HEAD, Table
 

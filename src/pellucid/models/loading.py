@@ -22,6 +22,7 @@ from pellucid.models.model import Model, Report
 from pellucid.models.quantizing import Quantize, QuantizedWeights, upright
 from pellucid.models.sides import table_for
 from pellucid.models.sizes import keeps_half
+from pellucid.models.trained import another_head, trained_for
 from pellucid.nn.linear import stagger
 from pellucid.nn.parts import Layer, Rms
 from pellucid.nn.watched import reach
@@ -132,6 +133,11 @@ def load(
         pack = staying(dict(model.named_modules()))
     filled = _fill(model, weights, wanted, ignore_tensors, ignore_mismatched_sizes, pack)
     _complete(model, filled, wanted, seed)
+    if another_head(task, has := trained_for(model)) and "classifier.out.weight" not in report.initialised:
+        report.notes.append(
+            f"the checkpoint has a head for {', '.join(map(str, has))}, whose parameters are only called like those of "
+            f"{task}: train this one before it is used"
+        )
     for parameter in nn.Module.parameters(model):
         if isinstance(source := getattr(parameter, "source", None), Source):
             source.tensors = reach({"weight": parameter})[1]

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from pellucid import families
-from pellucid.errors import PellucidError, Unsupported, WeightsError
+from pellucid.errors import Unsupported, WeightsError
 from pellucid.models.model import Model
+from pellucid.models.trained import another_head, trained_for
 from pellucid.spec import Task
 from pellucid.text.tokenizer import Tokenizer
 
 log = logging.getLogger("pellucid")
-
-# Heads whose parameters files call alike (`classifier`): with as many labels, one loads in another's place.
-CALLED_ALIKE: tuple[Task, ...] = ("sequence-classification", "token-classification", "multiple-choice")
 
 
 def require_head(model: Model, task: str, heads: Sequence[Task | None]) -> None:
@@ -47,21 +44,6 @@ def require_trained(model: Model, task: str) -> None:
     if another_head(model.task, has):
         what = f"{task}: {known}, whose parameters are only called like those of {model.task}"
         raise WeightsError(what, where=model.config.where, next=next)
-
-
-def another_head(task: Task | None, trained: Sequence[Task | None]) -> bool:
-    """Whether a head for `task` would be the one of another task that its checkpoint was trained for."""
-    return task in CALLED_ALIKE and task not in trained and not set(trained).isdisjoint(CALLED_ALIKE)
-
-
-def trained_for(model: Model) -> list[Task]:
-    """The tasks that a checkpoint's `architectures` say it was trained for."""
-    try:
-        known = families.find(model.spec.family).classes
-    except PellucidError:
-        return []
-    named = model.config.get("architectures") or []
-    return [task for task, name in known.items() if task is not None and name in named]
 
 
 def report_misfit(model: Model, tokenizer: Tokenizer) -> None:
