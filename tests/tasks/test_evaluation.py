@@ -120,6 +120,11 @@ def test_tasks_that_write(task: str, names: set[str], checkpoints: Path) -> None
     assert all(values(wrong)[name] <= values(right)[name] for name in names)
 
 
+def test_texts_whose_perplexity_is_taken_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate("text-generation", None, [{"text": "Once upon a time"}] * 3, progress=True)
+    assert "text-generation: 3 of 3" in capsys.readouterr().err
+
+
 def test_perplexity() -> None:
     model = pellucid.AutoModelForCausalLM.from_pretrained()
     tokenizer = pellucid.AutoTokenizer.from_pretrained()
@@ -136,6 +141,8 @@ def test_perplexity() -> None:
     assert 1 < values(long)["perplexity"] < 100
     with pytest.raises(InputError, match="no text has two tokens"):
         evaluate("text-generation", None, [{"text": ""}])
+    with pytest.raises(ArgumentError, match="perplexity takes no 'max_new_tokens'"):
+        evaluate("text-generation", None, [{"text": "a b"}], options={"max_new_tokens": 3})
 
 
 def test_similarity_and_retrieval(tmp_path: Path) -> None:

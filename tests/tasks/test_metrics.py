@@ -97,6 +97,37 @@ def test_summaries_are_rouge_scores() -> None:
     assert values(metrics.of_summaries([["other words", "the cat sat"]], ["the cat sat"]))["rouge1"] == 1
 
 
+def test_bleu_by_hand() -> None:
+    """Of the six words five are in the reference, of the pairs the first three, of the triples two, of the fours one:
+    5/6 * 3/5 * 2/4 * 1/3 = 1/12, and BLEU is its fourth root, as both texts are six words long.
+    """
+    pytest.importorskip("sacrebleu")
+    found = metrics.of_translations([["the cat sat on the mat"]], ["the cat sat on a mat"])
+    assert values(found)["bleu"] == pytest.approx(100 * (1 / 12) ** 0.25)
+    short = values(metrics.of_translations([["one two three four five six"]], ["one two three four"]))
+    assert short["bleu"] == pytest.approx(100 * math.exp(1 - 6 / 4))  # all is right, and four words stand for six
+
+
+def test_chrf_by_hand() -> None:
+    """`abc` for `abcde`: every character, pair and triple is right; 3 of 5, 2 of 4 and 1 of 3 of the reference's are
+    there. Longer pieces do not count, as the answer has none. Recall weighs twice: 5 P R / (4 P + R).
+    """
+    pytest.importorskip("sacrebleu")
+    precision, recall = 1.0, (3 / 5 + 2 / 4 + 1 / 3) / 3
+    found = values(metrics.of_translations([["a b cde"]], ["ab c"]))  # spaces are nothing
+    assert found["chrf"] == pytest.approx(100 * 5 * precision * recall / (4 * precision + recall))
+
+
+def test_rouge_by_hand() -> None:
+    """Five of six words are shared, two of five pairs (on the, the mat), and four in order (cat on the mat)."""
+    pytest.importorskip("rouge_score")
+    found = values(metrics.of_summaries([["the cat sat on the mat"]], ["a cat on the mat sat"]))
+    wanted = {"rouge1": 5 / 6, "rouge2": 2 / 5, "rougeL": 4 / 6, "rougeLsum": 4 / 6}
+    assert found == pytest.approx(wanted)
+    longer = values(metrics.of_summaries([["red fox"]], ["the red dog ran"]))["rouge1"]
+    assert longer == pytest.approx(2 * (1 / 4) * (1 / 2) / (1 / 4 + 1 / 2))  # a quarter is right, half is there
+
+
 def test_a_missing_library_is_named() -> None:
     with pytest.raises(Unsupported, match="no_such_library is not installed"):
         metrics.needed("no_such_library")
@@ -115,6 +146,13 @@ def test_rankings() -> None:
     ideal, got = 2 + 1 / math.log2(3), 1 / math.log2(3) + 2 / math.log2(5)
     assert found == pytest.approx({"ndcg@10": (got / ideal + 1) / 2, "mrr@10": (1 / 2 + 1) / 2})
     assert values(metrics.of_rankings([[0] * 10 + [1]])) == {"ndcg@10": 0, "mrr@10": 0}
+
+
+def test_rankings_with_grades_and_none_relevant() -> None:
+    """Grades 3, 2 and 1 in the order 2, 3, 0, 1: (2 + 3 / log2 3 + 1 / log2 5) / (3 + 2 / log2 3 + 1 / 2)."""
+    got, ideal = 2 + 3 / math.log2(3) + 1 / math.log2(5), 3 + 2 / math.log2(3) + 1 / 2
+    found = values(metrics.of_rankings([[2, 3, 0, 1], [0, 0]]))
+    assert found == pytest.approx({"ndcg@10": (got / ideal + 0) / 2, "mrr@10": (1 + 0) / 2})
 
 
 def test_surprise() -> None:

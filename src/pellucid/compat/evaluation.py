@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.compat.pipelines import pipeline
-from pellucid.compat.pipelines.base import Pipeline
+from pellucid.compat.pipelines.base import Pipeline, counted
 from pellucid.compat.pipelines.making import ALIASES, PAIR
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported, nearest
 from pellucid.models.quality import surprise, windows
@@ -355,8 +355,11 @@ def predicting(pipe: Any, rows: list[dict[str, Any]], options: dict[str, Any], f
     if model.encoder is not None or not model.spec.remembers:
         what = "perplexity is of models that predict the next token"
         raise Unsupported(what, where="text-generation", next="give a decoder")
+    if strange := options.keys() - {"progress"}:
+        what = f"perplexity takes no {', '.join(map(repr, sorted(strange)))}: nothing is generated"
+        raise ArgumentError(what, where="options", next="leave it out")
     nats, tokens = [], []
-    for row in rows:
+    for row in counted(iter(rows), pipe.task, len(rows)) if options.get("progress") else rows:
         ids = tokenizer.encode(str(row["text"]), verbose=False)
         lost, count = surprise(model, windows(ids, model.spec.context or max(len(ids), 2)))
         nats.append(lost)
