@@ -105,6 +105,7 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ("question-answering", [ASK, {"question": "Who?"}], {}, InputRefused, ("input 1", "context")),
         ("question-answering", [ASK, ASK | {"context": ""}], {}, InputRefused, ("input 1", "context is empty")),
         ("question-answering", ASK | {"question": ""}, {}, InputRefused, ("question is empty",)),
+        ("question-answering", ASK | {"context": " \n\t"}, {}, InputRefused, ("context is empty",)),
         ("question-answering", ASK | {"context": None}, {}, InputRefused, ("NoneType",)),
         ("question-answering", ASK, {"top_k": 0}, ArgumentError, ("top_k",)),
         ("question-answering", ASK, {"max_answer_len": 0}, ArgumentError, ("max_answer_len",)),

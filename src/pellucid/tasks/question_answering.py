@@ -93,8 +93,8 @@ def answer(
     """
     for i, each in enumerate(questions):
         for name, text in vars(each).items():
-            if not isinstance(text, str) or not text:
-                what = f"the {name} is empty" if text == "" else f"the {name} is a {type(text).__name__}"
+            if not isinstance(text, str) or not text.strip():
+                what = f"the {name} is empty" if isinstance(text, str) else f"the {name} is a {type(text).__name__}"
                 raise InputRefused(i, what, next="give a text")
         check_one(i, (each.question, each.context), pairs=True)
     limit = room(model, tokenizer)
