@@ -59,7 +59,9 @@ class Command(click.Command):
     def report(self, ctx: click.Context, error: PellucidError) -> None:
         if ctx.params.get("as_json"):
             with suppress(OSError):  # which may be what the error is about
-                print_json(error.to_dict())
+                click.echo(
+                    printable(json.dumps(error.to_dict(), ensure_ascii=False, default=str))
+                )  # a line among others
         click.echo(f"pellucid {self.name}: {error}", err=True)
         ctx.exit(2)
 

@@ -38,8 +38,8 @@ def command(
     """Fetch the files of the model ID into the cache that Hugging Face's tools share; print their folder.
 
     Without --include: what Pellucid reads, which is config, tokenizer, card, and weights as safetensors where there are
-    such. A connection that breaks is taken up where it broke. After a stop the same command fetches the files that are
-    missing, a file that was half there from its beginning.
+    such. A connection that breaks is taken up where it broke. After a stop the same command goes on: with the files
+    that are missing, and in a large one (16 MB) where it ended.
 
     \b
     pellucid download sentence-transformers/all-MiniLM-L6-v2
