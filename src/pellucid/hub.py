@@ -48,9 +48,9 @@ def default_model() -> Path:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds files of a tokenizer; a GGUF file does by itself."""
+    """Whether a folder holds files of a tokenizer, or a GGUF file says one."""
     if folder.suffix == ".gguf" and folder.is_file():
-        return True
+        return bool(gguf.read(folder).metadata.get("tokenizer.ggml.model", "none") != "none")
     return any((folder / name).exists() for name in TOKENIZER if name not in ("config.json", FINGERPRINT))
 
 

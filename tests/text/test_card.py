@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -11,11 +12,11 @@ import pytest
 
 import pellucid
 from models import tiny
-from pellucid import hub
+from pellucid import gguf, hub
 from pellucid.cli import main
 from pellucid.errors import ConfigError
 from pellucid.models.describing import MARK
-from pellucid.text.card import Card, parse_card, read_card, split, write_card
+from pellucid.text.card import Card, card_in, gguf_entries, parse_card, read_card, split, write_card
 from pellucid.text.licenses import LICENSES, Level, for_commercial_use
 
 CARD = """---
@@ -259,3 +260,54 @@ def test_pellucid_check_for_commercial_use(
     found = json.loads(call("check", folder, "--license-for", "commercial", "--json").stdout)
     assert found["license"]["name"] == (license or "none")
     assert call("check", "--license-for", "commercial").exit_code == 2
+
+
+# ------------------------------------------------------------------------------------------- inside a GGUF file
+
+SAID = Card(
+    license="other", license_name="model-licence", license_link="https://example.org", languages=("en", "no"),
+    datasets=("one/two", "three"), base_models=("org/base",), tags=("small", "text-classification"),
+)  # fmt: skip
+
+
+def test_a_gguf_file_says_the_same() -> None:
+    entries = gguf_entries(parse_card(CARD.replace("library_name", "tags: [small]\nlibrary_name")))
+    assert card_in(entries) == SAID
+    assert entries["general.base_model.0.repo_url"] == "https://huggingface.co/org/base"
+    assert entries["general.dataset.1.repo_url"] == "https://huggingface.co/datasets/three"
+    assert gguf_entries(Card()) == {} and card_in({}) is None
+
+
+def test_keys_that_other_programs_write() -> None:
+    """Names for people, without an address; data sets in a list, as in older files; kinds that make no sense."""
+    found = card_in({
+        "general.license": "mit", "general.datasets": ["a", "b"], "general.languages": 3, "general.tags": [True, "x"],
+        "general.base_model.count": 2**40, "general.base_model.0.name": "Base 7B",
+        "general.base_model.0.organization": "Org", "general.base_model.2.name": "behind a gap",
+    })  # fmt: skip
+    assert found == Card(license="mit", datasets=("a", "b"), languages=("3",), base_models=("Org/Base 7B",),
+                         tags=("True", "x"))  # fmt: skip
+
+
+def test_a_file_that_is_written_has_a_card_inside(call: Callable[..., Any], tmp_path: Path) -> None:
+    """From a folder, through files, to a folder: the licence is never lost. Of the hub's cache, the commit is told."""
+    tiny.make("llama").save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text(CARD)
+    assert call("convert", tmp_path / "m", tmp_path / "m.gguf").exit_code == 0
+    assert read_card(tmp_path / "m.gguf") == card_in(gguf_entries(parse_card(CARD)))
+    assert "license    other (model-licence)" in call("card", tmp_path / "m.gguf").stdout
+    checked = call("check", tmp_path / "m.gguf", "--license-for", "commercial").stdout
+    assert "other" in checked and "made from org/base" in checked
+    assert call("quantize", tmp_path / "m.gguf", tmp_path / "q.gguf", "--to", "f16").exit_code == 0
+    assert read_card(tmp_path / "q.gguf") == read_card(tmp_path / "m.gguf")
+    assert call("convert", tmp_path / "q.gguf", tmp_path / "back").exit_code == 0
+    back = read_card(tmp_path / "back")
+    assert back is not None and MARK in back.text and "Converted by Pellucid from a GGUF file." in back.text
+    assert (back.license, back.datasets, back.base_models) == ("other", ("one/two", "three"), ("org/base",))
+    cached = tmp_path / "models--org--name" / "snapshots" / ("a" * 40)
+    shutil.copytree(tmp_path / "m", cached)
+    assert call("convert", cached, tmp_path / "c.gguf").exit_code == 0
+    made = read_card(tmp_path / "c.gguf")
+    assert made is not None and made.base_models == ("org/name",)
+    address = gguf.read(tmp_path / "c.gguf").metadata["general.source.repo_url"]
+    assert address == f"https://huggingface.co/org/name/tree/{'a' * 40}"

@@ -25,12 +25,14 @@ MOST = 12  # names of a list, and lines of a section, that are shown
 def command(model: str, whole: bool, as_json: bool, revision: str | None, offline: bool) -> None:
     """Show the card of MODEL (a folder, a hub id): licence, languages, data, limitations, evaluation results.
 
+    A .gguf file has a card inside, in its metadata: licence, languages, data, and what it was made from.
+
     \b
     pellucid card ./gemma
     pellucid card sentence-transformers/all-MiniLM-L6-v2 --json
     """
     folder = hub.resolve(model, want="card", revision=revision, offline=offline or None)
-    card = read_card(folder) if folder.is_dir() else None
+    card = read_card(folder)
     if card is None:
         raise NotAModel("there is no model card", where=folder, next="a card is a README.md in the model's folder")
     if as_json:

@@ -158,7 +158,7 @@ def look_at_files(found: Findings, folder: Path) -> Weights:
 
 def look_at_license(found: Findings, folder: Path) -> None:
     """Whether the card's licence allows commercial use."""
-    card = read_card(folder) if folder.is_dir() else None
+    card = read_card(folder)
     verdict = for_commercial_use(card)
     name = card.license if card and card.license else "none"
     what = f"{name}: commercial use is {verdict.level}: {verdict.why}"

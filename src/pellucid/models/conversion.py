@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pellucid import families, hub, quant
 from pellucid.errors import ArgumentError, Unsupported, WeightsError
 from pellucid.families import Family
+from pellucid.models.describing import write_converted_card
 from pellucid.models.loading import HEADS, as_packed, load, unfilled
 from pellucid.models.model import Model
 from pellucid.models.sides import table_for
@@ -242,7 +243,7 @@ class Unpacked(Mapping[str, Tensor]):
 
 
 def unpack(source: Path, out: Path, options: Options, *, kind: str | None = None) -> Report:
-    """A folder of safetensors from any checkpoint: config, weights, tokenizer and what ends a text.
+    """A folder of safetensors from any checkpoint: config, weights, tokenizer, what ends a text, and a card.
 
     Args:
         kind: a key of PLAIN; None for that of most numbers of the source.
@@ -260,10 +261,9 @@ def unpack(source: Path, out: Path, options: Options, *, kind: str | None = None
     values["architectures"] = [model.family.classes[model.task]]
     _write_json(out / "config.json", values)
     _write_json(out / "generation_config.json", _generation(source, values))
-    file = model.container
-    silent = file is not None and file.header.metadata.get("tokenizer.ggml.model", "none") == "none"
-    if not silent and hub.has_tokenizer(source):
+    if hub.has_tokenizer(source):
         Tokenizer.from_folder(source).save_pretrained(out)
+    write_converted_card(source, out)
     after = sum(path.stat().st_size for path in files)
     return Report([out / "config.json", *files], {kind: (len(places), after)}, model.weights.nbytes, after)
 

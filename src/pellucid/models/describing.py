@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -46,6 +47,22 @@ def write_packed_card(source: Path, target: Path, rows: Sequence[tuple[str, str]
     _write(target, lambda: packed_card_of(source, target, rows, measured), copied)
 
 
+def write_converted_card(source: Path, target: Path) -> None:
+    """The same in a folder that `pellucid convert` wrote."""
+    parent = parent_in(source)
+    here = "a GGUF file" if source.is_file() else "a folder"
+    origin = f"Converted by Pellucid from {_linked(parent) or here}."
+    _write(target, lambda: _composed(parent, target, {}, [origin]))
+
+
+def gguf_card(source: Path) -> dict[str, Any]:
+    """What a GGUF file made of a folder or of another file says of where it came from: a file has no README.md."""
+    parent = parent_in(source)
+    named = replace(parent.card, base_models=(parent.name,)) if parent.name else parent.card
+    address = {"general.source.repo_url": f"{cards.HUB}{parent.name}/tree/{parent.commit}"} if parent.name else {}
+    return cards.gguf_entries(named) | address
+
+
 def _write(target: Path, text: Callable[[], str], copied: bytes | None = None) -> None:
     path = target / cards.FILE
     if path.is_file() and (there := path.read_bytes()) != copied and MARK.encode() not in there:
@@ -72,7 +89,7 @@ def parent_of(model: Model) -> Parent | None:
 
 
 def parent_in(folder: Path) -> Parent:
-    """Of a folder: where it was downloaded from, and its card."""
+    """Of a folder or a GGUF file: where it was downloaded from, and its card."""
     try:
         card = cards.read_card(folder) or Card()
     except PellucidError:
@@ -136,7 +153,7 @@ def _origin(parent: Parent | None) -> str:
 
 def _linked(parent: Parent) -> str:
     """The original with a link to its commit; "" for a folder of this machine."""
-    return f"[{parent.name}](https://huggingface.co/{parent.name}/tree/{parent.commit})" if parent.name else ""
+    return f"[{parent.name}]({cards.HUB}{parent.name}/tree/{parent.commit})" if parent.name else ""
 
 
 def _parts(model: Model) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from pellucid import gguf
 from pellucid.errors import ConfigError
 
 FILE = "README.md"
@@ -57,13 +58,15 @@ class Card:
     text: str = ""
 
 
-def read_card(folder: Path) -> Card | None:
-    """The card of a model folder; None where there is none.
+def read_card(place: Path) -> Card | None:
+    """The card of a model folder, or what a GGUF file says of itself; None where there is none.
 
     Raises:
-        ConfigError: it is no UTF-8, too large, or its head is no YAML.
+        ConfigError: it is no UTF-8, too large, or its head is no YAML. WeightsError: the file is no GGUF file.
     """
-    path = folder / FILE
+    if place.is_file():
+        return card_in(gguf.read(place).metadata)
+    path = place / FILE
     if not path.is_file():
         return None
     if path.stat().st_size > LARGEST:
@@ -201,3 +204,50 @@ def write_card(head: Mapping[str, Any], body: str) -> str:
     """A card's text: a head without empty values, and a body."""
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in head.items() if value}
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n\n{body.rstrip()}\n"
+
+
+# ------------------------------------------------------------------------------------------- inside a GGUF file
+
+HUB = "https://huggingface.co/"
+LISTED = {"base_model": HUB, "dataset": f"{HUB}datasets/"}  # `general.base_model.0.name`, …: where such a thing is
+
+
+def card_in(metadata: Mapping[str, Any]) -> Card | None:
+    """What a GGUF file says of its licence, languages and sources. Keys: ggml's docs/gguf.md."""
+    bases, datasets = (_listed(metadata, kind, begin) for kind, begin in LISTED.items())
+    found = Card(
+        license=_word(metadata.get("general.license")),
+        license_name=_word(metadata.get("general.license.name")),
+        license_link=_word(metadata.get("general.license.link")),
+        languages=_words(metadata.get("general.languages")),
+        datasets=datasets or _words(metadata.get("general.datasets")),
+        base_models=bases,
+        tags=_words(metadata.get("general.tags")),
+    )
+    return None if found == Card() else found
+
+
+def _listed(metadata: Mapping[str, Any], kind: str, begin: str) -> tuple[str, ...]:
+    """Ids of numbered things: from their address on the hub, else from their names."""
+    found: list[str] = []
+    while name := _word(metadata.get(f"general.{kind}.{len(found)}.name")):
+        key = f"general.{kind}.{len(found)}"
+        url, owner = _word(metadata.get(f"{key}.repo_url")), _word(metadata.get(f"{key}.organization"))
+        found.append(url.removeprefix(begin) if url.startswith(begin) else "/".join(filter(None, (owner, name))))
+    return tuple(found)
+
+
+def gguf_entries(card: Card) -> dict[str, Any]:
+    """The metadata that says the same: the way back of `card_in`. The task is a tag, as llama.cpp has it."""
+    tags = dict.fromkeys([*card.tags, *filter(None, [card.pipeline_tag])])
+    found: dict[str, Any] = {
+        "general.license": card.license, "general.license.name": card.license_name,
+        "general.license.link": card.license_link, "general.languages": [*card.languages], "general.tags": [*tags],
+    }  # fmt: skip
+    for (kind, begin), names in zip(LISTED.items(), (card.base_models, card.datasets)):
+        found[f"general.{kind}.count"] = len(names)
+        for i, (owner, _, name) in enumerate(each.rpartition("/") for each in names):
+            url = f"{begin}{'/'.join(filter(None, (owner, name)))}"
+            own = {"name": name, "organization": owner, "repo_url": url}
+            found |= {f"general.{kind}.{i}.{key}": value for key, value in own.items()}
+    return {key: value for key, value in found.items() if value}
