@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import pellucid
+from pellucid import gguf
 
 sys.path.append(str(Path(__file__).parents[1] / "tasks"))
 from test_sentences import QUERY, TENSORS, TEXTS, lay_out  # noqa: E402
@@ -151,6 +152,18 @@ cli.main(["embed", "-m", {str(model)!r}, "--out", "v.npy", "-"])
 def test_what_is_refused(call: Callable[..., Any], model: Path, args: list[str], says: str) -> None:
     result = call("embed", "-m", model, *args)
     assert result.exit_code == 2 and says in result.stderr
+
+
+def test_a_gguf_file_of_a_sentence_model_pools_as_its_folder(call: Callable[..., Any], tmp_path: Path) -> None:
+    folder = lay_out("cls", tmp_path)
+    said = call("convert", folder, tmp_path / "m.gguf", "--dtype", "f32").stdout
+    assert "left out, as a GGUF file cannot say it" not in said
+    assert gguf.read(tmp_path / "m.gguf").metadata["bert.pooling_type"] == 2
+    found = pellucid.SentenceTransformer(tmp_path / "m.gguf").encode(LINES)
+    np.testing.assert_allclose(found, pellucid.SentenceTransformer(folder).encode(LINES), atol=1e-5)
+    said = call("quantize", lay_out("dense", tmp_path), tmp_path / "q.gguf", "--to", "f16", "--no-measure").stdout
+    assert "left out, as a GGUF file cannot say it: Dense, Normalize" in said
+    assert gguf.read(tmp_path / "q.gguf").metadata["bert.pooling_type"] == 1
 
 
 def test_rerank(call: Callable[..., Any], tmp_path: Path, lines: Path) -> None:

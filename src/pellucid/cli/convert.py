@@ -9,7 +9,7 @@ import click
 
 from pellucid import hub
 from pellucid.cli._command import Command, json_option, print_json
-from pellucid.cli.quantize import Line, free, summary, told
+from pellucid.cli.quantize import Line, beside_model, free, summary, told
 from pellucid.models.targets import Options
 
 SMALL = 2e9  # bytes that are read again to be compared, if nobody says
@@ -34,7 +34,9 @@ def command(source: str, out: str, dtype: str | None, verify: bool | None, force
     began = time.monotonic()
     from pellucid.models.conversion import convert, largest_difference
 
-    report = convert(folder, place, Options(progress=Line()), dtype=dtype)
+    says, notes = beside_model(folder, gguf=place.suffix == ".gguf")
+    report = convert(folder, place, Options(progress=Line(), says=says), dtype=dtype)
+    report.notes.extend(notes)
     facts = told(report, time.monotonic() - began)
     if verify or (verify is None and report.before + report.after < SMALL):
         apart, size = largest_difference(folder, place, IDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +60,29 @@ def command(
     options = Options(text=read(text), settings=dict(map(setting, settings)), progress=Line())
     began = time.monotonic()
     folder = hub.resolve(source)
+    says, notes = beside_model(folder, gguf=target.container == "gguf")
+    options = replace(options, says=says)
     report = target.run(folder, place, options)
+    report.notes.extend(notes)
     facts = told(report, time.monotonic() - began)
     if measure or (measure is None and report.before < SMALL and hub.has_tokenizer(folder)):
         from pellucid.models.packing_to_disk import quality
 
         facts["quality"] = quality(folder, place, options.text).facts()
-    if target.container != "gguf":  # a file has no README of its own
+    if target.container != "gguf":  # a file has its card inside
         from pellucid.models.describing import write_packed_card
 
         write_packed_card(folder, place, packed(target, options, report), measured(facts.get("quality", {})))
     print_json(facts) if as_json else click.echo(summary(report, facts))
+
+
+def beside_model(folder: Path, *, gguf: bool) -> tuple[Mapping[str, Any], list[str]]:
+    """What a GGUF file says beside the model (`Options.says`), and notes of what it cannot say."""
+    if not gguf:
+        return {}, []
+    from pellucid.tasks.sentence_layout import said_in_gguf
+
+    return said_in_gguf(folder)
 
 
 def packed(target: Target, options: Options, report: Report) -> list[tuple[str, str]]:

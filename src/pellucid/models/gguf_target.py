@@ -19,6 +19,7 @@ from pellucid.families._gguf import DECODER, Gguf
 from pellucid.families._text import text_config
 from pellucid.models import calibration
 from pellucid.models.conversion import Source, dense, stored
+from pellucid.models.describing import gguf_card
 from pellucid.models.loading import load
 from pellucid.models.packing_to_disk import held
 from pellucid.models.targets import Options, Progress, Report
@@ -56,6 +57,8 @@ def quantize(source: Path, out: Path, options: Options, *, to: str) -> Report:
     extra = _gguf_write.vectors(model.spec)
     shapes |= {name: (len(numbers),) for name, numbers in extra.items()}
     values = _metadata(model, table, shapes, source)
+    values |= {f"{values['general.architecture']}.{key}": value for key, value in options.says.items()}
+    values |= gguf_card(source)
     words, notes = vocabulary(source, model.spec.stack.embed.vocab)
     values |= words | {VERSION: 2, FILE_TYPE: BASE[to][1]}
     kinds = mixture(shapes, to, _shape(model.spec), importance=importance is not None)

@@ -43,12 +43,14 @@ class Options:
     text: for calibration; one text, as long as there is.
     importance: weight of each input column, by the name of a matrix in the model: `blocks.3.mlp.down.weight` -> [in].
     settings: what one target understands (`group_size`), checked by it.
+    says: further metadata of a GGUF file, by keys without the architecture before them (`pooling_type`).
     progress: told of each tensor, in the thread that works; what it raises ends the run, and no file is left.
     """
 
     text: str | None = None
     importance: Mapping[str, Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    says: Mapping[str, Any] = field(default_factory=dict)
     progress: Callable[[Progress], None] = lambda step: None
 
 

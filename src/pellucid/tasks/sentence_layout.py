@@ -22,9 +22,9 @@ from typing import Any, Literal, get_args
 
 from pellucid import gguf
 from pellucid.config import read_json
-from pellucid.errors import ArgumentError, ConfigError, Unsupported, nearest
+from pellucid.errors import ArgumentError, ConfigError, PellucidError, Unsupported, nearest
 from pellucid.tasks.chat_rows import Rendering
-from pellucid.tasks.sentence_modules import MODULES, TRANSFORMER, Chain, Kind, Pool, Transformer, read_chain
+from pellucid.tasks.sentence_modules import MODULES, TRANSFORMER, Chain, Kind, Pool, Transformer, read_chain, read_pool
 from pellucid.weights.save import replace_file
 
 log = logging.getLogger("pellucid")
@@ -169,6 +169,30 @@ def of_gguf(path: Path) -> tuple[Kind | None, bool]:
         raise Unsupported("the file's model gives scores, not vectors", where=path, next="use `pellucid rerank`")
     causal = metadata.get(f"{family}.attention.causal", family != "t5encoder")
     return (POOLINGS.get(pooling) if isinstance(pooling, int) else None), bool(causal)
+
+
+def said_in_gguf(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """What a GGUF file made of a sentence model's folder says beside its transformer, and what it cannot say.
+
+    Returns:
+        the value of `pooling_type`, under that name, where the folder has a pooling that llama.cpp counts; and notes.
+    """
+    if not (folder / LIST).is_file():
+        return {}, []
+    try:
+        modules = dict(read_modules(folder))
+        pool = read_pool(modules["Pooling"]) if "Pooling" in modules else None
+        prompts = (
+            [text for text in read_settings(folder, "SentenceTransformer").prompts.values() if text] if pool else []
+        )
+    except PellucidError as error:
+        return {}, [f"the file does not say how tokens become a vector: {error.what}"]
+    numbers = {(kind,): number for number, kind in POOLINGS.items()}
+    number = numbers.get(pool.kinds) if pool else None
+    told = ("Transformer", "Dropout", *(["Pooling"] if number else []))
+    lost = [*(kind for kind in modules if kind not in told), *(["prompts"] if prompts else [])]
+    notes = [f"left out, as a GGUF file cannot say it: {', '.join(lost)}"] if lost else []
+    return ({"pooling_type": number} if number else {}), notes
 
 
 def read_modules(top: Path) -> list[Named]:

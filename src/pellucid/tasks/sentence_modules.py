@@ -247,7 +247,12 @@ def _weights(folder: Path) -> Weights:
     return Weights(_tensors(folder)("emb_layer.weight")[:, 0])
 
 
-def _pooling(folder: Path) -> Pool:
+def read_pool(folder: Path) -> Pool:
+    """What a Pooling's folder says.
+
+    Raises:
+        ConfigError: a kind that does not exist.
+    """
     values = read_json(folder / "config.json")
     mode = values.get("pooling_mode")
     if mode is None:
@@ -327,5 +332,5 @@ STEPS: dict[str, Callable[[Path], Step | None]] = {
     "Dropout": lambda folder: None,  # in training only
 }
 MODULES: dict[str, Callable[[Path], Module | None]] = {
-    **SOURCES, "WeightedLayerPooling": _layers, "WordWeights": _weights, "Pooling": _pooling, **STEPS,
+    **SOURCES, "WeightedLayerPooling": _layers, "WordWeights": _weights, "Pooling": read_pool, **STEPS,
 }  # fmt: skip
