@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from pellucid.cli._command import Command, json_option, print_json, printable, texts_of
 from pellucid.cli.run import open_pipeline
 from pellucid.text.lines import PAUSE
+
+FEW = 64  # texts that take no time worth a count
 
 
 @click.command("rerank", cls=Command)
@@ -18,6 +22,7 @@ from pellucid.text.lines import PAUSE
 @click.option("--prompt", metavar="TEXT", help="Stands before QUERY; of a language model, what it is told to look for.")
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16 …; default: the file's.")
 @click.option("--device", metavar="NAME", help="cpu, cuda:0 …; default: the CPU.")
+@click.option("--quiet", is_flag=True, help="No count of texts while it runs.")
 @json_option
 @click.option("--offline", is_flag=True, help="Never open a socket.")
 def command(
@@ -29,6 +34,7 @@ def command(
     prompt: str | None,
     dtype: str | None,
     device: str | None,
+    quiet: bool,
     as_json: bool,
     offline: bool,
 ) -> None:
@@ -42,7 +48,8 @@ def command(
     """
     documents = [text for text in texts_of(texts, path) if text is not PAUSE]
     pipe = open_pipeline("reranking", model, dtype, device, offline)
-    found = pipe(query, documents=documents, top_k=top_k, prompt=prompt)
+    counted = not quiet and sys.stderr.isatty() and len(documents) > FEW
+    found = pipe(query, documents=documents, top_k=top_k, prompt=prompt, progress=counted)
     if as_json:
         print_json(found)
         return

@@ -10,7 +10,7 @@ later `sentence_transformers`) or, since version 6, beside it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from pellucid.models.model import Model
 from pellucid.ops.elementwise import activation
 from pellucid.spec import Activation, Task
 from pellucid.tasks.chat_rows import Rendering, guessed
-from pellucid.tasks.flow import forwards, logits_at
+from pellucid.tasks.flow import forwards, logits_at, stream
 from pellucid.tasks.rows import Cut, InputRefused, Row, encode, room
 from pellucid.tasks.sentence_layout import LIST, SETTINGS, read_modules, read_settings
 from pellucid.tasks.sentence_layout import is_sentence_model as is_laid_out
@@ -174,9 +174,21 @@ class CrossModel:
             what = f"the model has {self.labels} labels, a document's rank is one number"
             raise Unsupported(what, where="rank", next="score the pairs, and choose a label")
 
-    def rank(self, query: str, documents: Sequence[str], act: Act | None = None, prompt: str = "") -> list[Ranked]:
-        """Documents by their scores, the best first; of equal ones the earlier."""
-        found = self.score([(query, document) for document in documents], act, prompt)
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        act: Act | None = None,
+        prompt: str = "",
+        watch: Callable[[Iterator[Scored]], Iterator[Scored]] = iter,
+    ) -> list[Ranked]:
+        """Documents by their scores, the best first; of equal ones the earlier.
+
+        Args:
+            watch: sees each document's scores on their way, in the documents' order: a count of them, for example.
+        """
+        pairs = [(query, document) for document in documents]
+        found = watch(stream(lambda window: self.score(window, act, prompt), pairs))
         ranked = [Ranked(i, float(each.scores[0]), each.dropped) for i, each in enumerate(found)]
         return sorted(ranked, key=lambda one: -one.score)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ from pellucid.tasks.fit import report_misfit, require_head, require_trained
 from pellucid.tasks.flow import WINDOW, stream
 from pellucid.tasks.rows import Cut
 from pellucid.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 log = logging.getLogger("pellucid")
 
@@ -140,7 +142,7 @@ class Pipeline:
             return found
 
         def results() -> Iterator[Any]:
-            first = {} if size is None else {"first": WINDOW}
+            first = {} if size is None or progress else {"first": WINDOW}
             for one in stream(run, inputs, **first):
                 yield self.show(one, **shown)
             losses.end()
@@ -210,8 +212,8 @@ def with_lost(shown: dict[str, Any], dropped: int) -> dict[str, Any]:
 
 
 def options_of(kind: type[Pipeline]) -> tuple[str, ...]:
-    """The options of a call, but for those of `generate`."""
-    return (*options_named(kind, "run"), *options_named(kind, "show"))
+    """The options of a call, but for those of `generate`, and for `progress`, which every call has."""
+    return tuple(name for name in (*options_named(kind, "run"), *options_named(kind, "show")) if name != "progress")
 
 
 def options_named(kind: type[Pipeline], method: str) -> tuple[str, ...]:
@@ -220,7 +222,7 @@ def options_named(kind: type[Pipeline], method: str) -> tuple[str, ...]:
     return tuple(name for named in found for name, each in named if each.kind is Parameter.KEYWORD_ONLY)
 
 
-def counted(found: Iterator[Any], task: str, size: int | None) -> Iterator[Any]:
+def counted(found: Iterator[T], task: str, size: int | None) -> Iterator[T]:
     """The same, and a line on stderr that counts: ten times a second at most."""
     of = "" if size is None else f" of {size:,}"
     start, shown, done, width = time.monotonic(), 0.0, 0, 0

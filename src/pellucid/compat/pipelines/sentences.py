@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import torch
 from pellucid import hub
 from pellucid.compat import auto
 from pellucid.compat.modeling import PreTrainedModel
-from pellucid.compat.pipelines.base import Pipeline, with_lost
+from pellucid.compat.pipelines.base import Pipeline, counted, with_lost
 from pellucid.errors import ArgumentError, Unsupported
 from pellucid.spec import Task
 from pellucid.tasks.fit import report_misfit
@@ -34,7 +35,7 @@ class SentenceEmbeddingPipeline(Pipeline):
         windows: read all of a text that is too long, in windows whose vectors are averaged; else it is cut.
         normalize_embeddings: to length 1.
         truncate_dim: so many dimensions, the first.
-        task: "query", "document" …: the route, of a model that has several.
+        task: "query", "document" …: the route, of a model that has several, and what a chat template may ask for.
         return_tensors: True for tensors.
         return_embeddings: True for an `Embedding` of each text, which also has its tokens and what was dropped.
     """
@@ -167,6 +168,13 @@ class RerankingPipeline(Pipeline):
     def is_one(self, inputs: Any) -> bool:
         return isinstance(inputs, str | Mapping)
 
+    def _results(
+        self, inputs: Iterable[Any], size: int | None, progress: bool, options: dict[str, Any]
+    ) -> Iterator[Any]:
+        """What takes long of one query are its documents: they are counted then, and else the queries."""
+        alone = progress and size == 1
+        return super()._results(inputs, size, progress and not alone, {**options, "progress": alone})
+
     def run(
         self,
         inputs: list[Any],
@@ -175,6 +183,7 @@ class RerankingPipeline(Pipeline):
         top_k: int | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        progress: bool = False,
     ) -> list[list[tuple[Ranked, str]]]:
         most = None if top_k is None else whole_number("top_k", top_k)
         made = self.made
@@ -182,8 +191,9 @@ class RerankingPipeline(Pipeline):
         found = []
         for row, each in enumerate(inputs):
             query, texts = _asked(row, each, documents)
+            watch = partial(counted, task=self.task, size=len(texts)) if progress else iter
             with of_input(row):
-                ranked = made.rank(query, texts, prompt=before)[:most]
+                ranked = made.rank(query, texts, prompt=before, watch=watch)[:most]
             found.append([(one, texts[one.index]) for one in ranked])
         return found
 
