@@ -16,7 +16,7 @@ import gguf_files
 import pellucid
 from pellucid import CrossEncoder, SentenceTransformer, cos_sim, quantize_embeddings, semantic_search
 from pellucid.errors import ArgumentError, ConfigError, InputError, PellucidError, Unsupported, WeightsError
-from pellucid.tasks.sentence_layout import OF_PAIRS, ROUTERS, read_layout
+from pellucid.tasks.sentence_layout import OF_PAIRS, ROUTERS, read_layout, said_in_gguf
 from pellucid.tasks.sentence_modules import MODULES, OLD_KINDS
 from pellucid.tasks.vectors import ENOUGH, PRECISIONS, SIMILARITIES
 
@@ -276,6 +276,25 @@ def test_a_language_model_without_yes_is_no_judge(tmp_path: Path) -> None:
         CrossEncoder(folder)
 
 
+def test_a_chat_template_is_given_the_task_that_it_reads(tmp_path: Path) -> None:
+    folder, template = lay_out("chat-bare", tmp_path), RECORD["files"]["chat-bare/chat_template.jinja"]
+
+    def model(before: str) -> SentenceTransformer:
+        (folder / "chat_template.jinja").write_text(before + template)
+        return SentenceTransformer(folder)
+
+    asking, plain, red, dog = map(
+        model, ("{% if task == 'query' %}red {% elif task is defined %}dog {% endif %}", "", "red ", "dog ")
+    )
+    wanted = {"query": red, "document": dog, None: plain}
+    for task, other in wanted.items():
+        np.testing.assert_array_equal(asking.encode(TEXTS, task=task), other.encode(TEXTS))
+    np.testing.assert_array_equal(asking.encode_query(TEXTS), red.encode(TEXTS))
+    (folder / "chat_template.jinja").write_text("{% if task == 'query' %}red {% endif %}" + template)
+    embed = pellucid.pipeline("sentence-embedding", folder)
+    np.testing.assert_array_equal(embed(TEXTS, task="query"), red.encode(TEXTS))
+
+
 def test_windows_of_a_chat_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="windows of a chat"):
         make("chat", tmp_path).encode("fox " * 40, windows=True)
@@ -346,6 +365,15 @@ def test_reranking_by_pipeline(tmp_path: Path) -> None:
             rank([bad])
     with pytest.raises(Unsupported, match="3 labels"):
         pellucid.pipeline("reranking", lay_out("cross-three", tmp_path))
+
+
+def test_documents_of_a_query_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One query takes long because of its documents; many are counted themselves."""
+    rank = pellucid.pipeline("reranking", lay_out("cross", tmp_path), documents=TEXTS)
+    assert rank(QUERY, progress=True) == rank(QUERY)
+    assert f"reranking: {len(TEXTS)} of {len(TEXTS)}" in capsys.readouterr().err
+    assert rank([QUERY, QUERY], progress=True) == [rank(QUERY)] * 2
+    assert "reranking: 2 of 2" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- long texts
@@ -543,6 +571,26 @@ def test_a_gguf_file_of_a_reranker_has_no_vectors(tmp_path: Path) -> None:
     metadata = {"general.architecture": "bert", "bert.pooling_type": gguf_files.As(4, 4)}
     with pytest.raises(Unsupported, match="rerank"):
         read_layout(gguf_files.write(tmp_path / "x.gguf", metadata))
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "lost"),
+    [
+        ("mean", 1, ""), ("prompts", 1, "Normalize, prompts"), ("cls", 2, ""), ("lasttoken", 3, ""),
+        ("max", None, "Pooling"), ("dense", 1, "Dense, Normalize"), ("cross", None, ""), ("ways", None, "Router"),
+    ],
+)  # fmt: skip
+def test_a_gguf_file_is_told_how_its_folder_pools(name: str, number: int | None, lost: str, tmp_path: Path) -> None:
+    says, notes = said_in_gguf(lay_out(name, tmp_path))
+    assert says == ({} if number is None else {"pooling_type": number})
+    assert notes == ([f"left out, as a GGUF file cannot say it: {lost}"] if lost else [])
+
+
+def test_modules_that_are_not_known_stop_no_conversion(tmp_path: Path) -> None:
+    folder = lay_out("mean", tmp_path)
+    (folder / "modules.json").write_text(json.dumps(modules(TRANSFORMER, "code.of.the.Folder")))
+    says, [note] = said_in_gguf(folder)
+    assert not says and "code.of.the.Folder" in note
 
 
 def test_an_encoder_decoder_is_its_encoder(tmp_path: Path) -> None:

@@ -204,7 +204,8 @@ class SentenceTransformer(_Loaded):
             truncate_dim: so many dimensions, the first; None for the model's.
             windows: read all of a text that is longer than `max_seq_length`, in windows whose vectors are averaged.
                 Without it such a text is cut, and that is said.
-            task: "query", "document" …: the route, of a model that has several; None for its default.
+            task: "query", "document" …: the route, of a model that has several, and what a chat template may ask for;
+                None for the default.
 
         Raises:
             InputError: a text that is no string. ArgumentError: no such prompt, precision or argument.

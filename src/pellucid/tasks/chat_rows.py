@@ -8,11 +8,12 @@ Source: sentence-transformers 6.2, https://sbert.net/docs/cross_encoder/usage/cu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pellucid.errors import PellucidError
 from pellucid.tasks.rows import Row
+from pellucid.text.chats.template import names
 from pellucid.text.tokenizer import Tokenizer
 
 PAIR = ("query", "document")
@@ -39,6 +40,12 @@ class Rendering:
         return [
             {"role": role, "content": [{"type": "text", "text": text}] if self.parts else text} for role, text in given
         ]
+
+    def for_task(self, tokenizer: Tokenizer, task: str | None) -> Rendering:
+        """The same, with the task ("query", "document" …) as a variable of the template, where that reads it."""
+        if task is None or "task" in self.options or "task" not in names(tokenizer.get_chat_template()).read:
+            return self
+        return replace(self, options={**self.options, "task": task})
 
     def of_pair(self, pair: tuple[str, str], prompt: str = "") -> list[dict[str, Any]]:
         """Messages of a query and a document."""

@@ -73,12 +73,13 @@ class OfTransformer:
         """Moves it."""
         self.model.to(device)
 
-    def rows(self, texts: Sequence[str], prompt: str) -> list[Row]:
-        """A row of ids for each text behind the prompt, cut to the longest."""
+    def rows(self, texts: Sequence[str], prompt: str, task: str | None = None) -> list[Row]:
+        """A row of ids for each text behind the prompt, cut to the longest; a chat template may ask for the task."""
         check_texts(texts)
         if self.chat is not None:
-            chats = [self.chat.chat(prompt, [("user", text)]) for text in texts]
-            return self.chat.rows(self.tokenizer, chats, self.longest)
+            chat = self.chat.for_task(self.tokenizer, task)
+            chats = [chat.chat(prompt, [("user", text)]) for text in texts]
+            return chat.rows(self.tokenizer, chats, self.longest)
         return encode(self.model, self.tokenizer, [prompt + text for text in texts], cut=Cut(True, self.longest))
 
     def windows(self, text: str, prompt: str) -> list[Row]:
@@ -153,8 +154,8 @@ class OfTable:
         """Moves it."""
         self.vectors_VD = self.vectors_VD.to(device)
 
-    def rows(self, texts: Sequence[str], prompt: str) -> list[Row]:
-        """A row of ids for each text behind the prompt, cut to the longest."""
+    def rows(self, texts: Sequence[str], prompt: str, task: str | None = None) -> list[Row]:
+        """A row of ids for each text behind the prompt, cut to the longest, whatever the task."""
         check_texts(texts)
         return [Row(ids[: self.longest], dropped=len(ids[self.longest :]) if self.longest else 0)
                 for ids in self._ids([prompt + text for text in texts])]  # fmt: skip

@@ -69,7 +69,7 @@ class How:
         dim: only so many dimensions, the first.
         unit: to length 1, after the cut.
         states: keep those of tokens.
-        task: "query", "document" …: the route, of a model that has several.
+        task: "query", "document" …: the route, of a model that has several; a variable of chat templates that read it.
     """
 
     prompt: str = ""
@@ -184,7 +184,7 @@ class Encoder:
         if how.dim is not None and how.dim > self.dim:
             what = f"{how.dim} dimensions of vectors that have {self.dim}"
             raise ArgumentError(what, where="truncate_dim", next=f"ask for at most {self.dim}")
-        rows = self.source.rows(texts, how.prompt)
+        rows = self.source.rows(texts, how.prompt, how.task)
         parts = [
             self.source.windows(text, how.prompt) if row.dropped and how.windows else [row]
             for text, row in zip(texts, rows)
