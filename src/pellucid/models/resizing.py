@@ -53,14 +53,15 @@ def resize(model: Model, rows: int, *, mean: bool) -> None:
     for slot in grown:
         _require_plain(model, slot)
     old = {slot: held[slot] for slot in grown if slot not in model.ties()}
+    made: dict[str, nn.Parameter] = {}
     for slot, parameter in old.items():
-        owner, name = _owner(model, slot)
         empty = torch.empty(wanted[slot].shape, dtype=parameter.dtype, device=parameter.device)
-        owner._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        made[slot] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        owner, name = _owner(model, slot)
+        owner._parameters[name] = made[slot]
     initialise(model, None, only=set(old))
     for slot, parameter in old.items():
-        owner, name = _owner(model, slot)
-        _fill(owner._parameters[name], parameter, around_mean=mean and not isinstance(owner, Fixed))
+        _fill(made[slot], parameter, around_mean=mean and not isinstance(_owner(model, slot)[0], Fixed))
     for slot in grown:
         owner, _ = _owner(model, slot)
         if isinstance(owner, Linear):

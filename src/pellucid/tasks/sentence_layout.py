@@ -187,8 +187,7 @@ def said_in_gguf(folder: Path) -> tuple[dict[str, int], list[str]]:
         )
     except PellucidError as error:
         return {}, [f"the file does not say how tokens become a vector: {error.what}"]
-    numbers = {(kind,): number for number, kind in POOLINGS.items()}
-    number = numbers.get(pool.kinds) if pool else None
+    number = next((number for number, kind in POOLINGS.items() if pool and pool.kinds == (kind,)), None)
     told = ("Transformer", "Dropout", *(["Pooling"] if number else []))
     lost = [*(kind for kind in modules if kind not in told), *(["prompts"] if prompts else [])]
     notes = [f"left out, as a GGUF file cannot say it: {', '.join(lost)}"] if lost else []
