@@ -68,6 +68,12 @@ def test_json_lines(call, classifier, tmp_path):
     assert result.exit_code == 2 and "no JSON" in result.stderr and "line 2" in result.stderr
 
 
+def test_a_part_that_is_missing_is_asked_for_as_an_option(call):
+    for task, name in (("question-answering", "question"), ("table-question-answering", "table")):
+        refused = call("run", task, "-m", "nowhere", "Ada wrote it.")  # before anything is loaded
+        assert refused.exit_code == 2 and f"without a {name}" in refused.stderr and f"-o {name}=" in refused.stderr
+
+
 def test_a_line_that_is_refused(call, classifier, tmp_path):
     """What was before it is printed; it is named by its line, and how to go on behind it is said."""
     path = tmp_path / "lines.txt"
