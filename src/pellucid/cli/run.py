@@ -68,9 +68,10 @@ def command(
     options = dict(map(parse_option, pairs))
     line_name, part_names = PARTS.get(task, ("", ()))
     parts = {name: options.pop(name) for name in part_names if name in options}
-    for name in () if jsonl else {*part_names} - parts.keys():
-        next = f"-o {name}=…, for every {line_name}; or --jsonl, with an object of both in each line"
-        raise ArgumentError(f"{task} without a {name}", where="-o", next=next)
+    missing = [name for name in part_names if name not in parts]
+    if missing and not jsonl:
+        advice = f"-o {missing[0]}=…, for every {line_name}; or --jsonl, with an object of both in each line"
+        raise ArgumentError(f"{task} without a {missing[0]}", where="-o", next=advice)
     pipe = open_pipeline(task, model, dtype, device, offline)
     if text not in (None, "-"):
         show(pipe(read(1, next(lines), parts, line_name, jsonl), **options), as_json)
