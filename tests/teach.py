@@ -379,7 +379,7 @@ def tables() -> None:
         for step in count():  # first to find what is said, and then what stands beside it
             yield table_batch(model, tok, [letters.lookup(rng, 0.5 if step < 300 else 0.2) for _ in range(48)])
 
-    teach(model, batches(), 700, 3e-3)
+    teach(model, batches(), 1200, 3e-3)
     save("tables", model, tok, 128)
 
 
