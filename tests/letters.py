@@ -160,24 +160,38 @@ class Lookup:
     cells: set[tuple[int, int]]
 
 
-def lookup(rng: Random) -> Lookup:
-    n = rng.randint(3, 6)
+ROWS = 6  # at most
+
+
+def lookup(rng: Random, simple: float = 0.2) -> Lookup:
+    """A question about a table; a simple one, with such a chance, asks for what stands in the cell itself."""
+    n = rng.randint(2, ROWS)
     names, towns = rng.sample(FIRST, n), rng.sample(TOWNS, n)
     if rng.random() < 0.5:
         towns[1] = towns[0]
     ages = [str(age) for age in rng.sample(range(18, 80), n)]
-    table = {"name": names, "town": towns, "age": ages}
     row = rng.randrange(n)
-    here = {(i, 0) for i in range(n) if towns[i] == towns[row]}
+    here = [i for i in range(n) if towns[i] == towns[row]]
     oldest, youngest = (pick(range(n), key=lambda i: int(ages[i])) for pick in (max, min))
-    asked: list[tuple[str, set[tuple[int, int]]]] = [
-        (f"Where does {names[row]} live?", {(row, 1)}),
-        (f"How old is {names[row]}?", {(row, 2)}),
-        (f"Who lives in {towns[row]}?", here),
-        ("Who is the oldest?", {(oldest, 0)}),
-        ("Who is the youngest?", {(youngest, 0)}),
-    ]
-    return Lookup(table, *rng.choice(asked))
+    asked = [
+        (f"Find {names[row]}.", "name", [row]),
+        (f"Find {towns[row]}.", "town", here),
+        (f"Find {ages[row]}.", "age", [row]),
+        ("How old is the oldest?", "age", [oldest]),
+        ("How old is the youngest?", "age", [youngest]),
+    ] if rng.random() < simple else [
+        (f"Where does {names[row]} live?", "town", [row]),
+        (f"How old is {names[row]}?", "age", [row]),
+        (f"Who lives in {towns[row]}?", "name", here),
+        ("Who is the oldest?", "name", [oldest]),
+        ("Who is the youngest?", "name", [youngest]),
+    ]  # fmt: skip
+    question, column, rows = rng.choice(asked)
+    table = {"name": names, "town": towns, "age": ages}
+    cells = {(i, [*table].index(column)) for i in rows}
+    if column != "age" and "est?" not in question and rng.random() < 0.3:
+        del table["age"]
+    return Lookup(table, question, cells)
 
 
 # ---- topics ------------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ WORDS = (
     "a the red fox cat dog dogs sees and are here sleeps ##s ##es query passage : ? z ##z T ##h ##e R ##d F ##O ##X O X"
 )
 PROMPTS = {"query": "query : ", "passage": "passage : ", "sleepy": "sleeps here "}
-ALONE = ("static", "model2vec", "words", "words-plain", "chat", "chat-bare")  # no transformer, or one of their own
+BAGS = ("bag", "bag-once")
+# No transformer, or one of their own:
+ALONE = ("static", "model2vec", "words", "words-plain", "cnn", "lstm", *BAGS, "chat", "chat-bare")
 JUDGES = ("cross-judge", "cross-judge-bare", "cross-judge-one", "cross-judge-text")
 CROSS = (
     ("cross", 1, {}),
@@ -175,10 +177,18 @@ def tables(transformer: Path) -> dict[str, Any]:
     def made(*modules: Any, **settings: Any) -> Any:
         return SentenceTransformer(modules=list(modules), device="cpu", **settings)
 
+    def filled(*around: Any) -> list[Any]:
+        """Of words, whose padding is zeros, as the reference's own are: else a text would depend on its company."""
+        vectors = table(8, 24, len(vocab))
+        vectors[0] = 0
+        return [M.WordEmbeddings(split, vectors), *around]
+
     static = M.StaticEmbedding(tokenizer(), table(14, 20))
     vocab = ["PADDING", "red", "fox", "Fox", "cat", "sees", "the", "dogs", "are"]
+    said = ["red", "fox", "cat", "sees", "the", "dogs", "are"]  # all of them: a constant has no int8 code
     split = WhitespaceTokenizer(vocab, stop_words=["the", "a"], do_lower_case=False)
-    weights = M.WordWeights(vocab, {"red": 0.5, "fox": 2.0, "dogs": 0.25}, unknown_word_weight=0.75)
+    counts = {"red": 0.5, "fox": 2.0, "dogs": 0.25}
+    weights = M.WordWeights(vocab, counts, unknown_word_weight=0.75)
     means = M.Pooling(5, ["mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
     text = [M.Transformer(str(transformer)), M.Pooling(14, "mean")]
     ways = {("query", "text"): "table", (None, "text"): "read"}
@@ -186,6 +196,12 @@ def tables(transformer: Path) -> dict[str, Any]:
         "static": made(static, M.Normalize(), prompts=PROMPTS),
         "words": made(M.WordEmbeddings(split, table(5, 21, len(vocab)), max_seq_length=6), weights, means),
         "words-plain": made(M.WordEmbeddings(split, table(5, 22, len(vocab))), M.Pooling(5, "mean")),
+        "cnn": made(
+            *filled(loud(M.CNN(8, 4, [1, 3, 5]), 25), M.Pooling(12, ["mean", "weightedmean"])), prompts=PROMPTS
+        ),
+        "lstm": made(*filled(loud(M.LSTM(8, 4, num_layers=2), 26), M.Pooling(8, ["mean", "lasttoken"]))),
+        "bag": made(M.BoW(said, counts, 0.75), loud(M.Dense(len(said), 6), 27), prompts=PROMPTS),
+        "bag-once": made(M.BoW(said, counts, cumulative_term_frequency=False)),
         "router": made(M.Router.for_query_document([static], text), M.Normalize(), prompts=PROMPTS),
         "ways": made(M.Router({"read": text, "table": [static]}, route_mappings=ways)),
     }
@@ -326,9 +342,9 @@ def of_sentences(name: str, model: Any) -> dict[str, torch.Tensor]:
     found["document"] = model.encode_document(TEXTS, **as_tensor)
     found["prompt"] = model.encode(TEXTS, prompt="red fox : ", **as_tensor)
     found["unit"] = model.encode(TEXTS, normalize_embeddings=True, truncate_dim=4, **as_tensor)
-    if name not in ("static", "model2vec"):  # which have none in the reference
+    if name not in ("static", "model2vec", *BAGS):  # which have none in the reference
         found["states"] = model.encode(TEXTS[1], output_value="token_embeddings")
-    found["longest"] = torch.tensor(0 if model.max_seq_length == math.inf else model.max_seq_length)
+    found["longest"] = torch.tensor(0 if model.max_seq_length in (None, math.inf) else model.max_seq_length)
     for precision in ("int8", "uint8", "binary", "ubinary"):
         found[precision] = torch.from_numpy(model.encode(TEXTS, precision=precision))
     return {f"{name} {key}": value for key, value in found.items()}

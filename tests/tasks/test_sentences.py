@@ -27,7 +27,9 @@ TEXTS, QUERY = RECORD["texts"], RECORD["query"]
 NAMES = sorted({name.split(" ")[0] for name in TENSORS if " " in name})
 SENTENCES = [name for name in NAMES if not name.startswith("cross")]
 CROSS = [name for name in NAMES if name.startswith("cross")]
-ALONE = ("static", "model2vec", "words", "words-plain", "chat", "chat-bare")  # no transformer, or one of their own
+BAGS = ("bag", "bag-once")
+# No transformer, or one of their own:
+ALONE = ("static", "model2vec", "words", "words-plain", "cnn", "lstm", *BAGS, "chat", "chat-bare")
 INNER = {"old": "0_Transformer", "router": "document_0_Transformer", "ways": "read_0_Transformer"}  # where it is
 NEAR = {"rtol": 5e-7, "atol": 2e-6}  # four steps of float32, of sums that are not divided: they reach 10
 
@@ -126,6 +128,10 @@ def test_unit_vectors_of_fewer_dimensions(each: tuple[str, SentenceTransformer])
 
 def test_states_of_tokens(each: tuple[str, SentenceTransformer]) -> None:
     name, model = each
+    if name in BAGS:
+        with pytest.raises(Unsupported, match="no states of tokens"):
+            model.encode(TEXTS[1], output_value="token_embeddings")
+        return
     found = model.encode(TEXTS[1], output_value="token_embeddings")
     if name in ("static", "model2vec"):  # the reference has none
         cosine = torch.cosine_similarity(found.mean(0), TENSORS[f"{name} vectors"][1], dim=0)
@@ -649,7 +655,7 @@ TRANSFORMER = "sentence_transformers.models.Transformer"
     "listed, error, says",
     [
         *((modules(f"sentence_transformers.models.{kind}"), Unsupported, f"a {kind} module") for kind in (
-            "BoW", "CNN", "LSTM", "CLIPModel", "SparseStaticEmbedding",
+            "CLIPModel", "SparseStaticEmbedding",
         )),
         (modules("custom_st.Transformer"), Unsupported, "code of the model folder"),
         (modules("sentence_transformers.models.Pooling"), Unsupported, "first, and only there, one of Transformer"),
@@ -690,8 +696,56 @@ def test_a_pooling_behind_a_table_of_tokens_is_refused(tmp_path: Path) -> None:
     folder = lay_out("static", tmp_path)
     put(folder / "modules.json", modules(f"{BEHIND}StaticEmbedding", f"{BEHIND}Pooling"))
     put(folder / "1_x" / "config.json", {"pooling_mode": "max"})
-    with pytest.raises(Unsupported, match="no Pooling behind a StaticEmbedding"):
+    with pytest.raises(Unsupported, match="Pooling behind a StaticEmbedding"):
         SentenceTransformer(folder)
+
+
+@pytest.mark.parametrize(
+    "name, path, values, error, says",
+    [
+        ("cnn", "1_CNN/cnn_config.json", {"kernel_sizes": [1, 2, 5]}, Unsupported, "only odd sizes"),
+        ("cnn", "1_CNN/cnn_config.json", {"stride_sizes": [1, 1, 2]}, Unsupported, "one step at a time"),
+        ("cnn", "1_CNN/cnn_config.json", {"kernel_sizes": [1, 3, 5, 7]}, WeightsError, "convs.3.weight"),
+        ("lstm", "1_LSTM/lstm_config.json", {"num_layers": 3}, WeightsError, "encoder.weight_ih_l2"),
+        ("bag", "0_BoW/config.json", {"vocab": []}, ConfigError, "a BoW without words"),
+    ],
+)
+def test_modules_that_do_not_fit(name: str, path: str, values: Any, error: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=says):
+        SentenceTransformer(changed(lay_out(name, tmp_path), path, **values))
+
+
+@pytest.mark.parametrize("kind", ["Pooling", "LSTM"])
+def test_only_steps_stand_behind_a_bag(kind: str, tmp_path: Path) -> None:
+    folder = lay_out("bag", tmp_path)
+    inner = {"Pooling": "2_Pooling", "LSTM": "1_LSTM"}[kind]
+    write("lstm", folder / "other")
+    put(folder / "modules.json", [
+        {"idx": 0, "name": "0", "path": "0_BoW", "type": f"{BEHIND}BoW"},
+        {"idx": 1, "name": "1", "path": f"other/{inner}", "type": f"{BEHIND}{kind}"},
+    ])  # fmt: skip
+    with pytest.raises(Unsupported, match="Pooling behind a BoW"):
+        SentenceTransformer(folder)
+
+
+def test_a_recurrent_network_that_reads_one_way(tmp_path: Path) -> None:
+    """By the equations of torch.nn.LSTM's page, step by step; the gates are i, f, g, o."""
+    folder = lay_out("lstm", tmp_path)
+    changed(folder, "1_LSTM/lstm_config.json", num_layers=1, bidirectional=False)
+    model = SentenceTransformer(folder)
+    said = "red cat dogs are"
+    words = json.loads((folder / "whitespacetokenizer_config.json").read_text())["vocab"]
+    parts = {name: TENSORS[f"lstm/1_LSTM/model.safetensors:encoder.{name}_l0"]
+             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}  # fmt: skip
+    vectors = TENSORS["lstm/model.safetensors:emb_layer.weight"]
+    state = memory = torch.zeros(4)
+    for word, found in zip(said.split(), model.encode(said, output_value="token_embeddings")):
+        gates = parts["weight_ih"] @ vectors[words.index(word)] + parts["bias_ih"]
+        i, f, g, o = (gates + parts["weight_hh"] @ state + parts["bias_hh"]).view(4, 4)
+        memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+        state = o.sigmoid() * memory.tanh()
+        torch.testing.assert_close(found, state, **NEAR)
+    assert model.get_embedding_dimension() == 8  # the mean, and the last
 
 
 def test_layers_that_do_not_fit(tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ def write_assumed(
 ) -> None:
     """Writes what was assumed of a bare transformer, so that it is said from now on."""
     pool = layout.chains[""].pool
+    assert pool is not None  # of a bare transformer there is one
     kinds = [f"{BASE}.Transformer", f"{BASE.replace('base', 'sentence_transformer')}.Pooling"]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(zip(("", POOL), kinds))

@@ -1,7 +1,8 @@
 """The modules of a sentence model, and how each is read from the folder that sentence-transformers wrote for it.
 
 A chain is a source of token states (a transformer, or a table of vectors), a pooling, and steps on the sentence's
-vector. Modules are told apart by the last part of their class's name, which never changed in versions 1 to 6.
+vector; what works on the states themselves stands between the first two. A bag of words is a vector already. Modules
+are told apart by the last part of their class's name, which never changed in versions 1 to 6.
 Source: sentence-transformers 6.2, https://sbert.net/docs/package_reference/sentence_transformer/modules.html
 """
 
@@ -73,7 +74,23 @@ class Words:
     longest: int | None = None
 
 
-Source = Transformer | Static | Words
+@dataclass(frozen=True, eq=False)
+class Bag:
+    """A text's vector has a number for each known word (BoW): its weight, as often as the text has it.
+
+    Args:
+        words: each has the number of its place.
+        weight_V: of each word.
+        often: a word counts each time; otherwise once.
+    """
+
+    folder: Path
+    words: tuple[str, ...]
+    weight_V: Tensor
+    often: bool
+
+
+Source = Transformer | Static | Words | Bag
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +106,42 @@ class Weights:
     """Each token counts by its own weight: a table [V]."""
 
     weight_V: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Cnn:
+    """Filters over K neighbours, of several odd K, side by side; around a text there are zeros. arXiv 1408.5882.
+
+    Args:
+        filters: of each size, weight [O, D, K] and bias [O].
+    """
+
+    filters: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def width(self) -> int:
+        """Channels of a state behind it."""
+        return sum(len(bias_O) for _, bias_O in self.filters)
+
+
+@dataclass(frozen=True, eq=False)
+class Lstm:
+    """A recurrent network over tokens, forwards, or both ways with the states joined. doi:10.1162/neco.1997.9.8.1735.
+
+    Args:
+        layers: of each layer the ways, forwards first: weights [4H, D] of the input and [4H, H] of the state, and the
+            bias [4H] of each, of the gates i, f, g, o.
+    """
+
+    layers: tuple[tuple[tuple[Tensor, ...], ...], ...]
+
+    @property
+    def width(self) -> int:
+        """Channels of a state behind it."""
+        return sum(weight_hh.shape[1] for _, weight_hh, _, _ in self.layers[-1])
+
+
+OnTokens = Layers | Weights | Cnn | Lstm
 
 
 @dataclass(frozen=True)
@@ -123,17 +176,17 @@ class LayerNorm:
 
 
 Step = Normalize | Project | LayerNorm
-Module = Source | Layers | Weights | Pool | Step
+Module = Source | OnTokens | Pool | Step
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A text to one vector."""
+    """A text to one vector; the pooling is None where the source gives one."""
 
     source: Source
-    pool: Pool
+    pool: Pool | None
     steps: tuple[Step, ...] = ()
-    tokens: Layers | Weights | None = None
+    tokens: OnTokens | None = None
 
 
 def read_chain(modules: list[tuple[str, Path]], where: Path) -> Chain:
@@ -151,17 +204,18 @@ def read_chain(modules: list[tuple[str, Path]], where: Path) -> Chain:
     source = found.pop(0) if found else None
     if not isinstance(source, Source) or any(isinstance(module, Source) for module in found):
         raise Unsupported(said, where=where, next=f"first, and only there, one of {', '.join(SOURCES)}")
-    tokens, found = (found[0], found[1:]) if found and isinstance(found[0], Layers | Weights) else (None, found)
+    tokens, found = (found[0], found[1:]) if found and isinstance(found[0], OnTokens) else (None, found)
     if isinstance(tokens, Layers):
         _require_layers(source, said, where)
     pool, found = (found[0], found[1:]) if found and isinstance(found[0], Pool) else (None, found)
-    if (pool is None) != isinstance(source, Static):
-        wanted = "no Pooling behind a StaticEmbedding" if pool else f"one Pooling, behind the {kinds[0]}"
-        raise Unsupported(said, where=where, next=wanted)
+    if isinstance(source, Static | Bag) and (tokens or pool):
+        raise Unsupported(said, where=where, next=f"no {', '.join(ON_TOKENS)}, Pooling behind a {kinds[0]}")
+    if pool is None and not isinstance(source, Static | Bag):
+        raise Unsupported(said, where=where, next=f"one Pooling, behind the {kinds[0]}")
     steps = tuple(module for module in found if isinstance(module, Step))
     if len(steps) < len(found):
         raise Unsupported(said, where=where, next=f"behind the Pooling only {', '.join(STEPS)}")
-    return Chain(source, pool or Pool(("mean",)), steps, tokens)
+    return Chain(source, Pool(("mean",)) if isinstance(source, Static) else pool, steps, tokens)
 
 
 def _require_layers(source: Source, said: str, where: Path) -> None:
@@ -230,6 +284,16 @@ def _words(folder: Path) -> Words:
     return Words(folder, values.get("max_seq_length"))
 
 
+def _bag(folder: Path) -> Bag:
+    values = read_json(folder / "config.json")
+    words, known = tuple(dict.fromkeys(values.get("vocab") or ())), values.get("word_weights") or {}
+    if not words:
+        raise ConfigError("a BoW without words", where=folder / "config.json", next="download the folder again")
+    other = values.get("unknown_word_weight", 1)
+    weight_V = torch.tensor([float(known.get(word, known.get(word.lower(), other))) for word in words])
+    return Bag(folder, words, weight_V, often=bool(values.get("cumulative_term_frequency", True)))
+
+
 # ------------------------------------------------------------------------------------------ on the states of tokens
 
 
@@ -245,6 +309,26 @@ def _layers(folder: Path) -> Layers:
 
 def _weights(folder: Path) -> Weights:
     return Weights(_tensors(folder)("emb_layer.weight")[:, 0])
+
+
+def _cnn(folder: Path) -> Cnn:
+    values, tensors = read_json(folder / "cnn_config.json"), _tensors(folder)
+    sizes = values.get("kernel_sizes", [1, 3, 5])
+    strides = values.get("stride_sizes") or [1] * len(sizes)
+    if any(size % 2 == 0 for size in sizes) or any(stride != 1 for stride in strides):
+        what = f"a CNN of kernel_sizes={sizes}, stride_sizes={strides}"
+        raise Unsupported(what, where=folder, next="only odd sizes, one step at a time: a state for each token")
+    return Cnn(tuple((tensors(f"convs.{i}.weight"), tensors(f"convs.{i}.bias")) for i in range(len(sizes))))
+
+
+def _lstm(folder: Path) -> Lstm:
+    values, tensors = read_json(folder / "lstm_config.json"), _tensors(folder)
+    ways = ("", "_reverse") if values.get("bidirectional", True) else ("",)
+    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    layers = range(values.get("num_layers", 1))
+    return Lstm(
+        tuple(tuple(tuple(tensors(f"encoder.{part}_l{i}{way}") for part in parts) for way in ways) for i in layers)
+    )
 
 
 def read_pool(folder: Path) -> Pool:
@@ -324,6 +408,13 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
     "Transformer": _transformer,
     "StaticEmbedding": Static,
     "WordEmbeddings": _words,
+    "BoW": _bag,
+}
+ON_TOKENS: dict[str, Callable[[Path], OnTokens]] = {
+    "WeightedLayerPooling": _layers,
+    "WordWeights": _weights,
+    "CNN": _cnn,
+    "LSTM": _lstm,
 }
 STEPS: dict[str, Callable[[Path], Step | None]] = {
     "Normalize": _normalize,
@@ -331,6 +422,4 @@ STEPS: dict[str, Callable[[Path], Step | None]] = {
     "LayerNorm": _layer_norm,
     "Dropout": lambda folder: None,  # in training only
 }
-MODULES: dict[str, Callable[[Path], Module | None]] = {
-    **SOURCES, "WeightedLayerPooling": _layers, "WordWeights": _weights, "Pooling": read_pool, **STEPS,
-}  # fmt: skip
+MODULES: dict[str, Callable[[Path], Module | None]] = {**SOURCES, **ON_TOKENS, "Pooling": read_pool, **STEPS}

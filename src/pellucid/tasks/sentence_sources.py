@@ -19,7 +19,7 @@ from pellucid.ops.elementwise import upcast
 from pellucid.tasks.chat_rows import Rendering, guessed
 from pellucid.tasks.flow import BUDGET, ELSEWHERE, forwards, groups
 from pellucid.tasks.rows import Cut, Row, check_texts, encode, room
-from pellucid.tasks.sentence_modules import Layers, Source, Static, Transformer, Words
+from pellucid.tasks.sentence_modules import Bag, Layers, Source, Static, Transformer, Words
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.weights.source import open_weights
 
@@ -182,6 +182,31 @@ class OfTable:
         return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
+@dataclass
+class OfBag(OfTable):
+    """A vector of each text: of each known word, its weight as often as it is there. The table is [V, 1]."""
+
+    often: bool
+
+    @property
+    def width(self) -> int:
+        """Known words."""
+        return len(self.vectors_VD)
+
+    def states(self, rows: Sequence[Row], layers: Layers | None) -> Iterator[tuple[list[int], Tensor]]:
+        """Numbers of rows that went together, and their vectors [B, V]."""
+        for group in groups([max(1, len(row.ids)) for row in rows], BUDGET.get(self.device.type, ELSEWHERE)):
+            x_BV = self.vectors_VD.new_zeros(len(group), self.width)
+            for x_V, i in zip(x_BV, group):
+                ids = torch.tensor(rows[i].ids, dtype=torch.int64, device=self.device)
+                x_V.index_add_(0, ids, self.vectors_VD[ids, 0])
+            yield group, x_BV
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        found = super()._ids(texts)
+        return found if self.often else [list(dict.fromkeys(ids)) for ids in found]
+
+
 States = OfTransformer | OfTable
 
 
@@ -244,6 +269,8 @@ def open_source(source: Source, opener: Opener) -> States:
             words = {word: i for i, word in enumerate(said.get("vocab") or ())}
             stop = frozenset(said.get("stop_words") or ())
             return OfTable(_table(source), WhiteSpace(words, stop, bool(said.get("do_lower_case"))), longest)
+        case Bag(words=known, weight_V=weight_V, often=often):
+            return OfBag(weight_V[:, None], WhiteSpace({word: i for i, word in enumerate(known)}), None, often)
 
 
 def _table(source: Static | Words) -> Tensor:

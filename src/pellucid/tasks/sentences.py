@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid import families
-from pellucid.errors import ArgumentError
+from pellucid.errors import ArgumentError, Unsupported
 from pellucid.models.model import Model
 from pellucid.nn.linear import plain
 from pellucid.ops.elementwise import activation, upcast
@@ -26,9 +26,11 @@ from pellucid.tasks.rows import Row
 from pellucid.tasks.sentence_layout import Layout
 from pellucid.tasks.sentence_modules import (
     Chain,
+    Cnn,
     Kind,
     LayerNorm,
     Layers,
+    Lstm,
     Normalize,
     Pool,
     Project,
@@ -169,7 +171,9 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        width = self.source.width * len(self.chain.pool.kinds)
+        tokens, pool = self.chain.tokens, self.chain.pool
+        width = tokens.width if isinstance(tokens, Cnn | Lstm) else self.source.width
+        width *= len(pool.kinds) if pool else 1
         for step in self.chain.steps:
             width = len(step.weight_OI) if isinstance(step, Project) else width
         return width
@@ -184,12 +188,16 @@ class Encoder:
         if how.dim is not None and how.dim > self.dim:
             what = f"{how.dim} dimensions of vectors that have {self.dim}"
             raise ArgumentError(what, where="truncate_dim", next=f"ask for at most {self.dim}")
+        pool = self.chain.pool
+        if how.states and pool is None:
+            what = "a bag of words has no states of tokens"
+            raise Unsupported(what, where=self.chain.source.folder, next="ask for the sentence's vector")
         rows = self.source.rows(texts, how.prompt, how.task)
         parts = [
             self.source.windows(text, how.prompt) if row.dropped and how.windows else [row]
             for text, row in zip(texts, rows)
         ]
-        skip = self.source.prompt_tokens(how.prompt) if how.prompt and not self.chain.pool.include_prompt else 0
+        skip = self.source.prompt_tokens(how.prompt) if how.prompt and pool and not pool.include_prompt else 0
         vectors, states = self._read([row for each in parts for row in each], skip, how.states)
         found, at = [], 0
         for each in parts:
@@ -206,13 +214,15 @@ class Encoder:
         vectors = torch.empty(len(rows), self.dim, device=self.source.device)
         vectors = vectors.to(torch.promote_types(self.source.dtype, torch.float32))
         states = [torch.empty(0)] * len(rows) if keep else []
-        tokens = self.chain.tokens
+        tokens, pool = self.chain.tokens, self.chain.pool
         for group, x_BTD in self.source.states(rows, tokens if isinstance(tokens, Layers) else None):
             lengths, weight_BT = [len(rows[i].ids) for i in group], None
             if isinstance(tokens, Weights):
                 weight_BT = _weights([rows[i] for i in group], tokens, x_BTD)
                 x_BTD = upcast(x_BTD) * weight_BT[..., None]
-            x_BD = pooled(self.chain.pool, x_BTD, lengths, skip, weight_BT)
+            elif isinstance(tokens, Cnn | Lstm):
+                x_BTD = mixed(tokens, x_BTD, lengths)
+            x_BD = x_BTD if pool is None else pooled(pool, x_BTD, lengths, skip, weight_BT)
             for step in self.chain.steps:
                 x_BD = applied(step, x_BD)
             vectors[group] = x_BD
@@ -235,6 +245,41 @@ def _weights(rows: Sequence[Row], tokens: Weights, x_BTD: Tensor) -> Tensor:
     for weight_T, row in zip(weight_BT, rows):
         weight_T[: len(row.ids)] = tokens.weight_V.cpu()[row.ids]
     return weight_BT.to(x_BTD.device)
+
+
+def mixed(step: Cnn | Lstm, x_BTD: Tensor, lengths: Sequence[int]) -> Tensor:
+    """States of tokens that know of others [B, T, O], in float32: as if each text were alone, with zeros around it."""
+    there_BT1 = (torch.arange(x_BTD.shape[1]) < torch.tensor(lengths)[:, None])[..., None].to(x_BTD.device)
+    x_BTD = upcast(x_BTD).masked_fill(~there_BT1, 0)
+    if isinstance(step, Cnn):
+        return torch.cat([_filtered(x_BTD, weight.to(x_BTD), bias.to(x_BTD)) for weight, bias in step.filters], dim=2)
+    for ways in step.layers:
+        found = [_remembered(x_BTD, there_BT1, [part.to(x_BTD) for part in way], i) for i, way in enumerate(ways)]
+        x_BTD = torch.cat(found, dim=2)
+    return x_BTD
+
+
+def _filtered(x_BTD: Tensor, weight_ODK: Tensor, bias_O: Tensor) -> Tensor:
+    """Each token and its neighbours to O channels."""
+    K = weight_ODK.shape[2]
+    near_BTDK = F.pad(x_BTD, (0, 0, K // 2, K // 2)).unfold(1, K, 1)
+    return plain(near_BTDK.flatten(2).flatten(0, 1), weight_ODK.flatten(1), bias_O).unflatten(0, x_BTD.shape[:2])
+
+
+def _remembered(x_BTD: Tensor, there_BT1: Tensor, parts: Sequence[Tensor], backwards: int) -> Tensor:
+    """States [B, T, H] of one way through the tokens. Behind a text they stay as they were: backwards, at zeros."""
+    weight_ih, weight_hh, bias_ih, bias_hh = parts
+    read_BTG = plain(x_BTD.flatten(0, 1), weight_ih, bias_ih).unflatten(0, x_BTD.shape[:2])
+    state_BH = memory_BH = x_BTD.new_zeros(len(x_BTD), weight_hh.shape[1])
+    found_BTH = x_BTD.new_empty(*x_BTD.shape[:2], weight_hh.shape[1])
+    steps = range(x_BTD.shape[1])
+    for t in reversed(steps) if backwards else steps:
+        i, f, g, o = (read_BTG[:, t] + plain(state_BH, weight_hh, bias_hh)).chunk(4, dim=1)
+        next_BH = f.sigmoid() * memory_BH + i.sigmoid() * g.tanh()
+        memory_BH = torch.where(there_BT1[:, t], next_BH, memory_BH)
+        state_BH = torch.where(there_BT1[:, t], o.sigmoid() * memory_BH.tanh(), state_BH)
+        found_BTH[:, t] = state_BH
+    return found_BTH
 
 
 def pooled(step: Pool, x_BTD: Tensor, lengths: Sequence[int], skip: int = 0, weight_BT: Tensor | None = None) -> Tensor:
