@@ -128,7 +128,8 @@ ATTACKS: dict[str, Callable[[Any, Any], None]] = {
         lambda m: nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(m.parameters()) * 1.1, m.parameters())
     ),
     "apply": no_grad(lambda m: m.apply(lambda part: part.weight.data.mul_(3) if part is up(m) else None)),
-    "apply of a wrapper": lambda m, _: Outer(m)._apply(lambda t: t * 1.5),
+    # by little: all weights 2.25 times as large leave bfloat16 no digits (the plain product is off by 4 of 16)
+    "apply of a wrapper": lambda m, _: Outer(m)._apply(lambda t: t * 1.1),
 }  # fmt: skip
 
 
