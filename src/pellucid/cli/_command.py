@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -59,9 +59,7 @@ class Command(click.Command):
     def report(self, ctx: click.Context, error: PellucidError) -> None:
         if ctx.params.get("as_json"):
             with suppress(OSError):  # which may be what the error is about
-                click.echo(
-                    printable(json.dumps(error.to_dict(), ensure_ascii=False, default=str))
-                )  # a line among others
+                print_json_line(error.to_dict())  # among others
         click.echo(f"pellucid {self.name}: {error}", err=True)
         ctx.exit(2)
 
@@ -95,6 +93,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 def print_json(value: Any) -> None:
     """One JSON object; what JSON has no form for is written as text."""
     click.echo(printable(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
+
+
+def print_json_line(value: Any, default: Callable[[Any], Any] = str) -> None:
+    """The same in one line; `default` is what becomes of what JSON has no form for."""
+    click.echo(printable(json.dumps(value, ensure_ascii=False, default=default)))
 
 
 def printable(text: str) -> str:

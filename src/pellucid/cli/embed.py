@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli._command import INTERRUPTED, Command, printable, texts_of
+from pellucid.cli._command import INTERRUPTED, Command, print_json_line, printable, texts_of
 from pellucid.cli.run import open_pipeline
 from pellucid.text.lines import PAUSE
 
@@ -115,7 +114,7 @@ def kept(found: Iterator[tuple[str, Embedding]], take: Callable[[str, Embedding]
 
 def print_line(text: str, one: Embedding) -> None:
     line = {"text": text, "tokens": one.tokens, "dropped": one.dropped, "vector": one.vector.tolist()}
-    click.echo(printable(json.dumps(line, ensure_ascii=False)))
+    print_json_line(line)
 
 
 def show(found: list[tuple[str, Embedding]], pipe: SentenceEmbeddingPipeline) -> None:

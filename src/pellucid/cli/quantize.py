@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +56,11 @@ def command(
         raise click.UsageError("IN, OUT and --to KIND are needed; --list has the kinds")
     target = find(to)
     place = placed(Path(out), target, force)
-    options = Options(text=read(text), settings=dict(map(setting, settings)), progress=Line())
+    calibration, chosen = read(text), dict(map(setting, settings))
     began = time.monotonic()
     folder = hub.resolve(source)
     says, notes = beside_model(folder, gguf=target.container == "gguf")
-    options = replace(options, says=says)
+    options = Options(text=calibration, settings=chosen, progress=Line(), says=says)
     report = target.run(folder, place, options)
     report.notes.extend(notes)
     facts = told(report, time.monotonic() - began)

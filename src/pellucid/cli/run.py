@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli._command import INTERRUPTED, Command, print_json, printable, texts_of, unbroken
+from pellucid.cli._command import INTERRUPTED, Command, print_json, print_json_line, printable, texts_of, unbroken
 from pellucid.errors import ArgumentError, InputError
 from pellucid.text.lines import PAUSE
 
@@ -162,7 +162,7 @@ class Run:
 
     def take(self, result: Any) -> None:
         if self.as_json:
-            click.echo(printable(json.dumps(result, ensure_ascii=False, default=plain)))
+            print_json_line(result, default=plain)
         else:
             for row in rows(result):
                 if [*row] != self.columns:

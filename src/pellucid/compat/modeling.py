@@ -194,11 +194,11 @@ class PreTrainedModel(GenerationMixin):
             ArgumentError: no whole number of at least 1.
             Unsupported: the weights are packed, or the family has no such table.
         """
-        rows = self.spec.vocab if new_num_tokens is None else new_num_tokens
+        rows = whole_number("new_num_tokens", self.spec.vocab if new_num_tokens is None else new_num_tokens)
         if pad_to_multiple_of is not None:
-            most = whole_number("pad_to_multiple_of", pad_to_multiple_of)
-            rows = -(-whole_number("new_num_tokens", rows) // most) * most
-        resize(self, whole_number("new_num_tokens", rows), mean=mean_resizing)
+            part = whole_number("pad_to_multiple_of", pad_to_multiple_of)
+            rows = -(-rows // part) * part
+        resize(self, rows, mean=mean_resizing)
         return self.get_input_embeddings()
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:

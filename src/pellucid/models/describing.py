@@ -59,8 +59,7 @@ def gguf_card(source: Path) -> dict[str, Any]:
     """What a GGUF file made of a folder or of another file says of where it came from: a file has no README.md."""
     parent = parent_in(source)
     named = replace(parent.card, base_models=(parent.name,)) if parent.name else parent.card
-    address = {"general.source.repo_url": f"{cards.HUB}{parent.name}/tree/{parent.commit}"} if parent.name else {}
-    return cards.gguf_entries(named) | address
+    return cards.gguf_entries(named) | ({"general.source.repo_url": _address(parent)} if parent.name else {})
 
 
 def _write(target: Path, text: Callable[[], str], copied: bytes | None = None) -> None:
@@ -153,7 +152,12 @@ def _origin(parent: Parent | None) -> str:
 
 def _linked(parent: Parent) -> str:
     """The original with a link to its commit; "" for a folder of this machine."""
-    return f"[{parent.name}]({cards.HUB}{parent.name}/tree/{parent.commit})" if parent.name else ""
+    return f"[{parent.name}]({_address(parent)})" if parent.name else ""
+
+
+def _address(parent: Parent) -> str:
+    """Of its commit on the hub."""
+    return f"{cards.HUB}{parent.name}/tree/{parent.commit}"
 
 
 def _parts(model: Model) -> str:

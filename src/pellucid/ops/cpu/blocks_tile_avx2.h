@@ -55,7 +55,6 @@ void turn(const Rows &rows, int count, Tile &t) {
   }
 }
 
-
 // How many of `count` pairs of products of these codes with numbers of at most 127 fit in 16 bits: 1, 2, 4 or all.
 template <class Kind>
 constexpr int fitting(int count) {

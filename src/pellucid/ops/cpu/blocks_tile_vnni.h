@@ -32,8 +32,8 @@ inline __m512i beside(Half a, Half b) {
 
 struct Tile : Scaled {
   alignas(64) std::uint8_t codes[64][WIDE][4];
-  alignas(64) std::int32_t groups[16][WIDE];     // s_g
-  alignas(64) std::int16_t minima[8][WIDE][2];   // m_g of two groups
+  alignas(64) std::int32_t groups[16][WIDE];    // s_g
+  alignas(64) std::int16_t minima[8][WIDE][2];  // m_g of two groups
 };
 
 template <class Kind>
