@@ -3,12 +3,16 @@
 // sums may take), MOST and MANY (rows of a tile, for few rows and for many) and perhaps DOT (products in pairs, of
 // bfloat16 only), and includes this.
 //
-// A tile is some rows of x by at most 4 rows of W, an accumulator each; a lane of it sums every WIDTH-th pair of products.
-// A row's bits do not depend on the tile that it is in: each output is the same chain of operations over k in all of
-// them, `BLOCK` products at a time, and its lanes are added halves to halves.
+// Each output has WIDTH lanes, of which each sums every WIDTH-th pair of products, `BLOCK` products at a time; then lanes are
+// added halves to halves. It is the same chain of operations for an output in either way to go, and in each tile of it: a
+// row's bits do not depend on its company.
 //
-//     few     W is read where it lies, once, in a few streams from end to end: that is all the time there is to save
-//     many    a part of W is laid out in the second cache, where it lies in the order in which each tile reads it
+//     few     W is read where it lies, once, in a few streams from end to end: that is all the time there is to save. A
+//             tile is some rows of x by at most 4 rows of W, and a vector has all lanes of an output
+//     many    a part of W is laid out in the second cache, where it lies in the order in which each tile reads it. A tile
+//             is some rows of x by WIDTH rows of W, in passes over k: the first makes lanes 0 to 3, the next one 4 to 7.
+//             A vector has four lanes of WIDTH / 4 outputs, and the numbers of x that they meet are spread over it. So
+//             most lanes are added vector to vector: as rows of vectors they cost a quarter of 384 products
 
 #include <cstdlib>
 
@@ -23,6 +27,17 @@ constexpr std::int64_t AHEAD = 1024;    // numbers of a stream, from the one tha
 constexpr std::int64_t OUTPUTS = 128;   // of a part of W that is laid out: they fill half of the second cache
 constexpr std::int64_t ROWS = 1024;     // of x, that are multiplied by a part of W before the next ...
 constexpr std::int64_t KEPT = 1 << 23;  // ... if they have no more bytes
+
+// a b + c, rounded once: a compiler that may join the two operations does not do it everywhere.
+inline Vector multiply_add(Vector a, Vector b, Vector c) {
+#if WIDTH == 16
+  return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif WIDTH == 8
+  return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return (Vector)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#endif
+}
 
 #if DOT
 
@@ -49,7 +64,7 @@ inline void step(Vector (&sum)[M][P], const S *w, std::int64_t k, const Value *x
   for (int p = 0; p < P; p++) part[p] = (Pairs)w[p].words(k);
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++) {
-    const Pairs row = *(const Pairs *)(x + m * STEP);
+    const Pairs row = (Pairs)S::meets(x + m * S::NUMBERS);
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++) sum[m][p] = dot(sum[m][p], part[p], row);
   }
@@ -73,11 +88,11 @@ inline void keep(const float *from, Value *to) {
   for (int i = 0; i < WIDTH && !S::NATURAL; i++) to[i] = from[2 * i], to[WIDTH + i] = from[2 * i + 1];
 }
 
-template <int M, int P>
-inline void multiply_add(Vector (&sum)[M][P], const Vector (&part)[P], const Value *x) {
+template <class S, int M, int P>
+inline void add(Vector (&sum)[M][P], const Vector (&part)[P], const Value *x) {
 #pragma GCC unroll 8
   for (int m = 0; m < M; m++) {
-    const Vector row = *(const Vector *)(x + m * STEP);
+    const Vector row = (Vector)S::meets(x + m * S::NUMBERS);
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++) sum[m][p] += part[p] * row;  // rounded once: -ffp-contract=fast
   }
@@ -88,75 +103,117 @@ inline void step(Vector (&sum)[M][P], const S *w, std::int64_t k, const Value *x
   Vector part[P];
 #pragma GCC unroll 8
   for (int p = 0; p < P; p++) part[p] = w[p].even(k);
-  multiply_add(sum, part, x);
+  add<S>(sum, part, x);
 #pragma GCC unroll 8
   for (int p = 0; p < P; p++) part[p] = w[p].odd(k);
-  multiply_add(sum, part, x + WIDTH);
+  add<S>(sum, part, x + S::NUMBERS / 2);
 }
 
 #endif
 
+constexpr int PASSES = WIDTH / 4;  // four lanes of so many outputs in a vector
+
 typedef std::int32_t Places __attribute__((vector_size(WIDTH * 4)));
 #define PICK(a, b, ...) __builtin_shuffle(a, b, Places{__VA_ARGS__})  // these lanes of a and then b
-
-// The sums of the lanes of WIDTH vectors, of each its halves added to halves.
-inline __attribute__((always_inline)) Vector across(const Vector (&v)[WIDTH]) {
 #if WIDTH == 16
-  Vector half[8], quarter[4], eighth[2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {
-    const Vector &a = v[i % 4 + i / 4 * 8], &b = v[i % 4 + i / 4 * 8 + 4];
-    half[i] = PICK(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-              PICK(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++)
-    quarter[i] = PICK(half[i], half[i + 4], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-                 PICK(half[i], half[i + 4], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; i++) {
-    const Vector &a = quarter[2 * i], &b = quarter[2 * i + 1];
-    eighth[i] = PICK(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-                PICK(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  }
-  return PICK(eighth[0], eighth[1], 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
-         PICK(eighth[0], eighth[1], 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+#define FOURS(a, b, c, d) a, a + 1, a + 2, a + 3, b, b + 1, b + 2, b + 3, c, c + 1, c + 2, c + 3, d, d + 1, d + 2, d + 3
+#define OF_EACH(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
 #elif WIDTH == 8
-  Vector half[4], quarter[2];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++)
-    half[i] = PICK(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) + PICK(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; i++) {
-    const Vector &a = half[2 * i], &b = half[2 * i + 1];
-    quarter[i] = PICK(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + PICK(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-  return PICK(quarter[0], quarter[1], 0, 2, 8, 10, 4, 6, 12, 14) + PICK(quarter[0], quarter[1], 1, 3, 9, 11, 5, 7, 13, 15);
+#define FOURS(a, b) a, a + 1, a + 2, a + 3, b, b + 1, b + 2, b + 3
+#define OF_EACH(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
 #else
-  const Vector ab = PICK(v[0], v[1], 0, 1, 4, 5) + PICK(v[0], v[1], 2, 3, 6, 7);
-  const Vector cd = PICK(v[2], v[3], 0, 1, 4, 5) + PICK(v[2], v[3], 2, 3, 6, 7);
-  return PICK(ab, cd, 0, 2, 4, 6) + PICK(ab, cd, 1, 3, 5, 7);
+#define OF_EACH(a, b, c, d) a, b, c, d
+#endif
+
+// Halves of four lanes added to halves, and these again: of the first four lanes of four vectors, then of the second ...
+inline __attribute__((always_inline)) Vector across(const Vector (&v)[4]) {
+  constexpr int b = WIDTH;
+  const Vector low = PICK(v[0], v[1], OF_EACH(0, 1, b, b + 1)) + PICK(v[0], v[1], OF_EACH(2, 3, b + 2, b + 3));
+  const Vector high = PICK(v[2], v[3], OF_EACH(0, 1, b, b + 1)) + PICK(v[2], v[3], OF_EACH(2, 3, b + 2, b + 3));
+  return PICK(low, high, OF_EACH(0, 2, b, b + 2)) + PICK(low, high, OF_EACH(1, 3, b + 1, b + 3));
+}
+
+#if WIDTH > 4
+// The sums of all lanes of each of WIDTH vectors.
+inline __attribute__((always_inline)) Vector across(const Vector (&v)[WIDTH]) {
+  Vector fours[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+#if WIDTH == 16
+    const Vector even = PICK(v[i], v[i + 4], FOURS(0, 4, 16, 20)) + PICK(v[i], v[i + 4], FOURS(8, 12, 24, 28));
+    const Vector odd = PICK(v[i + 8], v[i + 12], FOURS(0, 4, 16, 20)) + PICK(v[i + 8], v[i + 12], FOURS(8, 12, 24, 28));
+    fours[i] = PICK(even, odd, FOURS(0, 8, 16, 24)) + PICK(even, odd, FOURS(4, 12, 20, 28));
+#else
+    fours[i] = PICK(v[i], v[i + 4], FOURS(0, 8)) + PICK(v[i], v[i + 4], FOURS(4, 12));
+#endif
+  }
+  return across(fours);
+}
+#endif
+
+// Four lanes of four vectors, of the sums of the lanes that are four apart: of each pass those of its vector.
+template <class F>
+inline __attribute__((always_inline)) Vector passed(F lanes) {
+#if WIDTH == 16
+  return (lanes(0) + lanes(2)) + (lanes(1) + lanes(3));
+#elif WIDTH == 8
+  return lanes(0) + lanes(1);
+#else
+  return lanes(0);
+#endif
+}
+
+// In each vector the same four words of all rows, where there were all words of one.
+inline __attribute__((always_inline)) void turn_over(Vector (&v)[PASSES]) {
+#if WIDTH == 16
+  const Vector a = PICK(v[0], v[1], FOURS(0, 4, 16, 20)), b = PICK(v[0], v[1], FOURS(8, 12, 24, 28));
+  const Vector c = PICK(v[2], v[3], FOURS(0, 4, 16, 20)), d = PICK(v[2], v[3], FOURS(8, 12, 24, 28));
+  v[0] = PICK(a, c, FOURS(0, 8, 16, 24)), v[1] = PICK(a, c, FOURS(4, 12, 20, 28));
+  v[2] = PICK(b, d, FOURS(0, 8, 16, 24)), v[3] = PICK(b, d, FOURS(4, 12, 20, 28));
+#elif WIDTH == 8
+  const Vector a = v[0];
+  v[0] = PICK(a, v[1], FOURS(0, 8)), v[1] = PICK(a, v[1], FOURS(4, 12));
 #endif
 }
 
 typedef float Floats __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 typedef Half LooseHalves __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
 
-// WIDTH values in memory, or one.
+// WIDTH values in memory.
 inline Vector load(const float *from) { return *(const Floats *)from; }
 inline Vector load(const Half *from) {
   return (Vector)(__builtin_convertvector(*(const LooseHalves *)from, Words) << 16);
 }
 inline void store(Vector value, float *to) { *(Floats *)to = value; }
 inline void store(Vector value, Half *to) {  // as `narrow`
+#if DOT && WIDTH == 16
+  // But for what is too small for a normal bfloat16, and 0 in products in pairs.
+  *(LooseHalves *)to = (LooseHalves)_mm512_cvtneps_pbh((__m512)value);
+#else
   const Words bits = (Words)value, number = (Words)(value == value);
   const Words near = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   *(LooseHalves *)to = __builtin_convertvector((near & number) | (0x7fc0 & ~number), LooseHalves);
+#endif
 }
-inline void store(float value, float *to) { *to = value; }
-inline void store(float value, Half *to) { *to = narrow(value); }
 
-// Rows of x as tiles of at most `most` of them read them: STEP values of each row in turn, zeros up to a whole step.
+// Or fewer.
+template <class T>
+inline Vector load(const T *from, std::int64_t count) {
+  if (count >= WIDTH) return load(from);
+  T some[WIDTH] = {};
+  for (std::int64_t i = 0; i < count; i++) some[i] = from[i];
+  return load(some);
+}
+template <class T>
+inline void store(Vector value, T *to, std::int64_t count) {
+  if (count >= WIDTH) return store(value, to);
+  T some[WIDTH];
+  store(value, some);
+  for (std::int64_t i = 0; i < count; i++) to[i] = some[i];
+}
+
+// Rows of x as tiles of at most `most` of them read them: in turn what each row has for a pass of STEP numbers, zeros up to
+// a whole step; and the passes of a block one after the other.
 struct Tiles {
   std::int64_t rows, count, in;
   Value *x;
@@ -166,20 +223,26 @@ struct Tiles {
   static std::int64_t room(std::int64_t in) { return (in + STEP - 1) / STEP * STEP; }
   std::int64_t first(std::int64_t t) const { return rows * t / count; }
   std::int64_t rows_of(std::int64_t t) const { return first(t + 1) - first(t); }
-  const Value *at(std::int64_t t, std::int64_t k) const { return x + first(t) * in + rows_of(t) * k; }
+  const Value *at(std::int64_t t, std::int64_t block) const { return x + first(t) * in + rows_of(t) * block; }
 
-  template <class S, class T>
+  template <class S, int PASSES, class T>
   void lay_out(const T *from, std::int64_t stride, std::int64_t count_in) {
+    constexpr int numbers = STEP / PASSES, parts = sizeof(Value) / 2;  // at once, and those from 0 and from WIDTH on
     for (std::int64_t t = 0; t < count; t++)
-      for (std::int64_t m = 0, beside = rows_of(t); m < beside; m++, from += stride) {
-        Value *to = x + first(t) * in + m * STEP;
-        std::int64_t k = 0;
-        for (; k + STEP <= count_in; k += STEP) keep<S>(from + k, to + k * beside);
-        if (k == count_in) continue;
-        alignas(64) T last[STEP] = {};
-        std::memcpy(last, from + k, (count_in - k) * sizeof(T));
-        keep<S>(last, to + k * beside);
-      }
+      for (std::int64_t m = 0, beside = rows_of(t); m < beside; m++, from += stride)
+        for (std::int64_t k = 0; k < in; k += STEP) {
+          alignas(64) T last[STEP] = {};
+          alignas(64) Value step[STEP];
+          if (k + STEP > count_in) std::memcpy(last, from + k, (count_in - k) * sizeof(T));
+          keep<S>(k + STEP > count_in ? last : from + k, step);
+          const std::int64_t block = k / BLOCK * BLOCK, size = in - block < BLOCK ? in - block : BLOCK;
+          Value *to = x + first(t) * in + (block + (k - block) / PASSES) * beside + m * numbers;
+#pragma GCC unroll 4
+          for (int i = 0; i < PASSES; i++, to += size / PASSES * beside)
+#pragma GCC unroll 2
+            for (int part = 0; part < parts; part++)
+              std::memcpy(to + part * numbers / 2, step + part * WIDTH + i * (numbers / parts), numbers / parts * sizeof(Value));
+        }
   }
 };
 
@@ -227,13 +290,17 @@ inline void walk(const Block &block, std::int64_t group, S *w, F steps, G turn) 
 constexpr int beside(int rows) { return SUMS / rows < 4 ? SUMS / rows : 4; }  // rows of W in a tile
 constexpr int whole(int count) { return (count + WIDTH - 1) / WIDTH * WIDTH; }
 
-// The sums of M rows of x by P rows of W in a block: [M, P], and what fills the last vector. `next` bytes behind a row's
-// numbers are those that will be wanted next.
+// The sums of M rows of x by P rows of W in a block, lane by lane. `next` bytes behind a row's numbers are those that will
+// be wanted next.
 template <int M, int P, class S>
 inline __attribute__((always_inline)) void sums(const RowProduct &p, const Block &block, S *w, const Value *x,
-                                                std::int64_t next, float *to) {
+                                                std::int64_t next, Vector (&sum)[M][P]) {
   constexpr std::int64_t line = S::bytes(STEP) < 64 ? 64 / S::bytes(STEP) * STEP : 1;  // numbers
-  Vector sum[M][P] = {}, scaled[M][P] = {};
+  Vector scaled[M][P] = {};
+#pragma GCC unroll 8
+  for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+    for (int i = 0; i < P; i++) sum[m][i] = Vector{};
   const std::int64_t here = S::bytes(AHEAD), there = here + next - S::bytes(block.count);
   const auto steps = [&](std::int64_t at, std::int64_t k, bool whole) {
     // One row has so few operations that the processor itself looks far enough ahead.
@@ -242,14 +309,14 @@ inline __attribute__((always_inline)) void sums(const RowProduct &p, const Block
 #pragma GCC unroll 4
         for (int i = 0; i < P; i++)
           __builtin_prefetch(w[i].at + S::bytes(k) + (k + AHEAD < block.count ? here : there), 0, 3);
-    step<M, P>(sum, w, at, x + k * M);
+    step<M, P>(sum, w, at, x + k * M * S::NUMBERS / STEP);
   };
   const auto scale = [&] {
     if constexpr (S::SCALED)
 #pragma GCC unroll 8
       for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-        for (int i = 0; i < P; i++) scaled[m][i] += sum[m][i] * w[i].factor, sum[m][i] = Vector{};
+        for (int i = 0; i < P; i++) scaled[m][i] = multiply_add(sum[m][i], w[i].factor, scaled[m][i]), sum[m][i] = Vector{};
   };
   const auto turn = [&] {
     scale();
@@ -258,17 +325,11 @@ inline __attribute__((always_inline)) void sums(const RowProduct &p, const Block
   };
   walk<P>(block, p.w.group, w, steps, turn);
   scale();
-  const auto &all = S::SCALED ? scaled : sum;
+  if constexpr (S::SCALED)
 #pragma GCC unroll 8
-  for (int i = 0; i < M * P; i += WIDTH) {
-    Vector some[WIDTH];
-#pragma GCC unroll 16
-    for (int j = 0; j < WIDTH; j++) {
-      const int place = i + j < M * P ? i + j : M * P - 1;
-      some[j] = all[place / P][place % P];
-    }
-    store(across(some), to + i);
-  }
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int i = 0; i < P; i++) sum[m][i] = scaled[m][i];
 }
 
 // W in a few streams: row o, and those 1, 2, 3 times `apart` behind it, for the rows o of a group.
@@ -277,7 +338,7 @@ struct Streams {
   std::int64_t output(std::int64_t o, int i) const { return o + i * apart < last ? o + i * apart : last; }
 };
 
-// M rows of x, from `first` on, by a group of each stream.
+// M rows of x, from `first` on, by a group of each stream: [M, P] sums for a row of each, and what fills the last vector.
 template <int M, class T, class S>
 void stream(const RowProduct &p, const Streams &of, const Value *x, std::int64_t first) {
   constexpr int P = beside(M), SIZE = whole(M * P);
@@ -288,11 +349,20 @@ void stream(const RowProduct &p, const Streams &of, const Value *x, std::int64_t
       const auto row = [&](int i) { return block.lying<S>(p.w, of.output(o, i < P ? i : 0)); };
       S w[4] = {row(0), row(1), row(2), row(3)};
       const std::int64_t back = (of.begin - o) * p.w.stride;  // then the group's next block of k
-      alignas(64) float part[SIZE];
-      sums<M, P>(p, block, w, x + k * M, o + 1 < of.end ? p.w.stride : back + S::bytes(BLOCK), part);
+      Vector lanes[M][P];
+      sums(p, block, w, x + k * M, o + 1 < of.end ? p.w.stride : back + S::bytes(BLOCK), lanes);
       float *sum = total[o - of.begin];
 #pragma GCC unroll 4
-      for (int i = 0; i < SIZE; i += WIDTH) store(k ? load(sum + i) + load(part + i) : load(part + i), sum + i);
+      for (int i = 0; i < SIZE; i += WIDTH) {
+        Vector some[WIDTH];
+#pragma GCC unroll 16
+        for (int j = 0; j < WIDTH; j++) {
+          const int place = i + j < M * P ? i + j : M * P - 1;
+          some[j] = lanes[place / P][place % P];
+        }
+        const Vector part = across(some);
+        store(k ? load(sum + i) + part : part, sum + i);
+      }
     }
   }
   for (std::int64_t o = of.begin; o < of.end; o++) {
@@ -316,7 +386,7 @@ bool few(const RowProduct &p, std::int64_t begin, std::int64_t end) {
   Value *x = (Value *)std::aligned_alloc(64, p.rows * Tiles::room(p.in) * sizeof(Value));
   if (!x) return false;
   Tiles tiles(p.rows, MAX, p.in, x);
-  tiles.lay_out<S>((const T *)p.x, p.x_stride, p.in);
+  tiles.lay_out<S, 1>((const T *)p.x, p.x_stride, p.in);
   const std::int64_t largest = tiles.rows_of(tiles.count - 1), streams = beside(largest);
   // An odd distance: at a power of two all streams would share a few places of the caches.
   const std::int64_t apart = (end - begin + streams - 1) / streams | 1, group = largest > 1 ? GROUP : 1;
@@ -329,22 +399,38 @@ bool few(const RowProduct &p, std::int64_t begin, std::int64_t end) {
   return true;
 }
 
-// A row of a part of W that is laid out: STEP numbers of each of four rows in turn, zeros up to a whole step.
+// PASSES rows of a part of W that is laid out, in a pass: what it needs of STEP numbers of each of them, beside that of three
+// more vectors, zeros up to a whole step. The passes of WIDTH rows follow each other.
 template <class U, bool SCALE>
-struct Laid : Open {
+struct Laid {
   static constexpr bool SCALED = SCALE, PACKED = false, FILLED = true;
+  static constexpr int NUMBERS = STEP / PASSES;  // of each row
   typedef U Number;
   static constexpr std::int64_t bytes(std::int64_t count) { return count * 4 * sizeof(U); }
-  static U *row(U *numbers, std::int64_t o) { return numbers + o / 4 * 4 * BLOCK + o % 4 * STEP; }
-  float factor = 1;
-  explicit Laid(const Open &open) : Open(open) {}
+  static U *place(U *numbers, int pass, int v) { return numbers + pass * 4 * BLOCK + v * STEP; }
+  const std::uint8_t *at;
+  Open row[PASSES];
+  Vector factor = {};  // of each row, in its lanes
   void turn() {
-    if (SCALE) factor = scale(), place++;
+    if constexpr (SCALE)
+      for (int i = 0; i < PASSES; i++, row[i - 1].place++) {
+        const float by = row[i].scale();
+        for (int lane = 0; lane < 4; lane++) factor[4 * i + lane] = by;
+      }
   }
   Words words(std::int64_t k) const { return *(const Words *)(at + bytes(k)); }
   Vector even(std::int64_t k) const { return sizeof(U) == 4 ? (Vector)words(k) : (Vector)(words(k) << 16); }
   Vector odd(std::int64_t k) const {
     return sizeof(U) == 4 ? *(const Vector *)(at + bytes(k) + WIDTH * 4) : (Vector)(words(k) & 0xffff0000u);
+  }
+  static Words meets(const void *x) {  // four words of x, by each row
+#if WIDTH == 16
+    return (Words)_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)x));
+#elif WIDTH == 8
+    return (Words)_mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)x));
+#else
+    return *(const Words *)x;
+#endif
   }
 };
 
@@ -353,23 +439,38 @@ struct Part {
   const RowProduct &p;
   const Block block;
   const std::int64_t begin, end;
+
+  // Row i of vector v, of the WIDTH rows from o on: so the sums `across` four vectors are in the order of the outputs.
+  std::int64_t output(std::int64_t o, int v, int i) const { return o + 4 * i + v < end ? o + 4 * i + v : end - 1; }
 };
 
 template <class S, class L>
 void lay_out(const Part &part, typename L::Number *numbers) {
-  for (std::int64_t o = part.begin; o < (part.end + 3) / 4 * 4; o++) {
-    auto *to = L::row(numbers, o - part.begin);
-    S w[1] = {part.block.lying<S>(part.p.w, o < part.end ? o : part.end - 1)};
-    const auto steps = [&](std::int64_t at, std::int64_t k, bool) {
-      if constexpr (sizeof(*to) == 2) {
-        *(Words *)(to + k * 4) = w[0].words(at);
-      } else {
-        store(w[0].even(at), to + k * 4);
-        store(w[0].odd(at), to + k * 4 + WIDTH);
-      }
-    };
-    walk<1>(part.block, part.p.w.group, w, steps, [&] { w[0].turn(); });
-  }
+  constexpr int parts = sizeof(typename L::Number) / 2;  // all numbers in a vector, or the even ones and the odd ones
+  for (std::int64_t o = part.begin; o < part.end; o += WIDTH, numbers += BLOCK * WIDTH)
+    for (int v = 0; v < 4; v++) {
+      const auto row = [&](int i) { return part.block.lying<S>(part.p.w, part.output(o, v, i < PASSES ? i : 0)); };
+      S w[4] = {row(0), row(1), row(2), row(3)};
+      const auto steps = [&](std::int64_t at, std::int64_t k, bool) {
+        Vector all[parts][PASSES];
+#pragma GCC unroll 4
+        for (int i = 0; i < PASSES; i++) {
+          if constexpr (parts == 1) all[0][i] = (Vector)w[i].words(at);
+          else all[0][i] = w[i].even(at), all[1][i] = w[i].odd(at);
+        }
+#pragma GCC unroll 2
+        for (int j = 0; j < parts; j++) {
+          turn_over(all[j]);
+#pragma GCC unroll 4
+          for (int i = 0; i < PASSES; i++) *(Vector *)(L::place(numbers, i, v) + k * 4 + j * WIDTH) = all[j][i];
+        }
+      };
+      const auto turn = [&] {
+#pragma GCC unroll 4
+        for (int i = 0; i < PASSES; i++) w[i].turn();
+      };
+      walk<PASSES>(part.block, part.p.w.group, w, steps, turn);
+    }
 }
 
 // Rows of memory that are wanted soon: so many lines of them at a time are fetched into the second cache.
@@ -388,43 +489,60 @@ struct Soon {
   }
 };
 
-// M rows of x by a part of W.
+// M rows of x by the WIDTH rows of a part of W from o on, whose numbers are laid out from `numbers` on.
 template <int M, class L>
-void tile(const Part &part, typename L::Number *numbers, const Value *x, float *total, Soon &w_soon, Soon &x_soon) {
+inline __attribute__((always_inline)) void outputs(const Part &part, std::int64_t o, typename L::Number *numbers,
+                                                   const Value *x, Vector (&sum)[M]) {
   constexpr int P = beside(M);
   static_assert(4 % P == 0);
-  typedef float Some __attribute__((vector_size(P * 4), aligned(4), may_alias));
-  for (std::int64_t o = part.begin; o < part.end; o += P, total += P) {
-    const auto row = [&](int i) {
-      const auto *at = L::row(numbers, o - part.begin + i);
-      return L(part.block.row(part.p.w, o + i < part.end ? o + i : part.end - 1, (const std::uint8_t *)at));
-    };
-    L w[4] = {row(0), row(1), row(P > 2 ? 2 : 0), row(P > 2 ? 3 : 0)};
-    alignas(64) float sum[whole(M * P)];
-    sums<M, P>(part.p, part.block, w, x, 0, sum);
+  Vector lanes[PASSES][M][4];
+  for (int pass = 0; pass < PASSES; pass++, x += M * Tiles::room(part.block.count) / PASSES)
+    for (int v = 0; v < 4; v += P) {
+      L w[P];
+#pragma GCC unroll 4
+      for (int i = 0; i < P; i++) {
+        w[i].at = (const std::uint8_t *)L::place(numbers, pass, v + i);
+        for (int j = 0; j < PASSES && L::SCALED; j++)
+          w[i].row[j] = part.block.row(part.p.w, part.output(o, v + i, j), nullptr);
+      }
+      Vector some[M][P];
+      sums(part.p, part.block, w, x, 0, some);
 #pragma GCC unroll 8
-    for (int m = 0; m < M; m++) {
-      Some *to = (Some *)(total + m * OUTPUTS);
-      const Some some = *(const Some *)(sum + m * P);
-      *to = part.block.from ? *to + some : some;
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int i = 0; i < P; i++) lanes[pass][m][v + i] = some[m][i];
     }
-    w_soon.fetch();
-    x_soon.fetch();
+#pragma GCC unroll 8
+  for (int m = 0; m < M; m++) {
+    const auto four = [&](int v) { return passed([&](int pass) { return lanes[pass][m][v]; }); };
+    sum[m] = across({four(0), four(1), four(2), four(3)});
   }
 }
 
-template <int M, class L>
-void tile_of(std::int64_t rows, const Part &part, typename L::Number *numbers, const Value *x, float *total, Soon &w_soon,
-             Soon &x_soon) {
-  if (rows == M) return tile<M, L>(part, numbers, x, total, w_soon, x_soon);
-  if constexpr (M > 1) tile_of<M - 1, L>(rows, part, numbers, x, total, w_soon, x_soon);
+// M rows of x by a part of W; `total` and `y` are of its first output.
+template <int M, class T, class L>
+void tile(const Part &part, typename L::Number *numbers, const Value *x, float *total, T *y, Soon &soon) {
+  const RowProduct &p = part.p;
+  const bool first = part.block.from == 0, last = part.block.from + BLOCK >= p.in;
+  for (std::int64_t o = part.begin; o < part.end; o += WIDTH, numbers += BLOCK * WIDTH, total += WIDTH, y += WIDTH) {
+    Vector sum[M];
+    outputs<M, L>(part, o, numbers, x, sum);
+    const Vector bias = p.bias && last ? load((const T *)p.bias + o, part.end - o) : Vector{};
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++) {
+      if (!first) sum[m] += load(total + m * OUTPUTS);
+      if (!last) store(sum[m], total + m * OUTPUTS);
+      else store(p.bias ? sum[m] + bias : sum[m], y + m * p.out, part.end - o);
+    }
+    soon.fetch();
+  }
 }
 
-template <class T>
-void finish(const float *total, const T *bias, std::int64_t count, T *y) {
-  std::int64_t i = 0;
-  for (; i + WIDTH <= count; i += WIDTH) store(bias ? load(total + i) + load(bias + i) : load(total + i), y + i);
-  for (; i < count; i++) store(bias ? total[i] + wide(bias[i]) : total[i], y + i);
+template <int M, class T, class L>
+void tile_of(std::int64_t rows, const Part &part, typename L::Number *numbers, const Value *x, float *total, T *y,
+             Soon &soon) {
+  if (rows == M) return tile<M, T, L>(part, numbers, x, total, y, soon);
+  if constexpr (M > 1) tile_of<M - 1, T, L>(rows, part, numbers, x, total, y, soon);
 }
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -441,9 +559,9 @@ bool many(const RowProduct &p, std::int64_t begin, std::int64_t end) {
   float *total = (float *)(numbers + OUTPUTS * BLOCK);
   for (std::int64_t row = 0; row < p.rows; row += most) {
     Tiles x(least(p.rows - row, most), MANY, p.in, (Value *)(kept + size));
-    x.lay_out<S>((const T *)p.x + row * p.x_stride, p.x_stride, p.in);
+    x.lay_out<S, PASSES>((const T *)p.x + row * p.x_stride, p.x_stride, p.in);
     for (std::int64_t o = begin; o < end; o += OUTPUTS) {
-      const std::int64_t until = least(o + OUTPUTS, end), count = until - o;
+      const std::int64_t until = least(o + OUTPUTS, end);
       for (std::int64_t k = 0; k < p.in; k += BLOCK) {
         const Part part{p, Block(p, k), o, until};
         lay_out<S, L>(part, numbers);
@@ -451,16 +569,12 @@ bool many(const RowProduct &p, std::int64_t begin, std::int64_t end) {
         const bool same = k + BLOCK < p.in;
         const Part next{p, Block(p, same ? k + BLOCK : 0), same ? o : until, same ? until : least(until + OUTPUTS, end)};
         const std::uint8_t *at = (const std::uint8_t *)p.w.numbers + next.begin * p.w.stride + S::bytes(next.block.from);
-        const std::int64_t fours = (count + 3) / 4;
-        Soon w_soon(at, p.w.stride, next.end - next.begin, S::bytes(next.block.count), x.count * fours);
-        for (std::int64_t t = 0; t < x.count; t++) {
-          const std::int64_t more = t + 1 < x.count ? x.rows_of(t + 1) : 0;
-          Soon x_soon(x.at(t + 1, k), 0, more > 0, more * part.block.count * sizeof(Value), fours);
-          tile_of<MANY, L>(x.rows_of(t), part, numbers, x.at(t, k), total + x.first(t) * OUTPUTS, w_soon, x_soon);
-        }
+        const std::int64_t times = (until - o + WIDTH - 1) / WIDTH;
+        Soon soon(at, p.w.stride, next.end - next.begin, S::bytes(next.block.count), x.count * times);
+        for (std::int64_t t = 0; t < x.count; t++)
+          tile_of<MANY, T, L>(x.rows_of(t), part, numbers, x.at(t, k), total + x.first(t) * OUTPUTS,
+                              (T *)p.y + (row + x.first(t)) * p.out + o, soon);
       }
-      for (std::int64_t m = 0; m < x.rows; m++)
-        finish(total + m * OUTPUTS, p.bias ? (const T *)p.bias + o : nullptr, count, (T *)p.y + (row + m) * p.out + o);
     }
   }
   std::free(kept);

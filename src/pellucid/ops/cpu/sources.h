@@ -176,6 +176,8 @@ struct Open {
   }
 
   static constexpr bool FILLED = false;            // up to a whole step with zeros
+  static constexpr int NUMBERS = STEP;             // in a vector or two, and `meets`: those of x that they meet
+  static Words meets(const void *x) { return *(const Words *)x; }
   static Words order(Words step) { return step; }  // of STEP values of x in bfloat16, as this source has its numbers
 };
 
@@ -249,9 +251,9 @@ struct Shifted : Open {
 struct Signed : Open {
   static constexpr bool SCALED = true, NATURAL = false, PACKED = true;
   static constexpr std::int64_t bytes(std::int64_t count) { return count; }
-  float factor = 1;
+  Vector factor = {};  // the same in all lanes
   explicit Signed(const Open &open) : Open(open) {}
-  void turn() { factor = scale(), place++; }
+  void turn() { factor = scale() - Vector{}, place++; }
   Vector even(std::int64_t k) const { return __builtin_convertvector(of_pairs(at + k) << 24 >> 24, Vector); }
   Vector odd(std::int64_t k) const { return __builtin_convertvector(of_pairs(at + k) >> 8, Vector); }
   Words words(std::int64_t k) const { return both(even(k), odd(k)); }
