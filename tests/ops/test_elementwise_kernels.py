@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from native import needs_kernels as native_kernels
 from pellucid.ops.cpu import elementwise as native
-from pellucid.ops.elementwise import SIMPLE, activate, activation, gated, rms_norm, values
+from pellucid.ops.elementwise import SIMPLE, activate, activation, gated, layer_norm, rms_norm, values
 from pellucid.ops.rope import Turn, rotate
 from pellucid.spec import Activation
 
@@ -81,6 +81,39 @@ def test_norms_have_the_bits_of_torch(
     assert native.norms(x_ND, weight_D)
     wanted_ND = written_out(rms_norm, x_ND, weight_D, **how)
     assert same(native.rms_norm(x_ND, weight_D, level=level, **how), wanted_ND)
+
+
+@needs_kernels
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(8, 700) | st.sampled_from([2048, 16389]),
+    DTYPES,
+    st.sampled_from(["plain", "weight", "both"]),
+    st.integers(-3, 3),
+    st.integers(0, 99),
+)
+def test_centred_norms_are_those_of_torch_but_for_the_last_bits(
+    rows: int, width: int, dtype: torch.dtype, parts: str, far: int, seed: int
+) -> None:
+    """Also of rows whose mean is far from 0; the same bits on every level, and for a row alone."""
+    x_ND = (numbers(rows, width, dtype=torch.float32, seed=seed) + 10.0**far).to(dtype)
+    weight_D = None if parts == "plain" else numbers(width, dtype=dtype, seed=seed + 1)
+    bias_D = numbers(width, dtype=dtype, seed=seed + 2) if parts == "both" else None
+    assert native.norms(x_ND, weight_D, bias_D)
+    found_ND = layer_norm(x_ND, weight_D, bias_D, eps=1e-6)
+    for level in levels():
+        of_level_ND = native.layer_norm(x_ND, weight_D, bias_D, eps=1e-6, level=level)
+        assert same(of_level_ND, found_ND)
+    assert same(layer_norm(x_ND[-1:], weight_D, bias_D, eps=1e-6), found_ND[-1:])
+    x, weight = x_ND.double(), torch.ones(width) if weight_D is None else weight_D
+    unit = (x - x.mean(-1, keepdim=True)) * (x.var(-1, correction=0, keepdim=True) + 1e-6).rsqrt() * weight.double()
+    wanted = unit if bias_D is None else unit + bias_D.double()
+    # what float32 loses where the mean is taken away; and the result is rounded
+    lost = 4e-7 * (x.abs().amax(-1, keepdim=True) / x.std(-1, correction=0, keepdim=True) + 8) * weight.double().abs()
+    assert ((found_ND.double() - wanted).abs() <= lost + (wanted.abs() + lost) * torch.finfo(dtype).eps).all()
+    theirs_ND = written_out(layer_norm, x_ND, weight_D, bias_D, eps=1e-6)
+    assert ((theirs_ND.double() - wanted).abs() <= 4 * lost + (wanted.abs() + lost) * torch.finfo(dtype).eps).all()
 
 
 @needs_kernels

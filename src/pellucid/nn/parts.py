@@ -14,7 +14,7 @@ from pellucid.nn.linear import Linear
 from pellucid.nn.tapped import Tapped
 from pellucid.nn.watched import stored, watch
 from pellucid.ops import cpu
-from pellucid.ops.elementwise import rms_norm
+from pellucid.ops.elementwise import layer_norm, rms_norm
 from pellucid.ops.packed import PackedTensor
 from pellucid.ops.positions import behind_first, count_but, sinusoids
 from pellucid.spec import Custom, Embed, LayerNorm, LearnedPositions, Norm, Positions, RmsNorm, Sinusoidal
@@ -48,8 +48,8 @@ class Layer(nn.Module):
         if weight is not None and self.spec.offset:
             weight = weight + self.spec.offset
         if weight is None or weight.dim() == 1:
-            return F.layer_norm(x, x.shape[-1:], weight, bias, self.spec.eps)
-        unit = F.layer_norm(x, x.shape[-1:], None, None, self.spec.eps) * weight
+            return layer_norm(x, weight, bias, eps=self.spec.eps)
+        unit = layer_norm(x, None, None, eps=self.spec.eps) * weight
         return unit if bias is None else unit + bias
 
 

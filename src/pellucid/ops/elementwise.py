@@ -41,6 +41,16 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, eps: float, offset: float, rou
     return (unit * (offset + weight if offset else weight)).to(x.dtype)
 
 
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias over the last dimension, computed in float32.
+
+    Source: arXiv 1607.06450, equation 4; the variance is that of the row itself, not an estimate.
+    """
+    if native.norms(x, weight, bias):
+        return native.layer_norm(x, weight, bias, eps=eps)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
     """cap * tanh(x / cap): a limit without a corner. Source: arXiv 2408.00118, section 2."""
     return x if cap is None else torch.tanh(x / cap) * cap

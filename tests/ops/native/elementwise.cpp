@@ -41,8 +41,8 @@ template <class T>
 void norm(int level, Size rows, Size width, bool weighted, bool round_first, float offset, int threads) {
   const std::vector<T> x = array<T>(rows * width), weight = array<T>(width);
   std::vector<T> y(rows * width);
-  const Norming work{x.data(), weighted ? weight.data() : nullptr, y.data(), rows, width, 1e-6f, offset, round_first,
-                     {sizeof(T) == 2, level, threads}};
+  const Norming work{x.data(), weighted ? weight.data() : nullptr, nullptr, y.data(), rows, width, 1e-6f, offset,
+                     round_first, false, {sizeof(T) == 2, level, threads}};
   pellucid_norm(&work);
   double worst = 0;
   for (Size row = 0; row < rows; row++) {
@@ -55,6 +55,28 @@ void norm(int level, Size rows, Size width, bool weighted, bool round_first, flo
     }
   }
   check(worst < (sizeof(T) == 2 ? 0.012 : 3e-6), "norm, level %g: %g by %g is off by %g", level, rows, width, worst);
+}
+
+template <class T>
+void centred_norm(int level, Size rows, Size width, bool weighted, bool biased, int threads) {
+  const std::vector<T> x = array<T>(rows * width), weight = array<T>(width), bias = array<T>(width);
+  std::vector<T> y(rows * width);
+  const Norming work{x.data(), weighted ? weight.data() : nullptr, biased ? bias.data() : nullptr, y.data(), rows, width,
+                     1e-6f, 0, false, true, {sizeof(T) == 2, level, threads}};
+  pellucid_norm(&work);
+  double worst = 0;
+  for (Size row = 0; row < rows; row++) {
+    double mean = 0, sum = 0;
+    for (Size i = 0; i < width; i++) mean += number(x[row * width + i]) / double(width);
+    for (Size i = 0; i < width; i++) sum += (number(x[row * width + i]) - mean) * (number(x[row * width + i]) - mean);
+    for (Size i = 0; i < width; i++) {
+      const double product = (number(x[row * width + i]) - mean) / std::sqrt(sum / width + 1e-6) *
+                             (weighted ? number(weight[i]) : 1);
+      const double exact = product + (biased ? number(bias[i]) : 0);
+      worst = std::fmax(worst, std::fabs(number(y[row * width + i]) - exact) / (std::fabs(exact) + std::fabs(product) + 1e-2));
+    }
+  }
+  check(worst < (sizeof(T) == 2 ? 0.012 : 5e-6), "centred norm, level %g: %g by %g is off by %g", level, rows, width, worst);
 }
 
 template <class T>
@@ -130,6 +152,9 @@ void all(int level) {
   for (Size width : {8, 9, 31, 32, 33, 100, 768, 16391})
     for (int how = 0; how < 6; how++)
       norm<T>(level, 1 + width % 5, width, how, how % 2, how > 3 ? 1.0f : 0.0f, 1 + how % 2);
+  for (Size width : {8, 9, 31, 32, 33, 100, 768, 16391})
+    for (int how = 0; how < 3; how++)
+      centred_norm<T>(level, 1 + width % 5, width, how, how > 1, 1 + how % 2);
   for (Size width : {2, 6, 16, 64, 80})
     for (int how = 0; how < 4; how++) turn<T>(level, 5, 3, width, how < 2 ? width : width / 2 / 2 * 2, how % 2, 1 + how / 2);
 }

@@ -230,18 +230,25 @@ struct Tiles {
     constexpr int numbers = STEP / PASSES, parts = sizeof(Value) / 2;  // at once, and those from 0 and from WIDTH on
     for (std::int64_t t = 0; t < count; t++)
       for (std::int64_t m = 0, beside = rows_of(t); m < beside; m++, from += stride)
-        for (std::int64_t k = 0; k < in; k += STEP) {
-          alignas(64) T last[STEP] = {};
-          alignas(64) Value step[STEP];
-          if (k + STEP > count_in) std::memcpy(last, from + k, (count_in - k) * sizeof(T));
-          keep<S>(k + STEP > count_in ? last : from + k, step);
-          const std::int64_t block = k / BLOCK * BLOCK, size = in - block < BLOCK ? in - block : BLOCK;
-          Value *to = x + first(t) * in + (block + (k - block) / PASSES) * beside + m * numbers;
+        for (std::int64_t block = 0; block < in; block += BLOCK) {
+          const std::int64_t end = block + BLOCK < in ? block + BLOCK : in, pass = (end - block) / PASSES * beside;
+          Value *to = x + first(t) * in + block * beside + m * numbers;
+          for (std::int64_t k = block; k < end; k += STEP, to += numbers * beside) {
+            alignas(64) Value step[STEP];
+            if (k + STEP <= count_in) {
+              keep<S>(from + k, step);
+            } else {
+              alignas(64) T last[STEP] = {};
+              std::memcpy(last, from + k, (count_in - k) * sizeof(T));
+              keep<S>(last, step);
+            }
 #pragma GCC unroll 4
-          for (int i = 0; i < PASSES; i++, to += size / PASSES * beside)
+            for (int i = 0; i < PASSES; i++)
 #pragma GCC unroll 2
-            for (int part = 0; part < parts; part++)
-              std::memcpy(to + part * numbers / 2, step + part * WIDTH + i * (numbers / parts), numbers / parts * sizeof(Value));
+              for (int j = 0; j < parts; j++)
+                std::memcpy(to + i * pass + j * numbers / 2, step + j * WIDTH + i * numbers / parts,
+                            numbers / parts * sizeof(Value));
+          }
         }
   }
 };

@@ -26,7 +26,7 @@ const Elementwise *supported(int level) {
 
 const Elementwise *const levels[] = {supported(BEST), supported(AVX2), supported(AVX512), supported(NEON)};
 
-static_assert(sizeof(Norming) == 64 && sizeof(Turning) == 80 && sizeof(Looking) == 64 && sizeof(Pointwise) == 64,
+static_assert(sizeof(Norming) == 80 && sizeof(Turning) == 80 && sizeof(Looking) == 64 && sizeof(Pointwise) == 64,
               "as elementwise.py packs them");
 
 // Each row by one of the threads.

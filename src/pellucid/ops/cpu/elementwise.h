@@ -16,10 +16,12 @@ struct Running {
 struct Norming {
   const void *x;       // [rows, width]
   const void *weight;  // [width], or null
+  const void *bias;    // [width], or null: of rows that are centred
   void *y;             // [rows, width]
   std::int64_t rows, width;
-  float eps, offset;         // the offset is added to the weight
+  float eps, offset;         // the offset is added to the weight, but of rows that are centred
   std::int32_t round_first;  // to x's type before the product with the weight, not after it
+  std::int32_t centred;      // the mean of a row is taken away first
   Running how;
 };
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pellucid.ops.cpu.steps import Recording
 
 LEVELS = {"best": 0, "avx2": 1, "avx512": 2, "neon": 3}  # of instructions; what another than the best is for: tests
-NORMING, TURNING, LOOKING = struct.Struct("3Q2q2f4i"), struct.Struct("4Q4q4i"), struct.Struct("4Q2q3i4x")
+NORMING, TURNING, LOOKING = struct.Struct("4Q2q2f5i4x"), struct.Struct("4Q4q4i"), struct.Struct("4Q2q3i4x")
 POINTWISE, GATHERING = struct.Struct("3Q2qf4i4x"), struct.Struct("3Q3q")
 POINTS = {
     "sum": 0,
@@ -59,12 +59,13 @@ def takes(x: Tensor) -> bool:
     )
 
 
-def norms(x: Tensor, weight: Tensor | None) -> bool:
-    """Whether `rms_norm` norms x."""
-    if not takes(x) or not LEAST_WIDTH <= x.shape[-1] <= MOST_WIDTH:
+def norms(x: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> bool:
+    """Whether `rms_norm` or `layer_norm` norms x."""
+    if not takes(x) or not LEAST_WIDTH <= x.shape[-1] <= MOST_WIDTH or (weight is None and bias is not None):
         return False
-    return weight is None or (
-        weight.dtype is x.dtype and weight.is_cpu and weight.is_contiguous() and weight.numel() == x.shape[-1]
+    return all(
+        each is None or (each.dtype is x.dtype and each.is_cpu and each.is_contiguous() and each.numel() == x.shape[-1])
+        for each in (weight, bias)
     )
 
 
@@ -72,16 +73,27 @@ def rms_norm(
     x: Tensor, weight: Tensor | None, *, eps: float, offset: float, round_first: bool, level: str = "best"
 ) -> Tensor:
     """As `ops.elementwise.rms_norm`, for what `norms` says yes to."""
+    return _norm(x, weight, None, (eps, offset, round_first, False), level)
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float, level: str = "best") -> Tensor:
+    """As `ops.elementwise.layer_norm`, for what `norms` says yes to: to about 2 in the last place."""
+    return _norm(x, weight, bias, (eps, 0.0, False, True), level)
+
+
+def _norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, how: tuple[float, float, bool, bool], level: str
+) -> Tensor:
     found = library()
     assert found is not None, "`norms` says whether there is a kernel"
     x = x.contiguous()
     y, numbers, width = torch.empty_like(x), x.numel(), x.shape[-1]
     call = NORMING.pack(
-        x.data_ptr(), 0 if weight is None else weight.data_ptr(), y.data_ptr(), numbers // width, width, eps, offset,
-        round_first, x.dtype is torch.bfloat16, LEVELS[level], threads(numbers, WORTH_SHARING),
+        x.data_ptr(), 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),
+        numbers // width, width, *how, x.dtype is torch.bfloat16, LEVELS[level], threads(numbers, WORTH_SHARING),
     )  # fmt: skip
     if recorder.current is not None:
-        recorder.current.call("norm_share", call, 8 * numbers * (numbers > width), (x, weight), (y,))
+        recorder.current.call("norm_share", call, 8 * numbers * (numbers > width), (x, weight, bias), (y,))
     else:
         found.pellucid_norm(call)
     return y

@@ -90,7 +90,58 @@ void norm_rows(const Norming &n, std::int64_t begin, std::int64_t end) {
   }
 }
 
+typedef float Eight __attribute__((vector_size(32)));
+
+inline Eight eight(const float *x) {
+  Eight found;
+  std::memcpy(&found, x, sizeof found);
+  return found;
+}
+inline Eight eight(const Bf16 *x) {
+#if defined(__x86_64__)
+  return (Eight)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x)), 16);
+#else
+  Eight found;
+  for (int i = 0; i < 8; i++) found[i] = wide(x[i]);
+  return found;
+#endif
+}
+
+// The sum of f of a row's numbers: in 32 chains, and what is left one by one.
+template <class T, class F>
+inline float sum(const T *x, std::int64_t width, F f) {
+  Eight chains[4] = {};
+  std::int64_t i = 0;
+  for (; i + 32 <= width; i += 32)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) chains[j] += f(eight(x + i + 8 * j));
+  float rest = 0;
+  for (; i < width; i++) rest += f(wide(x[i]));
+  const Eight all = (chains[0] + chains[1]) + (chains[2] + chains[3]);
+  return ((all[0] + all[4]) + (all[1] + all[5])) + ((all[2] + all[6]) + (all[3] + all[7])) + rest;
+}
+
+template <class T>
+void centre_rows(const Norming &n, std::int64_t begin, std::int64_t end) {
+  const T *weight = static_cast<const T *>(n.weight), *bias = static_cast<const T *>(n.bias);
+  for (std::int64_t row = begin; row < end; row++) {
+    const T *x = static_cast<const T *>(n.x) + row * n.width;
+    T *__restrict y = static_cast<T *>(n.y) + row * n.width;
+    const float mean = sum(x, n.width, [](auto value) { return value; }) / n.width;
+    const float variance = sum(x, n.width, [&](auto value) { return (value - mean) * (value - mean); }) / n.width;
+    const float scale = 1 / root(variance + n.eps);
+    if (weight && bias)
+      for (std::int64_t i = 0; i < n.width; i++)
+        y[i] = narrow<T>((wide(x[i]) - mean) * scale * wide(weight[i]) + wide(bias[i]));
+    else if (weight)
+      for (std::int64_t i = 0; i < n.width; i++) y[i] = narrow<T>((wide(x[i]) - mean) * scale * wide(weight[i]));
+    else
+      for (std::int64_t i = 0; i < n.width; i++) y[i] = narrow<T>((wide(x[i]) - mean) * scale);
+  }
+}
+
 void norm(const Norming &n, std::int64_t begin, std::int64_t end) {
+  if (n.centred) return n.how.bf16 ? centre_rows<Bf16>(n, begin, end) : centre_rows<float>(n, begin, end);
   n.how.bf16 ? norm_rows<Bf16>(n, begin, end) : norm_rows<float>(n, begin, end);
 }
 
