@@ -15,6 +15,7 @@ from models import tiny
 from models.tiny import refused
 from pellucid.cache.cache import Cache
 from pellucid.errors import ArgumentError, InputError, PellucidError, Unsupported
+from pellucid.nn.linear import Linear
 
 CAUSAL = ("gemma2", "gpt2", "llama")
 
@@ -49,6 +50,17 @@ BAD_IDS: list[tuple[Any, str]] = [
     (torch.tensor([[1j]]), "complex"), ([[1, 2]], "list"), ((1, 2), "tuple"), ("text", "str"), (5, "int"),
     (np.array([[1, 2]]), "ndarray"), ([], "list"), ({"input_ids": IDS}, "dict"), (None, "neither"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "of_whole_texts"), [("bert", "blocks."), ("t5", "encoder."), ("gpt2", ""), ("llama", "")]
+)
+def test_layers_of_whole_texts(family: str, of_whole_texts: str) -> None:
+    """Those of towers that never go on from a token: their products are chosen for many rows (nn/linear.py)."""
+    layers = {name: layer for name, layer in tiny.make(family).named_modules() if isinstance(layer, Linear)}
+    assert layers
+    for name, layer in layers.items():
+        assert layer.many == bool(of_whole_texts and name.startswith(of_whole_texts)), name
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -36,11 +36,13 @@ def onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     linear.packed_dtypes.cache_clear()
 
 
-@pytest.fixture(params=["float32", "bfloat16", "bfloat16 packed"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+@pytest.fixture(params=["float32", "bfloat16", "bfloat16 packed", "bfloat16 of whole texts"])
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
     """Every execution form."""
     if "packed" in request.param:
         request.getfixturevalue("onednn")
+    if "whole" in request.param:
+        monkeypatch.setattr(Linear, "many", True)
     return torch.float32 if request.param == "float32" else torch.bfloat16
 
 
@@ -64,7 +66,7 @@ def test_each_form_is_the_plain_product(O: int, I: int, dtype: torch.dtype) -> N
             y = made(x)
         unit = torch.finfo(dtype).eps * (1 + exact.abs().max()) * max(1, I**0.5)
         assert (y.double() - exact).abs().max() < unit
-    assert (made._packed is not None) == (dtype in linear.packed_dtypes())
+    assert (made._packed is not None) == (dtype in linear.packed_dtypes(made.many))
 
 
 @needs_packing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pellucid.nn.linear import Packed
 from pellucid.ops import cpu
 
 BUILT = cpu.kernels() is not None
+PANELS = [torch.float32] + [torch.bfloat16] * (cpu.bfloat16_way() == cpu.IN_PAIRS)
 needs_kernels = native_kernels(BUILT)
 SHAPES = [(1, 7), (5, 3), (37, 77), (63, 1), (64, 64), (65, 1023), (100, 1025), (129, 2048), (512, 512), (300, 4100)]
 
@@ -34,27 +36,36 @@ def test_kernels_are_built_where_they_can_be() -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("dtype", PANELS, ids=str)
 @pytest.mark.parametrize("outputs", [False, True], ids=["", "bias"])
 @pytest.mark.parametrize(("O", "I"), SHAPES)
-def test_few_rows_have_the_bits_of_many(O: int, I: int, outputs: bool, threads: int) -> None:  # noqa: E741
+def test_few_rows_have_the_bits_of_many(
+    O: int,  # noqa: E741
+    I: int,  # noqa: E741
+    outputs: bool,
+    dtype: torch.dtype,
+    threads: int,
+) -> None:
     """A row alone, among a few (our kernel), and among many (oneDNN's) is one row of numbers."""
     chance = torch.Generator().manual_seed(O + I)
-    weight_OI, x_NI = torch.randn(O, I, generator=chance), torch.randn(40, I, generator=chance)
-    bias_O = torch.randn(O, generator=chance) if outputs else None
+    weight_OI, x_NI = (torch.randn(rows, I, generator=chance).to(dtype) for rows in (O, 100))
+    bias_O = torch.randn(O, generator=chance).to(dtype) if outputs else None
     packed = Packed(torch.nn.Parameter(weight_OI))
     with torch.inference_mode():
         many_NO = packed(x_NI, bias_O)
-        for rows in (1, 2, 3, cpu.ROWS, cpu.ROWS + 1, 17):
+        for rows in (1, 2, 3, cpu.ROWS, cpu.ROWS + 1, 17, cpu.ROWS_IN_PAIRS, cpu.ROWS_IN_PAIRS + 1):
             assert torch.equal(packed(x_NI[:rows], bias_O), many_NO[:rows]), rows
     exact_NO = F.linear(x_NI.double(), weight_OI.double(), None if bias_O is None else bias_O.double())
-    assert (many_NO - exact_NO).abs().max() < 1e-5 * exact_NO.abs().max()
+    rounding = 1e-5 if dtype is torch.float32 else 0.6 * torch.finfo(dtype).eps
+    assert (many_NO - exact_NO).abs().max() < rounding * exact_NO.abs().max()
 
 
 @needs_kernels
-def test_common_layers_are_read_by_the_kernel() -> None:
+@pytest.mark.parametrize("dtype", PANELS, ids=str)
+def test_common_layers_are_read_by_the_kernel(dtype: torch.dtype) -> None:
     """Otherwise a small layout change in oneDNN would silently cost half the speed."""
-    for O, I in ((64, 64), (512, 1536), (1000, 300)):  # noqa: E741
-        assert Packed(torch.nn.Parameter(torch.randn(O, I))).panels is not None
+    for O, I in ((64, 64), (512, 1536), (1000, 300), (768, 3072)):  # noqa: E741
+        assert Packed(torch.nn.Parameter(torch.randn(O, I).to(dtype))).panels is not None
 
 
 @needs_kernels
@@ -87,8 +98,8 @@ def test_one_openmp_runtime() -> None:
 def test_what_the_kernel_does_not_take_is_refused() -> None:
     packed = Packed(torch.nn.Parameter(torch.randn(64, 64)))
     assert packed.panels is not None
-    with pytest.raises(cpu.Unsupported, match="9 rows"):
-        packed.panels(torch.randn(9, 64), None)
+    with pytest.raises(cpu.Unsupported, match="wide=7"):
+        replace(packed.panels, wide=7)(torch.randn(9, 64), None)
 
 
 def written_out(x_NI: Tensor, weight_OI: Tensor, block: int) -> Tensor:

@@ -26,6 +26,7 @@ from pellucid.models.report import Report as Report
 from pellucid.nn import heads
 from pellucid.nn.apart import begin, finish
 from pellucid.nn.asked import Asked
+from pellucid.nn.linear import read_whole
 from pellucid.nn.tower import Tower
 from pellucid.ops.memory import keep_memory
 from pellucid.ops.moe import balance_loss
@@ -71,6 +72,7 @@ class Model(Holding):
         self._remembers = spec.remembers
         self._turning = _turning(spec.stack)
         self.encoder = Tower(spec.encoder) if spec.encoder else None
+        read_whole(self.encoder if spec.remembers else self)
         self.head_spec = _head_spec(spec, task)
         pooling = Pooling(act=spec.pooler) if isinstance(spec.pooler, str) else spec.pooler
         pooled = pools(self.head_spec) and (self.head_spec is not None or (pooling and pooling.returned != "never"))

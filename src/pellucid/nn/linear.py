@@ -4,10 +4,11 @@ Storage is one plain matrix, as in the file. What multiplies is chosen for each 
 
     mapped   F.linear on the stored matrix: training, saving, tracing, float64, accelerators
     read     our own kernel (ops/cpu) on the stored matrix: inference in bfloat16 on a CPU. Nothing is copied. 1.4 to 2
-             times as fast as oneDNN's packed product, for one row and for many (docs/decisions.md)
+             times as fast as oneDNN's packed product for one row, and on most processors for many (docs/decisions.md)
     packed   oneDNN's own layout, made at the first inference forward on a CPU, after which the file's pages go back
              to the operating system: float32 (2 to 6 times as fast for few rows; those go through our own kernel, which
-             reads the same layout at twice oneDNN's rate), and bfloat16 where the processor multiplies it in tiles
+             reads the same layout at twice oneDNN's rate), bfloat16 where the processor multiplies it in tiles, and
+             where it multiplies it in pairs that of layers that read whole texts (`Linear.many`)
     tiles    a matrix that stays in a format of its own (ops/packed.py): by the format's native kernel, where there is
              one, which is decided once; else by unpacking some rows at a time, and multiplying by them as by any others
 
@@ -47,6 +48,7 @@ class Linear(nn.Linear):
     _packed: Packed | None = None
     wait: int | None = None  # forwards to let pass before packing, of a few rows each; None to pack at once: `stagger`
     homes = 1  # modules that hold the weight: more than one where it is tied
+    many = False  # of a tower that reads whole texts and never goes on from a token: its rows are many
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +63,7 @@ class Linear(nn.Linear):
             return F.linear(input, weight_OI, bias_O)
         if isinstance(weight_OI, PackedTensor):
             return packed_product(input, weight_OI, bias_O)
-        if not packable(weight_OI, input):
+        if not packable(weight_OI, input, self.many):
             return plain(input, weight_OI, bias_O)
         packed = self._packed
         if packed is None and self.wait is not None:
@@ -90,14 +92,23 @@ class Linear(nn.Linear):
         return {key: value for key, value in self.__dict__.items() if key != "_packed"}
 
 
+def read_whole(tower: nn.Module | None) -> None:
+    """Says of the layers of a tower that their rows are many: `Linear.many`."""
+    for layer in tower.modules() if tower is not None else ():
+        if isinstance(layer, Linear):
+            layer.many = True
+
+
 def stagger(model: nn.Module) -> None:
     """Spreads the packing of a large bfloat16 model over its first forwards.
 
     Packing 2 GB takes seconds, and the first token should not wait for them; nor a long prompt, for whose many rows the
-    packed form is hardly faster. In bfloat16 both forms give the same
-    bits (tests/nn/test_linear.py), so nobody can tell when a layer changed; in float32 they round differently, and
-    every layer is packed at once.
+    packed form is hardly faster. In bfloat16 both forms of oneDNN give the same
+    bits (tests/nn/test_linear.py), so nobody can tell when a layer changed; in float32 they round differently, and so
+    does our own kernel: there every layer is packed at once.
     """
+    if cpu.bfloat16_way():
+        return
     layers = [module for module in model.modules() if isinstance(module, Linear)]
     layers = [
         layer for layer in layers if stored(layer).dtype == torch.bfloat16 and type(stored(layer)) is nn.Parameter
@@ -114,7 +125,7 @@ class Packed:
 
     def __init__(self, weight_OI: Tensor) -> None:
         self.matrix = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach(), ROWS_HINT)
-        self.panels = cpu.panels(self.matrix, *weight_OI.shape) if weight_OI.dtype == torch.float32 else None
+        self.panels = cpu.panels(self.matrix, *weight_OI.shape)
         self.version = weight_OI._version
         self.address = weight_OI.data_ptr()
         self.note(weight_OI)
@@ -144,7 +155,7 @@ class Packed:
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
         flat = x if x.dim() == 2 else x.flatten(0, -2)
         rows = flat.shape[0]
-        if self.panels is not None and rows <= cpu.ROWS and (bias_O is None or bias_O.dtype == x.dtype):
+        if self.panels is not None and rows <= self.panels.most and (bias_O is None or bias_O.dtype == x.dtype):
             y_NO = self.panels(flat, bias_O)
         else:
             y_NO = reordered_product(flat, self.matrix, bias_O)
@@ -196,10 +207,10 @@ def tile_product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tens
     return reordered_product(x_NI, torch.ops.mkldnn._reorder_linear_weight(weight_OI, ROWS_HINT), bias_O)
 
 
-def packable(weight_OI: Tensor, x: Tensor) -> bool:
+def packable(weight_OI: Tensor, x: Tensor, many: bool = False) -> bool:
     """Whether oneDNN's packed product computes this layer."""
     return (
-        weight_OI.dtype in packed_dtypes()
+        weight_OI.dtype in packed_dtypes(many)
         and x.dtype == weight_OI.dtype
         and weight_OI.is_cpu
         and x.is_cpu
@@ -209,12 +220,13 @@ def packable(weight_OI: Tensor, x: Tensor) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
-def packed_dtypes() -> tuple[torch.dtype, ...]:
-    """Dtypes that are packed on this processor; none where torch was built without oneDNN."""
+@lru_cache(maxsize=2)
+def packed_dtypes(many: bool = False) -> tuple[torch.dtype, ...]:
+    """Dtypes that are packed on this processor, for `Linear.many`; none where torch was built without oneDNN."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return ()
     if not countable():
         return ()
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and not cpu.bfloat16_way()
-    return (torch.float32, torch.bfloat16) if native else (torch.float32,)
+    ways = (0, cpu.IN_PAIRS) if many else (0,)
+    halves = torch.ops.mkldnn._is_mkldnn_bf16_supported() and cpu.bfloat16_way() in ways
+    return (torch.float32, torch.bfloat16) if halves else (torch.float32,)

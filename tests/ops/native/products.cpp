@@ -4,7 +4,7 @@
 
 extern "C" {
 int pellucid_vector();
-int pellucid_few_rows(const float *, const float *, const float *, float *, Size, Size, Size, Size, Size, Size, int);
+int pellucid_few_rows(const void *, const void *, const void *, void *, Size, Size, Size, Size, Size, Size, int, int);
 int pellucid_bfloat16_best();
 int pellucid_bfloat16(const Half *, const Half *, const Half *, Half *, Size, Size, Size, Size, Size, int, int);
 void pellucid_lookup4(const std::uint8_t *, const float *, const float *, void *, Size, Size, int, int);
@@ -30,8 +30,33 @@ void few_rows(Size rows, Size out, Size in, Size wide, Size block, bool bias, in
       wanted[m * out + o] = bias ? total + b[o] : total;
     }
   const int refused = pellucid_few_rows(packed.data(), x.data(), bias ? b.data() : nullptr, y.data(), rows, out, in, depth,
-                                        wide, block, threads);
+                                        wide, block, false, threads);
   check(!refused && same(y, wanted), "few rows: %g by %g of %g, panels of %g", rows, out, in, wide);
+}
+
+// In bfloat16, two inputs of each output side by side; a row alone has the bits that it has among others.
+void few_rows_in_pairs(Size rows, Size out, Size in, Size beside, Size block, bool bias, int threads) {
+  const Size panels = (out + beside - 1) / beside, depth = (in + 3) / 2 * 2;
+  const std::vector<Half> x = halves(rows * in), w = halves(out * in), b = halves(out);
+  std::vector<Half> packed(panels * depth * beside), y(rows * out), alone(out);
+  for (Size o = 0; o < out; o++)
+    for (Size k = 0; k < in; k++) packed[((o / beside * depth + k / 2 * 2) * beside + o % beside * 2) + k % 2] = w[o * in + k];
+  double worst = 0;
+  const auto product = [&](Size row, Size count, Half *to) {
+    return pellucid_few_rows(packed.data(), x.data() + row * in, bias ? b.data() : nullptr, to, count, out, in, depth, beside,
+                             block, true, threads);
+  };
+  int refused = product(0, rows, y.data());
+  for (Size m = 0; m < rows; m++) {
+    refused |= product(m, 1, alone.data());
+    for (Size o = 0; o < out; o++) {
+      double exact = bias ? wide(b[o]) : 0;
+      for (Size k = 0; k < in; k++) exact += double(wide(w[o * in + k])) * wide(x[m * in + k]);
+      worst = std::fmax(worst, std::fabs(wide(y[m * out + o]) - exact) / (std::fabs(exact) / 256 + 1e-5 * std::sqrt(in)));
+      check(alone[o] == y[m * out + o], "row %g of few in pairs: output %g of %g", m, o, out);
+    }
+  }
+  check(!refused && worst <= 1, "few rows in pairs: %g by %g of %g, panels of %g", rows, out, in, beside);
 }
 
 // Lane by lane, 1024 products at a time; lanes are added halves to halves.
@@ -105,6 +130,9 @@ void check_products() {
   for (auto [out, in] : shapes)
     for (int rows = 1; vector && rows <= 6; rows++)
       few_rows(rows, out, in, vector * (1 + (rows + in) % (64 / vector)), rows % 2 ? 512 : 1024, rows % 3, 1 + rows % 2);
+  if (pellucid_bfloat16_best() == 3)
+    for (auto [out, in] : shapes)
+      for (Size rows : {1, 2, 6, 7, 13}) few_rows_in_pairs(rows, out, in, 16 * (1 + (rows + in) % 4), 1024, rows % 2, 1 + rows % 2);
   const Half none[8] = {};
   Half y[1];
   int found = 0;

@@ -25,15 +25,18 @@ from pellucid.ops.cpu.version import fits
 
 FILE = Path(__file__).with_name("kernels.so")
 STALE = "was compiled from other sources than those beside it"
-ROWS = 6  # most rows of x that every level takes: with more, a product is bound by arithmetic, and oneDNN's is as fast
+ROWS = 6  # most rows of x in panels: with more, a product is bound by arithmetic, and oneDNN's is as fast
+ROWS_IN_PAIRS = 64  # the same in bfloat16: up to here our kernel is faster
 WORTH_SHARING = 2**19  # multiply-adds of a product, from which a second thread pays
 WIDTHS = (64, 48, 32, 24, 16, 8)  # outputs side by side in oneDNN's layouts
 BLOCKS = (1024, 512, 2048)  # products that oneDNN sums before they join the total
+NOISE = 2**16  # results in bfloat16 that tell one order of sums from another
 WAYS = {0: "nothing", 1: "AVX2", 2: "AVX-512", 3: "AVX512_BF16", 4: "NEON", 5: "NEON and BF16"}  # bfloat16 products
+IN_PAIRS = 3  # of AVX-512
 
 
 MATRIX, ROWS_WORK = struct.Struct("Q5q6Qqf4x"), struct.Struct("3Q4q?7xq")  # as in kernels.h
-FEW_ROWS = struct.Struct("4Q6q")
+FEW_ROWS = struct.Struct("4Q7q")
 
 
 class _Recorder(threading.local):
@@ -70,7 +73,7 @@ def kernels() -> ctypes.CDLL | None:
         return None
     if not found.pellucid_vector():
         return None
-    found.pellucid_few_rows.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 6 + [ctypes.c_int]
+    found.pellucid_few_rows.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 6 + [ctypes.c_int] * 2
     found.pellucid_bfloat16.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 5 + [ctypes.c_int] * 2
     return found
 
@@ -177,9 +180,10 @@ def record_rows(
 
 @dataclass(frozen=True)
 class Panels:
-    """A float32 matrix that lies in memory as [ceil(outputs / wide), depth, wide], with zeros beyond its edges.
+    """A matrix that lies in memory as [ceil(outputs / wide), depth, wide], with zeros beyond its edges.
 
-    Called with at most `ROWS` rows it gives x W^T + b, the same bits for a row in any company.
+    In bfloat16 as [ceil(outputs / wide), depth / 2, wide, 2]. Called with rows it gives x W^T + b, the same bits for
+    a row in any company; with at most `most` it is the faster way.
     """
 
     address: int
@@ -188,9 +192,14 @@ class Panels:
     depth: int
     wide: int
     block: int
+    half: bool = False
+
+    @property
+    def most(self) -> int:
+        return ROWS_IN_PAIRS if self.half else ROWS
 
     def __call__(self, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
-        """[N, O]; all float32 on the CPU."""
+        """[N, O]; all float32, or all bfloat16, on the CPU."""
         library = kernels()
         assert library is not None, "panels are only found where there is a library"
         x_NI, bias_O = x_NI.contiguous(), None if bias_O is None else bias_O.contiguous()
@@ -200,38 +209,42 @@ class Panels:
         if recorder.current is not None:
             call = FEW_ROWS.pack(
                 self.address, x_NI.data_ptr(), 0 if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(), rows,
-                self.outputs, self.inputs, self.depth, self.wide, self.block,
+                self.outputs, self.inputs, self.depth, self.wide, self.block, self.half,
             )  # fmt: skip
             recorder.current.call("few_rows_share", call, work, (x_NI, bias_O), (y_NO,))
             return y_NO
         failed = library.pellucid_few_rows(
             self.address, x_NI.data_ptr(), None if bias_O is None else bias_O.data_ptr(), y_NO.data_ptr(), rows,
-            self.outputs, self.inputs, self.depth, self.wide, self.block,
-            threads(work),
+            self.outputs, self.inputs, self.depth, self.wide, self.block, self.half, threads(work),
         )  # fmt: skip
         if failed:
-            raise Unsupported(f"no kernel for {rows} rows of {self}", where="ops.cpu")
+            raise Unsupported(f"no kernel for {self}", where="ops.cpu")
         return y_NO
 
 
 def panels(matrix: Tensor, outputs: int, inputs: int) -> Panels | None:
-    """How oneDNN laid out a packed float32 matrix, if our kernel gives the bits of its product; else None.
+    """How oneDNN laid out a packed matrix, if our kernel gives the bits of its product; else None.
 
     The layout is oneDNN's own affair, and so is the order of its sums. So both are tried on this very matrix: what
-    gives the same bits for a row of noise reads the right numbers in the right order.
+    gives the same bits for a row of noise reads the right numbers in the right order. (bfloat16 has so few bits that
+    another order seldom shows: there it takes many rows.)
     """
     library = kernels()
     if library is None or not hasattr(torch.ops.mkldnn, "data_ptr") or not outputs or not inputs:
         return None
-    address, size = torch.ops.mkldnn.data_ptr(matrix), torch.ops.mkldnn._nbytes(matrix) // 4
-    x_2I = torch.randn(2, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
-    wanted_2O = torch.ops.mkldnn._linear_pointwise(x_2I, matrix, None, "none", [], "")
+    half = matrix.dtype is torch.bfloat16
+    address = torch.ops.mkldnn.data_ptr(matrix)
+    size = torch.ops.mkldnn._nbytes(matrix) // matrix.element_size()
+    rows = max(2, -(-NOISE // outputs)) if half else 2
+    x_NI = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(0), device="cpu").to(matrix.dtype)
+    wanted_NO = torch.ops.mkldnn._linear_pointwise(x_NI, matrix, None, "none", [], "")
+    tried = rows if half else 1
     for wide in (wide for wide in WIDTHS if wide % library.pellucid_vector() == 0):
         depth, beyond = divmod(size, -(-outputs // wide) * wide)
         if beyond or not inputs <= depth < inputs + 64:
             continue
         for block in BLOCKS if inputs > min(BLOCKS) else BLOCKS[:1]:
-            found = Panels(address, outputs, inputs, depth, wide, block)
-            if torch.equal(found(x_2I[:1], None), wanted_2O[:1]):
+            found = Panels(address, outputs, inputs, depth, wide, block, half)
+            if torch.equal(found(x_NI[:tried], None), wanted_NO[:tried]):
                 return found
     return None

@@ -74,17 +74,29 @@ extern "C" int pellucid_vector() {
   return 0;
 }
 
-// y = x W^T + b on so many threads; 1, and y untouched, where the level does not take so many rows, or such a `wide`.
-extern "C" int pellucid_few_rows(const float *w, const float *x, const float *bias, float *y, std::int64_t rows,
+namespace {
+
+Level few_rows_level(const Product &p) {
+#if defined(__x86_64__)
+  if (p.half) return level == few_rows_avx512 && pairs ? few_rows_dot : nullptr;
+#endif
+  return p.half ? nullptr : level;
+}
+
+}  // namespace
+
+// y = x W^T + b on so many threads; 1, and y untouched, where no level takes such numbers, or such a `wide`.
+extern "C" int pellucid_few_rows(const void *w, const void *x, const void *bias, void *y, std::int64_t rows,
                                  std::int64_t out, std::int64_t in, std::int64_t depth, std::int64_t wide,
-                                 std::int64_t block, int threads) {
-  const Product p{w, x, bias, y, rows, out, in, depth, wide, block};
+                                 std::int64_t block, int half, int threads) {
+  const Product p{w, x, bias, y, rows, out, in, depth, wide, block, half};
+  const Level run = few_rows_level(p);
   const std::int64_t panels = (out + wide - 1) / wide;
-  if (threads == 1) return !level(p, 0, panels);
+  if (!run || threads == 1) return !run || !run(p, 0, panels);
   bool done = true;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done)
   for (int thread = 0; thread < threads; thread++)
-    done = level(p, panels * thread / threads, panels * (thread + 1) / threads) && done;
+    done = run(p, panels * thread / threads, panels * (thread + 1) / threads) && done;
   return !done;
 }
 
@@ -165,7 +177,7 @@ struct RowWork {
   std::int64_t way;
 };
 
-static_assert(sizeof(Product) == 10 * 8 && sizeof(RowWork) == 23 * 8, "as Python packs them");
+static_assert(sizeof(Product) == 11 * 8 && sizeof(RowWork) == 23 * 8, "as Python packs them");
 
 extern "C" std::int64_t pellucid_rows_share(const void *work, const Team &team) {
   const RowWork &w = *static_cast<const RowWork *>(work);
@@ -175,5 +187,5 @@ extern "C" std::int64_t pellucid_rows_share(const void *work, const Team &team) 
 extern "C" std::int64_t pellucid_few_rows_share(const void *work, const Team &team) {
   const Product &p = *static_cast<const Product *>(work);
   const std::int64_t panels = (p.out + p.wide - 1) / p.wide;
-  return !level(p, panels * team.thread / team.threads, panels * (team.thread + 1) / team.threads);
+  return !few_rows_level(p)(p, panels * team.thread / team.threads, panels * (team.thread + 1) / team.threads);
 }

@@ -4,22 +4,25 @@
 
 #include <cstdint>
 
+// Everything in float32, or in bfloat16; then W is [out / wide, depth / 2, wide, 2].
 struct Product {
-  const float *w;     // [out / wide, depth, wide], zeros behind the last output
-  const float *x;     // [rows, in]
-  const float *bias;  // [out], or null
-  float *y;           // [rows, out]
+  const void *w;     // [out / wide, depth, wide], zeros behind the last output and the last input
+  const void *x;     // [rows, in]
+  const void *bias;  // [out], or null
+  void *y;           // [rows, out]
   std::int64_t rows, out, in;
   std::int64_t depth;  // inputs that a panel has room for
   std::int64_t wide;   // outputs that lie side by side
   std::int64_t block;  // products summed before they join the total
+  std::int64_t half;   // bfloat16
 };
 
-// Panels `begin` to `end` of a product; false where rows or `wide` are more than the level was written for.
+// Panels `begin` to `end` of a product; false where `wide` is more than the level was written for.
 typedef bool (*Level)(const Product &, std::int64_t begin, std::int64_t end);
 
 bool few_rows_avx2(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_avx512(const Product &, std::int64_t begin, std::int64_t end);
+bool few_rows_dot(const Product &, std::int64_t begin, std::int64_t end);
 bool few_rows_neon(const Product &, std::int64_t begin, std::int64_t end);
 
 typedef std::uint16_t Half;  // the bits of a bfloat16
