@@ -15,7 +15,7 @@ from torch import Tensor
 
 from native import needs_kernels as native_kernels
 from native import on_threads, skip_where_they_cannot_be_built
-from pellucid.nn.linear import Packed
+from pellucid.nn.linear import Packed, reordered_product
 from pellucid.ops import cpu
 
 BUILT = cpu.kernels() is not None
@@ -48,13 +48,14 @@ def test_few_rows_have_the_bits_of_many(
 ) -> None:
     """A row alone, among a few (our kernel), and among many (oneDNN's) is one row of numbers."""
     chance = torch.Generator().manual_seed(O + I)
-    weight_OI, x_NI = (torch.randn(rows, I, generator=chance).to(dtype) for rows in (O, 100))
+    weight_OI, x_NI = (torch.randn(rows, I, generator=chance).to(dtype) for rows in (O, 500))
     bias_O = torch.randn(O, generator=chance).to(dtype) if outputs else None
     packed = Packed(torch.nn.Parameter(weight_OI))
     with torch.inference_mode():
         many_NO = packed(x_NI, bias_O)
-        for rows in (1, 2, 3, cpu.ROWS, cpu.ROWS + 1, 17, cpu.ROWS_IN_PAIRS, cpu.ROWS_IN_PAIRS + 1):
+        for rows in (1, 2, 3, cpu.ROWS, cpu.ROWS + 1, 17, 99):
             assert torch.equal(packed(x_NI[:rows], bias_O), many_NO[:rows]), rows
+        assert torch.equal(reordered_product(x_NI, packed.matrix, bias_O), many_NO)
     exact_NO = F.linear(x_NI.double(), weight_OI.double(), None if bias_O is None else bias_O.double())
     rounding = 1e-5 if dtype is torch.float32 else 0.6 * torch.finfo(dtype).eps
     assert (many_NO - exact_NO).abs().max() < rounding * exact_NO.abs().max()

@@ -155,7 +155,7 @@ class Packed:
     def __call__(self, x: Tensor, bias_O: Tensor | None) -> Tensor:
         flat = x if x.dim() == 2 else x.flatten(0, -2)
         rows = flat.shape[0]
-        if self.panels is not None and rows <= self.panels.most and (bias_O is None or bias_O.dtype == x.dtype):
+        if self.panels is not None and self.panels.fast(rows) and (bias_O is None or bias_O.dtype == x.dtype):
             y_NO = self.panels(flat, bias_O)
         else:
             y_NO = reordered_product(flat, self.matrix, bias_O)

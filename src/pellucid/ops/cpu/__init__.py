@@ -25,8 +25,7 @@ from pellucid.ops.cpu.version import fits
 
 FILE = Path(__file__).with_name("kernels.so")
 STALE = "was compiled from other sources than those beside it"
-ROWS = 6  # most rows of x in panels: with more, a product is bound by arithmetic, and oneDNN's is as fast
-ROWS_IN_PAIRS = 64  # the same in bfloat16: up to here our kernel is faster
+ROWS = 6  # most rows of x in panels of float32: with more, a product is bound by arithmetic, and oneDNN's is faster
 WORTH_SHARING = 2**19  # multiply-adds of a product, from which a second thread pays
 WIDTHS = (64, 48, 32, 24, 16, 8)  # outputs side by side in oneDNN's layouts
 BLOCKS = (1024, 512, 2048)  # products that oneDNN sums before they join the total
@@ -183,7 +182,7 @@ class Panels:
     """A matrix that lies in memory as [ceil(outputs / wide), depth, wide], with zeros beyond its edges.
 
     In bfloat16 as [ceil(outputs / wide), depth / 2, wide, 2]. Called with rows it gives x W^T + b, the same bits for
-    a row in any company; with at most `most` it is the faster way.
+    a row in any company.
     """
 
     address: int
@@ -194,9 +193,9 @@ class Panels:
     block: int
     half: bool = False
 
-    @property
-    def most(self) -> int:
-        return ROWS_IN_PAIRS if self.half else ROWS
+    def fast(self, rows: int) -> bool:
+        """Whether it is faster than oneDNN: in bfloat16 always, or as fast."""
+        return self.half or rows <= ROWS
 
     def __call__(self, x_NI: Tensor, bias_O: Tensor | None) -> Tensor:
         """[N, O]; all float32, or all bfloat16, on the CPU."""
@@ -230,9 +229,11 @@ def panels(matrix: Tensor, outputs: int, inputs: int) -> Panels | None:
     another order seldom shows: there it takes many rows.)
     """
     library = kernels()
+    half = matrix.dtype is torch.bfloat16
     if library is None or not hasattr(torch.ops.mkldnn, "data_ptr") or not outputs or not inputs:
         return None
-    half = matrix.dtype is torch.bfloat16
+    if half and bfloat16_way() != IN_PAIRS:  # in tiles oneDNN is faster
+        return None
     address = torch.ops.mkldnn.data_ptr(matrix)
     size = torch.ops.mkldnn._nbytes(matrix) // matrix.element_size()
     rows = max(2, -(-NOISE // outputs)) if half else 2

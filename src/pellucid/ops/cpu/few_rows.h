@@ -1,9 +1,9 @@
-// y = x W^T + b for few rows of x, W in panels of `wide` outputs: for one instruction level. A level's file sets LEVEL,
-// WIDTH (floats in a vector) and MOST_ROWS (of a tile), and includes this. All numbers are float32; with PAIRS bfloat16,
-// of which each output has two of W side by side, as they are multiplied.
+// y = x W^T + b, W in panels of `wide` outputs: for one instruction level. A level's file sets LEVEL, WIDTH (floats in a
+// vector) and MOST_ROWS (of a tile), and includes this. All numbers are float32; with PAIRS bfloat16, of which each
+// output has two of W side by side, as they are multiplied.
 //
-// W streams through once, in the order in which it lies: that is all the time there is to save. Each output is a chain
-// of multiply-adds in the order of k, `block` of them at a time, as in oneDNN's product for many rows; so both give the
+// For few rows W streams through once, in the order in which it lies: that is all the time there is to save. Each output
+// is a chain of multiply-adds in the order of k, `block` of them at a time, as in oneDNN's product; so both give the
 // same bits, and which of them runs may depend on the number of rows. (Python compares them, for every matrix.)
 
 #include <cstring>
@@ -16,6 +16,7 @@
 namespace {
 
 constexpr int MOST_VECTORS = 64 / WIDTH;
+constexpr std::int64_t KEPT = 384;  // rows of x that meet all panels before the next: they stay in the second cache
 
 typedef float Vector __attribute__((vector_size(WIDTH * 4)));
 typedef float Loose __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
@@ -70,11 +71,15 @@ void panel(const Product &p, std::int64_t which, std::int64_t row) {
       for (int v = 0; v < V; v++) total[m][v] = first ? sum[m][v] : total[m][v] + sum[m][v];
   }
   const std::int64_t from = which * p.wide, count = from + p.wide < p.out ? p.wide : p.out - from;
-  Number bias[V * WIDTH] = {}, y[V * WIDTH];
-  if (p.bias) std::memcpy(bias, (const Number *)p.bias + from, count * sizeof(Number));
-  for (int m = 0; m < M; m++) {
-    for (int v = 0; v < V; v++) store(p.bias ? total[m][v] + load(bias + v * WIDTH) : total[m][v], y + v * WIDTH);
-    std::memcpy((Number *)p.y + (row + m) * p.out + from, y, count * sizeof(Number));
+  Number *y = (Number *)p.y + row * p.out + from, part[V * WIDTH] = {};
+  const Number *bias = (const Number *)p.bias + from;
+  const bool whole = count == V * WIDTH;
+  if (p.bias && !whole) std::memcpy(part, bias, count * sizeof(Number)), bias = part;
+  for (int v = 0; v < V && p.bias; v++)
+    for (int m = 0; m < M; m++) total[m][v] += load(bias + v * WIDTH);
+  for (int m = 0; m < M; m++, y += p.out) {
+    for (int v = 0; v < V; v++) store(total[m][v], (whole ? y : part) + v * WIDTH);
+    if (!whole) std::memcpy(y, part, count * sizeof(Number));
   }
 }
 
@@ -89,11 +94,13 @@ bool panels(const Product &p, std::int64_t which, std::int64_t row, std::int64_t
 }  // namespace
 
 bool LEVEL(const Product &p, std::int64_t begin, std::int64_t end) {
-  const std::int64_t tiles = (p.rows + MOST_ROWS - 1) / MOST_ROWS;
-  for (std::int64_t which = begin; which < end; which++)
-    for (std::int64_t t = 0; t < tiles; t++) {
-      const std::int64_t row = p.rows * t / tiles, rows = p.rows * (t + 1) / tiles - row;
-      if (!panels<MOST_ROWS, MOST_VECTORS>(p, which, row, rows)) return false;
-    }
+  for (std::int64_t first = 0; first < p.rows; first += KEPT) {
+    const std::int64_t some = p.rows - first < KEPT ? p.rows - first : KEPT, tiles = (some + MOST_ROWS - 1) / MOST_ROWS;
+    for (std::int64_t which = begin; which < end; which++)
+      for (std::int64_t t = 0; t < tiles; t++) {
+        const std::int64_t row = some * t / tiles, rows = some * (t + 1) / tiles - row;
+        if (!panels<MOST_ROWS, MOST_VECTORS>(p, which, first + row, rows)) return false;
+      }
+  }
   return true;
 }

@@ -76,11 +76,22 @@ extern "C" int pellucid_vector() {
 
 namespace {
 
-Level few_rows_level(const Product &p) {
+Level panels_level(const Product &p) {
 #if defined(__x86_64__)
   if (p.half) return level == few_rows_avx512 && pairs ? few_rows_dot : nullptr;
 #endif
   return p.half ? nullptr : level;
+}
+
+// A thread's share: some of the panels, or of the rows where there are more of them than outputs.
+bool share_of(Product p, Level run, int thread, int threads) {
+  const std::int64_t panels = (p.out + p.wide - 1) / p.wide, size = p.half ? 2 : 4;
+  if (p.rows <= p.out) return run(p, panels * thread / threads, panels * (thread + 1) / threads);
+  const std::int64_t first = p.rows * thread / threads;
+  p.x = (const char *)p.x + first * p.in * size;
+  p.y = (char *)p.y + first * p.out * size;
+  p.rows = p.rows * (thread + 1) / threads - first;
+  return run(p, 0, panels);
 }
 
 }  // namespace
@@ -90,13 +101,11 @@ extern "C" int pellucid_few_rows(const void *w, const void *x, const void *bias,
                                  std::int64_t out, std::int64_t in, std::int64_t depth, std::int64_t wide,
                                  std::int64_t block, int half, int threads) {
   const Product p{w, x, bias, y, rows, out, in, depth, wide, block, half};
-  const Level run = few_rows_level(p);
-  const std::int64_t panels = (out + wide - 1) / wide;
-  if (!run || threads == 1) return !run || !run(p, 0, panels);
+  const Level run = panels_level(p);
+  if (!run) return 1;
   bool done = true;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done)
-  for (int thread = 0; thread < threads; thread++)
-    done = run(p, panels * thread / threads, panels * (thread + 1) / threads) && done;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
+  for (int thread = 0; thread < threads; thread++) done = share_of(p, run, thread, threads) && done;
   return !done;
 }
 
@@ -186,6 +195,5 @@ extern "C" std::int64_t pellucid_rows_share(const void *work, const Team &team) 
 
 extern "C" std::int64_t pellucid_few_rows_share(const void *work, const Team &team) {
   const Product &p = *static_cast<const Product *>(work);
-  const std::int64_t panels = (p.out + p.wide - 1) / p.wide;
-  return !few_rows_level(p)(p, panels * team.thread / team.threads, panels * (team.thread + 1) / team.threads);
+  return !share_of(p, panels_level(p), team.thread, team.threads);
 }
