@@ -375,9 +375,18 @@ void stream(const RowProduct &p, const Streams &of, const Value *x, std::int64_t
   for (std::int64_t o = of.begin; o < of.end; o++) {
     float *sum = total[o - of.begin];
     alignas(64) T value[SIZE];
-    for (int i = 0; i < M * P && p.bias; i++) sum[i] += wide(((const T *)p.bias)[of.output(o, i % P)]);
+    T *to[P];
+#pragma GCC unroll 4
+    for (int i = 0; i < P; i++) {
+      to[i] = (T *)p.y + first * p.out + of.output(o, i);
+      const float bias = p.bias ? wide(((const T *)p.bias)[of.output(o, i)]) : 0;
+      for (int m = 0; m < M && p.bias; m++) sum[m * P + i] += bias;
+    }
     for (int i = 0; i < SIZE; i += WIDTH) store(load(sum + i), value + i);
-    for (int i = 0; i < M * P; i++) ((T *)p.y)[(first + i / P) * p.out + of.output(o, i % P)] = value[i];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int i = 0; i < P; i++) to[i][m * p.out] = value[m * P + i];
   }
 }
 
