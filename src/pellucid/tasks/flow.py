@@ -96,7 +96,8 @@ def ask(model: Model, **given: Any) -> Output:
     output = model(**given)
     for name in ("logits", "start_logits", "last_hidden_state"):
         value = output.get(name)
-        if value is not None and bool(value.isnan().any()):
+        # a sum tells at a tenth of the cost that there is none
+        if value is not None and bool(value.sum().isnan()) and bool(value.isnan().any()):
             next = "look at the model's weights; if they are right, 16 bits overflow: dtype='float32'"
             raise InputError(f"NaN in the model's {name}", where="forward", next=next)
     return output

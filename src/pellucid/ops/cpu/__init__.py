@@ -236,7 +236,7 @@ def panels(matrix: Tensor, outputs: int, inputs: int) -> Panels | None:
         return None
     address = torch.ops.mkldnn.data_ptr(matrix)
     size = torch.ops.mkldnn._nbytes(matrix) // matrix.element_size()
-    rows = max(2, -(-NOISE // outputs)) if half else 2
+    rows = min(max(2, NOISE // outputs), 4096) if half else 2
     x_NI = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(0), device="cpu").to(matrix.dtype)
     wanted_NO = torch.ops.mkldnn._linear_pointwise(x_NI, matrix, None, "none", [], "")
     tried = rows if half else 1
