@@ -253,7 +253,7 @@ def as_gguf(family: str, kind: Kind, root: Path) -> str:
     if name is None:
         return "no table"
     changes = deepcopy(files.MODELS[name][1])
-    task: Any = None if family in files.ENCODERS else "seq2seq-lm" if family == "t5" else "causal-lm"
+    task: Any = None if family in files.ENCODERS else "seq2seq-lm" if family in files.SEQ2SEQ else "causal-lm"
     case = ref.case(family, "", task)
     values = {**case.config, **changes}
     try:
@@ -261,6 +261,8 @@ def as_gguf(family: str, kind: Kind, root: Path) -> str:
         folder = ref.checkpoint(case, root)
     except Exception:  # the reference knows no such sizes
         folder = ref.checkpoint(replace(case, variant="matrix", config=values), root)
+    if family == "mt5":
+        folder = files.with_head(folder)
     path = gguf_models.write(folder, root / "m.gguf", kind)
     auto = files.AUTO[task]
     model = auto.from_pretrained(path)

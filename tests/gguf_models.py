@@ -30,7 +30,7 @@ ARCHITECTURES = {
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
     "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
-    "roberta": "bert", "mt5": "t5", "gemma4_unified_text": "gemma4",
+    "roberta": "bert", "mt5": "t5", "umt5": "t5", "gemma4_unified_text": "gemma4",
     "minimax_m2": "minimax-m2", "llama4_text": "llama4",
     "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
     "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
@@ -85,6 +85,8 @@ def write(
     config |= config.get("text_config", {})
     writer = gguf.GGUFWriter(path, architecture(config))
     describe(writer, config)
+    if config["model_type"] == "apertus":
+        activation(writer, folder, config["num_hidden_layers"])
     for key, value in metadata.items():
         writer.add_string(key, value)
     for name, tensor in sorted(renamed(folder, config)):
@@ -254,6 +256,14 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             add(c[f"{role}_token_id"])
 
 
+def activation(w: gguf.GGUFWriter, folder: Path, layers: int) -> None:
+    """The numbers of xIELU, of each layer."""
+    weights = open_weights(folder)
+    for name in ("alpha_p", "alpha_n", "beta", "eps"):
+        numbers = [weights.tensor(f"model.layers.{i}.mlp.act_fn.{name}").float().item() for i in range(layers)]
+        getattr(w, f"add_xielu_{name}")(numbers)
+
+
 def first(c: dict[str, Any], *keys: str) -> Any:
     return next((c[key] for key in keys if c.get(key)), None)
 
@@ -370,7 +380,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             local = c["rope_parameters"]["sliding_attention"]["rope_theta"]
             w.add_key_value("modern-bert.rope.freq_base_swa", local, F32)
             w.add_causal_attention(False)
-        case "t5" | "mt5":
+        case "t5" | "mt5" | "umt5":
             w.add_decoder_block_count(c["num_decoder_layers"])
             w.add_key_length(c["d_kv"])
             w.add_value_length(c["d_kv"])
@@ -531,7 +541,12 @@ def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         for name in ("long", "short"):
             w.add_tensor(f"rope_factors_{name}.weight", np.array(section[f"{name}_factor"], dtype=np.float32))
     if kind == "llama3":
-        w.add_tensor("rope_freqs.weight", np.array(llama3(section, c["head_dim"]), dtype=np.float32))
+        w.add_tensor(
+            "rope_freqs.weight",
+            np.array(
+                llama3(section, c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]), dtype=np.float32
+            ),
+        )
 
 
 def llama3(section: dict[str, Any], dim: int) -> list[float]:
@@ -640,7 +655,7 @@ def changed(
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
     name = re.sub("^(bert|roberta|nomic_bert|distilbert)[.]", "", name)
     name = name.replace("language_model.", "")
-    others = ("visual.", "vision", "audio", "multi_modal_projector", "position_ids", "cls.")
+    others = ("act_fn.", "visual.", "vision", "audio", "multi_modal_projector", "position_ids", "cls.")
     if name.startswith("pooler.") or any(part in name for part in others):
         return
     if family in OFFSET and name == "embeddings.position_embeddings.weight":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from copy import deepcopy
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize
+from safetensors.torch import load_file, save_file
 
 import gguf_models
 import reference as ref
@@ -61,6 +63,7 @@ LAGUNA = {
     "mlp_layer_types": ["dense", *["sparse"] * 3],
 }  # fmt: skip
 T5_1 = {"relative_attention_max_distance": 128, "feed_forward_proj": "gated-gelu"}
+SEQ2SEQ = ("t5", "mt5", "umt5")
 ENCODERS = (
     "bert", "nomic_bert", "modernbert", "eurobert", "roberta", "distilbert", "camembert", "xlm-roberta",
     "jina_embeddings_v3",
@@ -212,6 +215,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoehybrid": ("granitemoehybrid", {}),
     "granitemoehybrid, without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
     "falcon_mamba": ("falcon_mamba", {"layer_norm_epsilon": 1e-6, "mixer_rms_eps": 1e-6}),
+    "apertus": ("apertus", {"rope_parameters": LLAMA3 | {"rope_theta": 500000.0}}),
+    "mt5": ("mt5", {"relative_attention_max_distance": 128}),
+    "umt5": ("umt5", {"relative_attention_max_distance": 128}),
 }
 
 
@@ -221,10 +227,20 @@ AUTO = {None: AutoModel, "causal-lm": AutoModelForCausalLM, "seq2seq-lm": AutoMo
 def checkpoint(name: str, root: Path) -> tuple[ref.Case, Path]:
     """A folder of safetensors."""
     family, changes = deepcopy(MODELS[name])  # the reference writes into sections
-    task: Any = None if family in ENCODERS else "seq2seq-lm" if family == "t5" else "causal-lm"
+    task: Any = None if family in ENCODERS else "seq2seq-lm" if family in SEQ2SEQ else "causal-lm"
     case = ref.case(family, "", task)
     case = replace(case, variant=f"gguf {name}", config={**case.config, **changes})
-    return case, ref.checkpoint(case, root)
+    folder = ref.checkpoint(case, root)
+    return case, with_head(folder) if family == "mt5" else folder
+
+
+def with_head(folder: Path) -> Path:
+    """A head beside the embedding, as the published mT5 have it; the reference ties both."""
+    values, tensors = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["shared.weight"].flip(0)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
+    return folder
 
 
 def pair(name: str, root: Path) -> tuple[Any, Path]:
@@ -253,6 +269,27 @@ def test_numbers_that_are_turned_into_others_are_saved_as_they_were(tmp_path):
     assert torch.equal(other.blocks[1].attn.a_log, ours.blocks[1].attn.a_log)
 
 
+def test_numbers_of_the_metadata_are_parameters_and_saved_as_they_are_now(tmp_path):
+    """xIELU's, in one file and in pieces, the first of which may hold no tensor at all."""
+    theirs, path = pair("apertus", tmp_path)
+    ids = torch.randint(3, 100, (1, 9), generator=torch.Generator().manual_seed(1))
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    for place in (path, split(path, folder, 2, bare=True)):
+        ours = AutoModelForCausalLM.from_pretrained(place)
+        assert ref.distance(ours(ids).logits, theirs(ids).logits) <= 1e-6
+        with torch.no_grad():
+            ours.blocks[1].mlp.act.alpha_p += 1
+        ours.save_pretrained(tmp_path / "changed")
+        other = AutoModelForCausalLM.from_pretrained(tmp_path / "changed" / path.name)
+        assert torch.equal(other.blocks[1].mlp.act.alpha_p, ours.blocks[1].mlp.act.alpha_p)
+        assert torch.equal(other.blocks[0].mlp.act.alpha_p, ours.blocks[0].mlp.act.alpha_p)
+    convert(path, tmp_path / "half.gguf", Options(), dtype="f16")
+    assert (
+        GgufFile(tmp_path / "half.gguf").header.metadata["xielu.beta"] == GgufFile(path).header.metadata["xielu.beta"]
+    )
+
+
 def test_columns_in_another_order_are_unpacked_and_saved_as_they_were(tmp_path):
     """Qwen 3.5's value heads are columns of a matrix of blocks too, and no block can be cut."""
     family, sizes = MODELS["qwen3_5_text"]
@@ -270,13 +307,13 @@ def test_columns_in_another_order_are_unpacked_and_saved_as_they_were(tmp_path):
     assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def split(path: Path, folder: Path, count: int) -> Path:
-    """A file in pieces, as gguf-split makes them; the first of them."""
+def split(path: Path, folder: Path, count: int, *, bare: bool = False) -> Path:
+    """A file in pieces, as gguf-split makes them; the first of them, `bare` without tensors."""
     reader, names = GGUFReader(path), []
-    share = -(-len(reader.tensors) // count)
+    share = -(-len(reader.tensors) // (count - bare))
     for at in range(count):
         names.append(folder / f"{path.stem}-{at + 1:05d}-of-{count:05d}.gguf")
-        writer = GGUFWriter(names[-1], "llama")
+        writer = GGUFWriter(names[-1], reader.fields["general.architecture"].contents())
         if at == 0:
             for key, value in reader.fields.items():
                 if not key.startswith(("GGUF.", "general.architecture")):
@@ -285,7 +322,7 @@ def split(path: Path, folder: Path, count: int) -> Path:
         writer.add_uint16("split.no", at)
         writer.add_uint16("split.count", count)
         writer.add_int32("split.tensors.count", len(reader.tensors))
-        for tensor in reader.tensors[at * share : (at + 1) * share]:
+        for tensor in reader.tensors[max(at - bare, 0) * share : (at + 1 - bare) * share]:
             writer.add_tensor(tensor.name, tensor.data)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -334,6 +371,8 @@ NOT_SAID = {
     "kimi_linear": {"attention.value_length", "expert_group_used_count"},  # of the small vector; 1
     "t5": {"attention.layer_norm_epsilon"},  # its norms are RMS norms
     "t5, gated": {"attention.layer_norm_epsilon"},
+    "mt5": {"attention.layer_norm_epsilon"},
+    "umt5": {"attention.layer_norm_epsilon"},
     "granitemoehybrid": {"rope.freq_base", "rope.dimension_count"},  # nothing is rotated
     "granitemoehybrid, without experts": {
         "rope.freq_base",
@@ -363,6 +402,17 @@ def test_what_is_written_is_what_the_converter_writes_and_leads_back(name, tmp_p
     assert largest_difference(folder, written, (1, 5, 2, 7))[0] <= most
     convert(written, tmp_path / "back", Options())
     assert largest_difference(folder, tmp_path / "back", (1, 5, 2, 7))[0] <= most
+
+
+def test_a_head_that_is_the_embedding_and_not_scaled_is_written_as_a_matrix(tmp_path):
+    """mT5's: a file of T5 without such a matrix means one whose head is scaled."""
+    case = ref.case("mt5", "", "seq2seq-lm")
+    case = replace(case, config={**case.config, "relative_attention_max_distance": 128})
+    folder, path = ref.checkpoint(case, tmp_path), tmp_path / "m.gguf"
+    convert(folder, path, Options(), dtype="f32")
+    file = GgufFile(path)
+    assert torch.equal(file.tensor("output.weight"), file.tensor("token_embd.weight"))
+    assert largest_difference(folder, path, (1, 5, 2, 7))[0] == 0
 
 
 def rounded(name: str, path: Path) -> bool:

@@ -47,6 +47,8 @@ VARIANTS = {
 }  # fmt: skip
 
 DENSE = {"deepseek2": "youtu"}  # the same, of files without experts
+# The same, of files whose second layer has a bias by distance of its own.
+BIASED = {"t5": "umt5", "t5encoder": "umt5"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ def described(path: Path) -> tuple[str, Said]:
         return variant[1], said
     if name in DENSE and not said.get("expert_count"):
         return DENSE[name], said
+    if name in BIASED and said.has("enc.blk.1.attn_rel_b.weight"):
+        return BIASED[name], said
     return ARCHITECTURES.get(name, name), said
 
 
