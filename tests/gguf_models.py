@@ -40,13 +40,13 @@ ARCHITECTURES = {
     "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen3_vl_text": "qwen3vl",
     "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
-    "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
+    "granitemoe_swa": "granite_swa", "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
 OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
 # Architectures that the `gguf` package does not have yet -> one of the same names.
 NAMED_LIKE = {
     "deepseek_v32": "glm-dsa",
-    "granite_swa": "granite", "minimax": "minimax-m2", "bailing_hybrid": "kimi-linear",
+    "granite_swa": "granite", "granitemoe_swa": "granitemoe", "minimax": "minimax-m2", "bailing_hybrid": "kimi-linear",
     "mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"
 }  # fmt: skip
 LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "youtu")
@@ -55,6 +55,7 @@ DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 # Which layers have the window is said for each.
 LISTED = (
     "granite_swa",
+    "granitemoe_swa",
     "mimo_v2_flash",
     "exaone4",
     "olmo3",
@@ -69,7 +70,7 @@ EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "s
 STATES = ("mamba", "mamba2", "falcon_mamba")  # no attention at all
 PERMUTED = (
     "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
-    "arcee", "ministral3", "internlm3", "iquestcoder", "granite_swa",
+    "arcee", "ministral3", "internlm3", "iquestcoder", "granite_swa", "granitemoe_swa",
 )  # fmt: skip
 
 
@@ -459,7 +460,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_key_length(c["kv_lora_rank"] + c["qk_rope_head_dim"])
             w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
             w.add_value_length_mla(c["v_head_dim"])
-        case "granite_swa":
+        case "granite_swa" | "granitemoe_swa":
             w.add_array("granite_swa.attention.rope_pattern", [theta > 0 for theta in c["layer_rope_theta"]])
         case "minimax":
             w.add_array("minimax-01.attention.recurrent_layers", [kind[0] == "l" for kind in c["layer_types"]])
@@ -720,8 +721,17 @@ def changed(
         name = name.replace("attention.dense", "self_attn.o_proj").replace(".attention.", ".self_attn.")
         name = name.replace("dt_bias", "dt_proj.bias")
     name = name.replace("gate.expert_bias.bias", "gate.e_score_correction_bias") if "bailing" in family else name
-    if family == "granite_swa" and name.endswith("sinks"):
+    if family in ("granite_swa", "granitemoe_swa") and name.endswith("sinks"):
         yield f"blk.{name.split('.')[2]}.attn_sinks.weight", tensor
+        return
+    if family == "granitemoe_swa" and (".block_sparse_moe." in name or ".shared_mlp." in name):
+        own = {  # gate and up stay together
+            "experts.gate_up_proj": "ffn_gate_up_exps", "experts.down_proj": "ffn_down_exps",
+            "router.weight": "ffn_gate_inp", "input_linear.weight": "ffn_up_shexp",
+            "output_linear.weight": "ffn_down_shexp",
+        }  # fmt: skip
+        known = next(known for part, known in own.items() if name.endswith(part))
+        yield f"blk.{name.split('.')[2]}.{known}.weight", tensor
         return
     if family == "minimax":
         if name.endswith(("slope_rate", "_decay")):

@@ -216,6 +216,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoehybrid, without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
     "falcon_mamba": ("falcon_mamba", {"layer_norm_epsilon": 1e-6, "mixer_rms_eps": 1e-6}),
     "apertus": ("apertus", {"rope_parameters": LLAMA3 | {"rope_theta": 500000.0}}),
+    "granitemoe_swa": ("granitemoe_swa", {"layer_rope_theta": [0, 523.0, 523.0, 523.0, 0]}),
+    "granitemoe_swa, none shared": (
+        "granitemoe_swa",
+        {"layer_rope_theta": [523.0] * 5, "shared_intermediate_size": 0, "tie_word_embeddings": True},
+    ),
     "mt5": ("mt5", {"relative_attention_max_distance": 128}),
     "umt5": ("umt5", {"relative_attention_max_distance": 128}),
 }

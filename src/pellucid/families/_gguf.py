@@ -43,7 +43,7 @@ VARIANTS = {
     "llama": ("expert_count", "mixtral"), "olmo2": ("attention.sliding_window", "olmo3"),
     "deepseek2": ("expert_weights_norm", "deepseek_v3"),
     "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
-    "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"),
+    "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"), "granite_swa": ("expert_count", "granitemoe_swa"),
 }  # fmt: skip
 
 DENSE = {"deepseek2": "youtu"}  # the same, of files without experts
