@@ -40,12 +40,12 @@ ARCHITECTURES = {
     "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen3_vl_text": "qwen3vl",
     "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
-    "granitemoe_swa": "granite_swa", "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
+    "granitemoe_swa": "granite_swa", "dots3_note_text": "dots3note", "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
 OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
 # Architectures that the `gguf` package does not have yet -> one of the same names.
 NAMED_LIKE = {
-    "deepseek_v32": "glm-dsa",
+    "deepseek_v32": "glm-dsa", "dots3_note_text": "glm-dsa",
     "granite_swa": "granite", "granitemoe_swa": "granitemoe", "minimax": "minimax-m2", "bailing_hybrid": "kimi-linear",
     "mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"
 }  # fmt: skip
@@ -440,6 +440,8 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
                 w.add_array(f"{w.arch}.attention.indexer.types", kinds)
             if every := (c.get("rope_parameters") or {}).get("mscale_all_dim"):
                 w.add_rope_scaling_yarn_log_mul(0.1 * every)
+        case "dots3_note_text":
+            dots3(w, c)
         case "qwen2_vl_text" | "qwen2_5_vl_text" | "qwen3_vl_text":
             w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
             if "deepstack_visual_indexes" in c["vision_config"]:
@@ -491,6 +493,38 @@ def recurrence(w: gguf.GGUFWriter, kernel: int, inner: int, state: int, steps: i
     w.add_ssm_time_step_rank(steps)
     if groups is not None:
         w.add_ssm_group_count(groups)
+
+
+def dots3(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
+    """Both kinds of layers, which have latent attention of their own sizes."""
+    near = [kind == "sliding_attention" for kind in c["layer_types"]]
+    own = c["per_layer_config"][str(near.index(True))]
+    at, turned = f"{w.arch}.attention.", c["qk_rope_head_dim"]
+    w.add_head_count([(own if local else c)["num_attention_heads"] for local in near])
+    w.add_head_count_kv(1)
+    w.add_q_lora_rank(c["q_lora_rank"])
+    w.add_kv_lora_rank(c["kv_lora_rank"])
+    w.add_key_length(c["kv_lora_rank"] + turned)
+    w.add_value_length(c["kv_lora_rank"])
+    w.add_key_length_mla(c["qk_nope_head_dim"] + turned)
+    w.add_value_length_mla(c["v_head_dim"])
+    w.add_uint32(at + "kv_lora_rank_swa", own["kv_lora_rank"])
+    w.add_uint32(at + "key_length_swa", own["kv_lora_rank"] + turned)
+    w.add_uint32(at + "value_length_swa", own["kv_lora_rank"])
+    w.add_uint32(at + "key_length_mla_swa", own["qk_nope_head_dim"] + turned)
+    w.add_uint32(at + "value_length_mla_swa", own["v_head_dim"])
+    w.add_sliding_window(c["sliding_window"])
+    w.add_sliding_window_pattern(near)
+    w.add_array(at + "indexer.types", [not local for local in near])
+    w.add_indexer_head_count(c["index_n_heads"])
+    w.add_indexer_key_length(c["index_head_dim"])
+    w.add_indexer_top_k(c["index_topk"])
+    w.add_leading_dense_block_count(c["mlp_layer_types"].index("sparse"))
+    w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    sections = c["rope_parameters"]
+    w.add_rope_freq_base(sections["indexed_attention"]["rope_theta"])
+    w.add_key_value(f"{w.arch}.rope.freq_base_swa", sections["sliding_attention"]["rope_theta"], F32)
+    w.add_rope_dimension_count(turned)
 
 
 def gemma4(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
@@ -632,6 +666,22 @@ def multiplier(c: dict[str, Any], name: str, tensor: Tensor) -> float | Tensor:
     return next((value for part, value in times.items() if f"{part}.weight" in name), 1.0)
 
 
+def dots3_tensor(c: dict[str, Any], name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What the converter does with dots.3's attention, under names that llama.cpp or the `gguf` package knows."""
+    layer = name.split(".")[2]
+    own = {**c, **c["per_layer_config"].get(layer, {})}
+    for part, rank in (("q_a_layernorm", own["q_lora_rank"]), ("kv_a_layernorm", own["kv_lora_rank"])):
+        if part in name:
+            return {name: tensor * math.sqrt(c["hidden_size"] / rank)}
+    for part, known in (("g_proj", "attn_gate"), ("k_rope_only_layernorm", "attn_k_norm")):
+        if part in name:
+            return {f"blk.{layer}.{known}.weight": tensor}
+    if "kv_b_proj" not in name:
+        return {name: tensor}
+    both = tensor.unflatten(0, (own["num_attention_heads"], -1)).split([own["qk_nope_head_dim"], own["v_head_dim"]], 1)
+    return {name.replace("kv_b_", "k_b_"): both[0].transpose(1, 2), name.replace("kv_b_", "v_b_"): both[1]}
+
+
 def changed(
     family: str, c: dict[str, Any], name: str, tensor: Tensor, names: gguf.TensorNameMap
 ) -> Iterator[tuple[str, Tensor]]:
@@ -706,6 +756,10 @@ def changed(
             tensor = tensor[:, None]
         if name.endswith(("mixer.norm.weight", "mamba.norm.weight")):
             tensor = tensor.unflatten(0, (first(c, "n_groups", "mamba_n_groups"), -1))
+    if family == "dots3_note_text" and ".self_attn." in name:
+        for own, part in dots3_tensor(c, name, tensor).items():
+            yield own if own.startswith("blk.") else found(names, own), part
+        return
     if name.endswith(("shared_expert_gate.weight", "e_score_correction_bias")):
         tensor = tensor.squeeze()
     if name.endswith("expert_bias"):

@@ -62,6 +62,19 @@ LAGUNA = {
     "layer_types": ["full_attention", *["sliding_attention"] * 3], "moe_router_logit_softcapping": 0.0,
     "mlp_layer_types": ["dense", *["sparse"] * 3],
 }  # fmt: skip
+DOTS3_WINDOW = {
+    "num_attention_heads": 5, "num_key_value_heads": 5, "q_lora_rank": 13, "kv_lora_rank": 14, "head_dim": 8,
+    "qk_nope_head_dim": 4, "v_head_dim": 7, "qk_rope_head_dim": 4,
+}  # fmt: skip
+DOTS3 = {
+    "layer_types": ["indexed_attention", "sliding_attention"] * 2, "mlp_layer_types": ["dense", *["sparse"] * 3],
+    "per_layer_config": {"1": DOTS3_WINDOW, "3": DOTS3_WINDOW}, "n_group": 1, "topk_group": 1, "index_head_dim": 64,
+    "shared_experts_intermediate_size": 13,
+    "rope_parameters": {
+        "indexed_attention": {"rope_type": "default", "rope_theta": 523.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 31.0},
+    },
+}  # fmt: skip
 T5_1 = {"relative_attention_max_distance": 128, "feed_forward_proj": "gated-gelu"}
 SEQ2SEQ = ("t5", "mt5", "umt5")
 ENCODERS = (
@@ -221,6 +234,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "granitemoe_swa",
         {"layer_rope_theta": [523.0] * 5, "shared_intermediate_size": 0, "tie_word_embeddings": True},
     ),
+    "dots3_note_text": ("dots3_note_text", {**DOTS3, "index_topk": 50}),
+    "dots3_note_text, few keys": ("dots3_note_text", DOTS3),  # of which llama.cpp chooses others
     "mt5": ("mt5", {"relative_attention_max_distance": 128}),
     "umt5": ("umt5", {"relative_attention_max_distance": 128}),
 }
@@ -376,6 +391,8 @@ NOT_SAID = {
     "kimi_linear": {"attention.value_length", "expert_group_used_count"},  # of the small vector; 1
     "t5": {"attention.layer_norm_epsilon"},  # its norms are RMS norms
     "t5, gated": {"attention.layer_norm_epsilon"},
+    "dots3_note_text": {"expert_group_count", "expert_group_used_count"},  # 1
+    "dots3_note_text, few keys": {"expert_group_count", "expert_group_used_count"},
     "mt5": {"attention.layer_norm_epsilon"},
     "umt5": {"attention.layer_norm_epsilon"},
     "granitemoehybrid": {"rope.freq_base", "rope.dimension_count"},  # nothing is rotated
@@ -422,7 +439,7 @@ def test_a_head_that_is_the_embedding_and_not_scaled_is_written_as_a_matrix(tmp_
 
 def rounded(name: str, path: Path) -> bool:
     """Whether one was added, and taken off; exp, and log; multiplied."""
-    turned = name in ("qwen3_next", "falcon_h1") or "gemma" in name or "qwen3_5" in name
+    turned = name in ("qwen3_next", "falcon_h1") or any(part in name for part in ("gemma", "qwen3_5", "dots3"))
     return turned or "blk.0.ssm_a" in gguf.read(path).tensors
 
 

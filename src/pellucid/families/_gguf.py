@@ -34,7 +34,7 @@ ARCHITECTURES = {
     "gemma4": "gemma4_text", "jina-bert-v3": "jina_embeddings_v3", "cohere2moe": "cohere2_moe", "chatglm": "glm",
     "qwen2vl": "qwen2_vl", "qwen3vl": "qwen3_vl",
     "mimo2": "mimo_v2_flash", "deepseek32": "deepseek_v32", "glm-dsa": "glm_moe_dsa", "minimax-01": "minimax",
-    "bailingmoe3": "bailing_hybrid",
+    "bailingmoe3": "bailing_hybrid", "dots3note": "dots3_note_text",
     "qwen3next": "qwen3_next", "qwen35": "qwen3_5_text", "qwen35moe": "qwen3_5_moe_text", "kimi-linear": "kimi_linear",
 }  # fmt: skip
 

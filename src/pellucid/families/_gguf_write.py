@@ -106,7 +106,8 @@ def _from_spec(spec: Spec) -> dict[str, Any]:
         "leading_dense_block_count": sparse.index(True) if sorted(sparse) == sparse and any(sparse) else None,
         "vocab_size": spec.stack.embed.vocab,
     }  # fmt: skip
-    for block in reversed(layers):  # the first of each kind says it
+    wide = [block for block in layers if getattr(block.attn, "window", None) is None]
+    for block in reversed(wide or layers):  # the first of each kind says it
         found |= _of_mixer(block.attn)
     found |= _of_attentions(attns) if attns else {}
     heads = [_key_heads(block.attn) for block in layers]
