@@ -40,7 +40,8 @@ ARCHITECTURES = {
     "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen3_vl_text": "qwen3vl",
     "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
-    "granitemoe_swa": "granite_swa", "dots3_note_text": "dots3note", "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
+    "granitemoe_swa": "granite_swa", "dots3_note_text": "dots3note",
+    "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
 OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
 # Architectures that the `gguf` package does not have yet -> one of the same names.
