@@ -57,7 +57,7 @@ WIDE = {  # keys that are a width, and what whole blocks need
     "intermediate_size": 256, "moe_intermediate_size": 128, "shared_expert_intermediate_size": 128, "n_inner": 256,
     "ffn_dim": 256, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "d_ff": 256, "ffn_hidden_size": 256,
     "hidden_dim": 256, "shared_intermediate_size": 128, "intermediate_size_mlp": 256, "dim_feedforward": 256,
-    "d_inner": 256, "dim_ff": 256,
+    "d_inner": 256, "dim_ff": 256, "shared_experts_intermediate_size": 128,
 }  # fmt: skip
 HEAD = ("head_dim", "d_kv", "d_head", "dim_head")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")

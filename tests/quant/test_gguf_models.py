@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 import gguf_models
 import reference as ref
-from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, gguf
+from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, gguf
 from pellucid.cli import main
-from pellucid.errors import WeightsError
+from pellucid.errors import Unsupported, WeightsError
 from pellucid.models.conversion import convert, largest_difference
 from pellucid.models.targets import Options
 from pellucid.ops.packed import PackedTensor
@@ -435,6 +435,38 @@ def test_a_head_that_is_the_embedding_and_not_scaled_is_written_as_a_matrix(tmp_
     file = GgufFile(path)
     assert torch.equal(file.tensor("output.weight"), file.tensor("token_embd.weight"))
     assert largest_difference(folder, path, (1, 5, 2, 7))[0] == 0
+
+
+def test_a_file_of_the_encoder_alone_has_the_bias_of_every_layer(tmp_path):
+    """UMT5's, which models of pictures and films read their texts with."""
+    theirs, path = pair("umt5", tmp_path)
+    reader, writer = GGUFReader(path), GGUFWriter(tmp_path / "encoder.gguf", "t5encoder")
+    for key, value in reader.fields.items():
+        if key.startswith("t5."):
+            writer.add_key_value(f"t5encoder.{key.removeprefix('t5.')}", value.contents(), value.types[0])
+    for tensor in reader.tensors:
+        if not tensor.name.startswith("dec."):
+            writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ours, ids = AutoModelForTextEncoding.from_pretrained(tmp_path / "encoder.gguf"), torch.arange(3, 12)[None]
+    wanted = theirs(ids, decoder_input_ids=ids).encoder_last_hidden_state
+    assert ours.spec.family == "umt5" and torch.equal(ref.first(ours(ids)), wanted)
+
+
+def test_a_bamba_is_refused(tmp_path, monkeypatch):
+    """llama.cpp's name for it is Granite 4's, and its file says another model than was meant."""
+
+    def turned(w: GGUFWriter, c: dict[str, Any]) -> None:
+        w.add_rope_scaling_finetuned(True)
+        w.add_rope_dimension_count(2)
+
+    monkeypatch.setattr(gguf_models, "scaling", turned)
+    _, path = pair("granitemoehybrid, without experts", tmp_path)
+    with pytest.raises(Unsupported, match="Bamba"):
+        AutoModelForCausalLM.from_pretrained(path)
 
 
 def rounded(name: str, path: Path) -> bool:

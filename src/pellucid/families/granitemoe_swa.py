@@ -35,14 +35,13 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
 
 def gguf_weights(c: Config) -> dict[str, Entry]:
     """Gate and up lie in one matrix, the experts' and that of the shared MLP."""
-    experts = _gguf.experts(c.num_local_experts)
-    whole = "blk.{i}.ffn_gate_up_exps.weight"
-    shared = {
+    experts, whole = _gguf.experts(c.num_local_experts), "blk.{i}.ffn_gate_up_exps.weight"
+    table: dict[str, Entry] = granite_swa.GGUF.entries(c) | {whole: experts[whole]}
+    table |= {name: slot for name, slot in experts.items() if "shexp" not in name}
+    return table | {
         "blk.{i}.ffn_up_shexp.weight": Fused("blocks.{i}.mlp.shared.{}.weight", ("gate", "up")),
         "blk.{i}.ffn_down_shexp.weight": "blocks.{i}.mlp.shared.down.weight",
     }
-    own = {name: slot for name, slot in experts.items() if "shexp" not in name}
-    return granite_swa.GGUF.entries(c) | {whole: experts[whole]} | own | shared
 
 
 GGUF = replace(granite_swa.GGUF, keys=granite_swa.GGUF.keys | GRANITEMOE_GGUF.keys, weights=gguf_weights)
