@@ -44,7 +44,7 @@ def gguf_weights(c: Config) -> dict[str, Entry]:
     }
 
 
-GGUF = replace(granite_swa.GGUF, keys=granite_swa.GGUF.keys | GRANITEMOE_GGUF.keys, weights=gguf_weights)
+GGUF = replace(granite_swa.GGUF, keys={**granite_swa.GGUF.keys, **GRANITEMOE_GGUF.keys}, weights=gguf_weights)
 
 
 def spec(c: Config) -> Spec:
