@@ -426,10 +426,11 @@ def test_what_is_written_is_what_the_converter_writes_and_leads_back(name, tmp_p
     assert largest_difference(folder, tmp_path / "back", (1, 5, 2, 7))[0] <= most
 
 
-def test_a_head_that_is_the_embedding_and_not_scaled_is_written_as_a_matrix(tmp_path):
-    """mT5's: a file of T5 without such a matrix means one whose head is scaled."""
-    case = ref.case("mt5", "", "seq2seq-lm")
-    case = replace(case, config={**case.config, "relative_attention_max_distance": 128})
+@pytest.mark.parametrize("family", ["mt5", "apertus"])
+def test_a_head_that_is_the_embedding_is_written_as_a_matrix(family, tmp_path):
+    """mT5's, as T5's is scaled where there is no such matrix; Apertus', as llama.cpp asks for one."""
+    case = ref.case(family, "", "seq2seq-lm" if family == "mt5" else "causal-lm")
+    case = replace(case, config={**case.config, **MODELS[family][1], "tie_word_embeddings": True})
     folder, path = ref.checkpoint(case, tmp_path), tmp_path / "m.gguf"
     convert(folder, path, Options(), dtype="f32")
     file = GgufFile(path)
