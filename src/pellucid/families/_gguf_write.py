@@ -54,8 +54,8 @@ FAMILY = {
 NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"t5": "t5", "umt5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
 NAMES |= {model_type: name for name, model_type in DENSE.items()}
-# Families whose head is written also where it is the embedding: a T5's is scaled then and an mT5's is not, and llama.cpp
-# knows no Apertus without one.
+# Families whose head is written also where it is the embedding: a T5's is scaled then and an mT5's is not, and
+# llama.cpp knows no Apertus without one.
 UNTIED = ("mt5", "apertus")
 TRAINING = ("dropout", "loss", "jitter")  # fields of a spec that no file says, and that change no result
 USUAL_CONTEXT = 2048  # where a model has no limit; files must say one
