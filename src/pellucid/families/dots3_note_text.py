@@ -77,8 +77,8 @@ def gguf_sizes(said: _gguf.Said) -> dict[str, Any]:
     windows, turned = said.by_layer("attention.sliding_window_pattern") or [], said.get("rope.dimension_count")
     count = said.get("block_count") - said.get("nextn_predict_layers", 0)
     heads = said.by_layer("attention.head_count") or [said.get("attention.head_count")] * count
-    near = [count for count, window in zip(heads, windows) if window]
-    far = [count for count, window in zip(heads, windows) if not window]
+    near = [own for own, window in zip(heads, windows) if window]
+    far = [own for own, window in zip(heads, windows) if not window]
     key, swa_key = said.get("attention.key_length_mla"), said.get("attention.key_length_mla_swa")
     return _gguf.rope(said) | _gguf.extra_layers(said) | {
         "layer_types": ["sliding_attention" if window else "full_attention" for window in windows[:count]],
