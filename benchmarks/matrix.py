@@ -57,7 +57,7 @@ WIDE = {  # keys that are a width, and what whole blocks need
     "intermediate_size": 256, "moe_intermediate_size": 128, "shared_expert_intermediate_size": 128, "n_inner": 256,
     "ffn_dim": 256, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "d_ff": 256, "ffn_hidden_size": 256,
     "hidden_dim": 256, "shared_intermediate_size": 128, "intermediate_size_mlp": 256, "dim_feedforward": 256,
-    "d_inner": 256, "dim_ff": 256,
+    "d_inner": 256, "dim_ff": 256, "shared_experts_intermediate_size": 128,
 }  # fmt: skip
 HEAD = ("head_dim", "d_kv", "d_head", "dim_head")
 WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "emb_dim")
@@ -253,7 +253,7 @@ def as_gguf(family: str, kind: Kind, root: Path) -> str:
     if name is None:
         return "no table"
     changes = deepcopy(files.MODELS[name][1])
-    task: Any = None if family in files.ENCODERS else "seq2seq-lm" if family == "t5" else "causal-lm"
+    task: Any = None if family in files.ENCODERS else "seq2seq-lm" if family in files.SEQ2SEQ else "causal-lm"
     case = ref.case(family, "", task)
     values = {**case.config, **changes}
     try:
@@ -261,6 +261,8 @@ def as_gguf(family: str, kind: Kind, root: Path) -> str:
         folder = ref.checkpoint(case, root)
     except Exception:  # the reference knows no such sizes
         folder = ref.checkpoint(replace(case, variant="matrix", config=values), root)
+    if family == "mt5":
+        folder = files.with_head(folder)
     path = gguf_models.write(folder, root / "m.gguf", kind)
     auto = files.AUTO[task]
     model = auto.from_pretrained(path)

@@ -30,7 +30,7 @@ ARCHITECTURES = {
     "hunyuan_v1_dense": "hunyuan-dense", "hunyuan_v1_moe": "hunyuan-moe", "ernie4_5_moe": "ernie4_5-moe",
     "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
     "lfm2_moe": "lfm2moe", "nomic_bert": "nomic-bert", "modernbert": "modern-bert", "ministral3": "mistral3",
-    "roberta": "bert", "mt5": "t5", "gemma4_unified_text": "gemma4",
+    "roberta": "bert", "mt5": "t5", "umt5": "t5", "gemma4_unified_text": "gemma4",
     "minimax_m2": "minimax-m2", "llama4_text": "llama4",
     "exaone_moe": "exaone-moe", "falcon_mamba": "mamba", "granitemoehybrid": "granitehybrid",
     "falcon_h1": "falcon-h1", "qwen3_next": "qwen3next", "kimi_linear": "kimi-linear",
@@ -40,13 +40,14 @@ ARCHITECTURES = {
     "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen3_vl_text": "qwen3vl",
     "glm4_moe_lite": "deepseek2", "youtu": "deepseek2", "solar_open": "glm4moe",
     "qwen3_5_text": "qwen35", "qwen3_5_moe_text": "qwen35moe",
+    "granitemoe_swa": "granite_swa", "dots3_note_text": "dots3note",
     "distilbert": "bert", "camembert": "bert", "xlm-roberta": "bert",
 }  # fmt: skip
 OFFSET = ("roberta", "camembert", "xlm-roberta")  # positions begin behind the pad's id
 # Architectures that the `gguf` package does not have yet -> one of the same names.
 NAMED_LIKE = {
-    "deepseek_v32": "glm-dsa",
-    "granite_swa": "granite", "minimax": "minimax-m2", "bailing_hybrid": "kimi-linear",
+    "deepseek_v32": "glm-dsa", "dots3_note_text": "glm-dsa",
+    "granite_swa": "granite", "granitemoe_swa": "granitemoe", "minimax": "minimax-m2", "bailing_hybrid": "kimi-linear",
     "mellum": "qwen3moe", "cohere2_moe": "dots1", "laguna": "dots1", "hy_v3": "dots1"
 }  # fmt: skip
 LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "youtu")
@@ -55,6 +56,7 @@ DELTANET = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 # Which layers have the window is said for each.
 LISTED = (
     "granite_swa",
+    "granitemoe_swa",
     "mimo_v2_flash",
     "exaone4",
     "olmo3",
@@ -69,7 +71,7 @@ EXACT = ("ffn_gate_inp.weight", "ssm_conv1d.weight", "shortconv.conv.weight", "s
 STATES = ("mamba", "mamba2", "falcon_mamba")  # no attention at all
 PERMUTED = (
     "llama", "mixtral", "mistral", "granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "smollm3", "olmo",
-    "arcee", "ministral3", "internlm3", "iquestcoder", "granite_swa",
+    "arcee", "ministral3", "internlm3", "iquestcoder", "granite_swa", "granitemoe_swa",
 )  # fmt: skip
 
 
@@ -85,6 +87,8 @@ def write(
     config |= config.get("text_config", {})
     writer = gguf.GGUFWriter(path, architecture(config))
     describe(writer, config)
+    if config["model_type"] == "apertus":
+        activation(writer, folder, config["num_hidden_layers"])
     for key, value in metadata.items():
         writer.add_string(key, value)
     for name, tensor in sorted(renamed(folder, config)):
@@ -254,6 +258,14 @@ def describe(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             add(c[f"{role}_token_id"])
 
 
+def activation(w: gguf.GGUFWriter, folder: Path, layers: int) -> None:
+    """The numbers of xIELU, of each layer."""
+    weights = open_weights(folder)
+    for name in ("alpha_p", "alpha_n", "beta", "eps"):
+        numbers = [weights.tensor(f"model.layers.{i}.mlp.act_fn.{name}").float().item() for i in range(layers)]
+        getattr(w, f"add_xielu_{name}")(numbers)
+
+
 def first(c: dict[str, Any], *keys: str) -> Any:
     return next((c[key] for key in keys if c.get(key)), None)
 
@@ -370,7 +382,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             local = c["rope_parameters"]["sliding_attention"]["rope_theta"]
             w.add_key_value("modern-bert.rope.freq_base_swa", local, F32)
             w.add_causal_attention(False)
-        case "t5" | "mt5":
+        case "t5" | "mt5" | "umt5":
             w.add_decoder_block_count(c["num_decoder_layers"])
             w.add_key_length(c["d_kv"])
             w.add_value_length(c["d_kv"])
@@ -429,6 +441,8 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
                 w.add_array(f"{w.arch}.attention.indexer.types", kinds)
             if every := (c.get("rope_parameters") or {}).get("mscale_all_dim"):
                 w.add_rope_scaling_yarn_log_mul(0.1 * every)
+        case "dots3_note_text":
+            dots3(w, c)
         case "qwen2_vl_text" | "qwen2_5_vl_text" | "qwen3_vl_text":
             w.add_rope_dimension_sections([*c["rope_parameters"]["mrope_section"], 0])
             if "deepstack_visual_indexes" in c["vision_config"]:
@@ -449,7 +463,7 @@ def special(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
             w.add_key_length(c["kv_lora_rank"] + c["qk_rope_head_dim"])
             w.add_key_length_mla(c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
             w.add_value_length_mla(c["v_head_dim"])
-        case "granite_swa":
+        case "granite_swa" | "granitemoe_swa":
             w.add_array("granite_swa.attention.rope_pattern", [theta > 0 for theta in c["layer_rope_theta"]])
         case "minimax":
             w.add_array("minimax-01.attention.recurrent_layers", [kind[0] == "l" for kind in c["layer_types"]])
@@ -480,6 +494,38 @@ def recurrence(w: gguf.GGUFWriter, kernel: int, inner: int, state: int, steps: i
     w.add_ssm_time_step_rank(steps)
     if groups is not None:
         w.add_ssm_group_count(groups)
+
+
+def dots3(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
+    """Both kinds of layers, which have latent attention of their own sizes."""
+    near = [kind == "sliding_attention" for kind in c["layer_types"]]
+    own = c["per_layer_config"][str(near.index(True))]
+    at, turned = f"{w.arch}.attention.", c["qk_rope_head_dim"]
+    w.add_head_count([(own if local else c)["num_attention_heads"] for local in near])
+    w.add_head_count_kv(1)
+    w.add_q_lora_rank(c["q_lora_rank"])
+    w.add_kv_lora_rank(c["kv_lora_rank"])
+    w.add_key_length(c["kv_lora_rank"] + turned)
+    w.add_value_length(c["kv_lora_rank"])
+    w.add_key_length_mla(c["qk_nope_head_dim"] + turned)
+    w.add_value_length_mla(c["v_head_dim"])
+    w.add_uint32(at + "kv_lora_rank_swa", own["kv_lora_rank"])
+    w.add_uint32(at + "key_length_swa", own["kv_lora_rank"] + turned)
+    w.add_uint32(at + "value_length_swa", own["kv_lora_rank"])
+    w.add_uint32(at + "key_length_mla_swa", own["qk_nope_head_dim"] + turned)
+    w.add_uint32(at + "value_length_mla_swa", own["v_head_dim"])
+    w.add_sliding_window(c["sliding_window"])
+    w.add_sliding_window_pattern(near)
+    w.add_array(at + "indexer.types", [not local for local in near])
+    w.add_indexer_head_count(c["index_n_heads"])
+    w.add_indexer_key_length(c["index_head_dim"])
+    w.add_indexer_top_k(c["index_topk"])
+    w.add_leading_dense_block_count(c["mlp_layer_types"].index("sparse"))
+    w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    sections = c["rope_parameters"]
+    w.add_rope_freq_base(sections["indexed_attention"]["rope_theta"])
+    w.add_key_value(f"{w.arch}.rope.freq_base_swa", sections["sliding_attention"]["rope_theta"], F32)
+    w.add_rope_dimension_count(turned)
 
 
 def gemma4(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
@@ -531,7 +577,12 @@ def scaling(w: gguf.GGUFWriter, c: dict[str, Any]) -> None:
         for name in ("long", "short"):
             w.add_tensor(f"rope_factors_{name}.weight", np.array(section[f"{name}_factor"], dtype=np.float32))
     if kind == "llama3":
-        w.add_tensor("rope_freqs.weight", np.array(llama3(section, c["head_dim"]), dtype=np.float32))
+        w.add_tensor(
+            "rope_freqs.weight",
+            np.array(
+                llama3(section, c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]), dtype=np.float32
+            ),
+        )
 
 
 def llama3(section: dict[str, Any], dim: int) -> list[float]:
@@ -616,6 +667,22 @@ def multiplier(c: dict[str, Any], name: str, tensor: Tensor) -> float | Tensor:
     return next((value for part, value in times.items() if f"{part}.weight" in name), 1.0)
 
 
+def dots3_tensor(c: dict[str, Any], name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What the converter does with dots.3's attention, under names that llama.cpp or the `gguf` package knows."""
+    layer = name.split(".")[2]
+    own = {**c, **c["per_layer_config"].get(layer, {})}
+    for part, rank in (("q_a_layernorm", own["q_lora_rank"]), ("kv_a_layernorm", own["kv_lora_rank"])):
+        if part in name:
+            return {name: tensor * math.sqrt(c["hidden_size"] / rank)}
+    for part, known in (("g_proj", "attn_gate"), ("k_rope_only_layernorm", "attn_k_norm")):
+        if part in name:
+            return {f"blk.{layer}.{known}.weight": tensor}
+    if "kv_b_proj" not in name:
+        return {name: tensor}
+    both = tensor.unflatten(0, (own["num_attention_heads"], -1)).split([own["qk_nope_head_dim"], own["v_head_dim"]], 1)
+    return {name.replace("kv_b_", "k_b_"): both[0].transpose(1, 2), name.replace("kv_b_", "v_b_"): both[1]}
+
+
 def changed(
     family: str, c: dict[str, Any], name: str, tensor: Tensor, names: gguf.TensorNameMap
 ) -> Iterator[tuple[str, Tensor]]:
@@ -640,7 +707,7 @@ def changed(
         tensor = torch.cat([piece.reshape(-1, *tensor.shape[1:]) for piece in pieces])
     name = re.sub("^(bert|roberta|nomic_bert|distilbert)[.]", "", name)
     name = name.replace("language_model.", "")
-    others = ("visual.", "vision", "audio", "multi_modal_projector", "position_ids", "cls.")
+    others = ("act_fn.", "visual.", "vision", "audio", "multi_modal_projector", "position_ids", "cls.")
     if name.startswith("pooler.") or any(part in name for part in others):
         return
     if family in OFFSET and name == "embeddings.position_embeddings.weight":
@@ -690,6 +757,10 @@ def changed(
             tensor = tensor[:, None]
         if name.endswith(("mixer.norm.weight", "mamba.norm.weight")):
             tensor = tensor.unflatten(0, (first(c, "n_groups", "mamba_n_groups"), -1))
+    if family == "dots3_note_text" and ".self_attn." in name:
+        for own, part in dots3_tensor(c, name, tensor).items():
+            yield own if own.startswith("blk.") else found(names, own), part
+        return
     if name.endswith(("shared_expert_gate.weight", "e_score_correction_bias")):
         tensor = tensor.squeeze()
     if name.endswith("expert_bias"):
@@ -705,8 +776,17 @@ def changed(
         name = name.replace("attention.dense", "self_attn.o_proj").replace(".attention.", ".self_attn.")
         name = name.replace("dt_bias", "dt_proj.bias")
     name = name.replace("gate.expert_bias.bias", "gate.e_score_correction_bias") if "bailing" in family else name
-    if family == "granite_swa" and name.endswith("sinks"):
+    if family in ("granite_swa", "granitemoe_swa") and name.endswith("sinks"):
         yield f"blk.{name.split('.')[2]}.attn_sinks.weight", tensor
+        return
+    if family == "granitemoe_swa" and (".block_sparse_moe." in name or ".shared_mlp." in name):
+        own = {  # gate and up stay together
+            "experts.gate_up_proj": "ffn_gate_up_exps", "experts.down_proj": "ffn_down_exps",
+            "router.weight": "ffn_gate_inp", "input_linear.weight": "ffn_up_shexp",
+            "output_linear.weight": "ffn_down_shexp",
+        }  # fmt: skip
+        known = next(known for part, known in own.items() if name.endswith(part))
+        yield f"blk.{name.split('.')[2]}.{known}.weight", tensor
         return
     if family == "minimax":
         if name.endswith(("slope_rate", "_decay")):

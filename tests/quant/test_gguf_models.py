@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from copy import deepcopy
 from dataclasses import replace
@@ -12,12 +13,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize
+from safetensors.torch import load_file, save_file
 
 import gguf_models
 import reference as ref
-from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, gguf
+from pellucid import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, gguf
 from pellucid.cli import main
-from pellucid.errors import WeightsError
+from pellucid.errors import Unsupported, WeightsError
 from pellucid.models.conversion import convert, largest_difference
 from pellucid.models.targets import Options
 from pellucid.ops.packed import PackedTensor
@@ -60,7 +62,21 @@ LAGUNA = {
     "layer_types": ["full_attention", *["sliding_attention"] * 3], "moe_router_logit_softcapping": 0.0,
     "mlp_layer_types": ["dense", *["sparse"] * 3],
 }  # fmt: skip
+DOTS3_WINDOW = {
+    "num_attention_heads": 5, "num_key_value_heads": 5, "q_lora_rank": 13, "kv_lora_rank": 14, "head_dim": 8,
+    "qk_nope_head_dim": 4, "v_head_dim": 7, "qk_rope_head_dim": 4,
+}  # fmt: skip
+DOTS3 = {
+    "layer_types": ["indexed_attention", "sliding_attention"] * 2, "mlp_layer_types": ["dense", *["sparse"] * 3],
+    "per_layer_config": {"1": DOTS3_WINDOW, "3": DOTS3_WINDOW}, "n_group": 1, "topk_group": 1, "index_head_dim": 64,
+    "shared_experts_intermediate_size": 13,
+    "rope_parameters": {
+        "indexed_attention": {"rope_type": "default", "rope_theta": 523.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 31.0},
+    },
+}  # fmt: skip
 T5_1 = {"relative_attention_max_distance": 128, "feed_forward_proj": "gated-gelu"}
+SEQ2SEQ = ("t5", "mt5", "umt5")
 ENCODERS = (
     "bert", "nomic_bert", "modernbert", "eurobert", "roberta", "distilbert", "camembert", "xlm-roberta",
     "jina_embeddings_v3",
@@ -212,6 +228,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoehybrid": ("granitemoehybrid", {}),
     "granitemoehybrid, without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
     "falcon_mamba": ("falcon_mamba", {"layer_norm_epsilon": 1e-6, "mixer_rms_eps": 1e-6}),
+    "apertus": ("apertus", {"rope_parameters": LLAMA3 | {"rope_theta": 500000.0}}),
+    "granitemoe_swa": ("granitemoe_swa", {"layer_rope_theta": [0, 523.0, 523.0, 523.0, 0]}),
+    "granitemoe_swa, none shared": (
+        "granitemoe_swa",
+        {"layer_rope_theta": [523.0] * 5, "shared_intermediate_size": 0, "tie_word_embeddings": True},
+    ),
+    "dots3_note_text": ("dots3_note_text", {**DOTS3, "index_topk": 50}),
+    "dots3_note_text, few keys": ("dots3_note_text", DOTS3),  # of which llama.cpp chooses others
+    "mt5": ("mt5", {"relative_attention_max_distance": 128}),
+    "umt5": ("umt5", {"relative_attention_max_distance": 128}),
 }
 
 
@@ -221,10 +247,20 @@ AUTO = {None: AutoModel, "causal-lm": AutoModelForCausalLM, "seq2seq-lm": AutoMo
 def checkpoint(name: str, root: Path) -> tuple[ref.Case, Path]:
     """A folder of safetensors."""
     family, changes = deepcopy(MODELS[name])  # the reference writes into sections
-    task: Any = None if family in ENCODERS else "seq2seq-lm" if family == "t5" else "causal-lm"
+    task: Any = None if family in ENCODERS else "seq2seq-lm" if family in SEQ2SEQ else "causal-lm"
     case = ref.case(family, "", task)
     case = replace(case, variant=f"gguf {name}", config={**case.config, **changes})
-    return case, ref.checkpoint(case, root)
+    folder = ref.checkpoint(case, root)
+    return case, with_head(folder) if family == "mt5" else folder
+
+
+def with_head(folder: Path) -> Path:
+    """A head beside the embedding, as the published mT5 have it; the reference ties both."""
+    values, tensors = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["shared.weight"].flip(0)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
+    return folder
 
 
 def pair(name: str, root: Path) -> tuple[Any, Path]:
@@ -253,6 +289,27 @@ def test_numbers_that_are_turned_into_others_are_saved_as_they_were(tmp_path):
     assert torch.equal(other.blocks[1].attn.a_log, ours.blocks[1].attn.a_log)
 
 
+def test_numbers_of_the_metadata_are_parameters_and_saved_as_they_are_now(tmp_path):
+    """xIELU's, in one file and in pieces, the first of which may hold no tensor at all."""
+    theirs, path = pair("apertus", tmp_path)
+    ids = torch.randint(3, 100, (1, 9), generator=torch.Generator().manual_seed(1))
+    folder = tmp_path / "pieces"
+    folder.mkdir()
+    for place in (path, split(path, folder, 2, bare=True)):
+        ours = AutoModelForCausalLM.from_pretrained(place)
+        assert ref.distance(ours(ids).logits, theirs(ids).logits) <= 1e-6
+        with torch.no_grad():
+            ours.blocks[1].mlp.act.alpha_p += 1
+        ours.save_pretrained(tmp_path / "changed")
+        other = AutoModelForCausalLM.from_pretrained(tmp_path / "changed" / path.name)
+        assert torch.equal(other.blocks[1].mlp.act.alpha_p, ours.blocks[1].mlp.act.alpha_p)
+        assert torch.equal(other.blocks[0].mlp.act.alpha_p, ours.blocks[0].mlp.act.alpha_p)
+    convert(path, tmp_path / "half.gguf", Options(), dtype="f16")
+    assert (
+        GgufFile(tmp_path / "half.gguf").header.metadata["xielu.beta"] == GgufFile(path).header.metadata["xielu.beta"]
+    )
+
+
 def test_columns_in_another_order_are_unpacked_and_saved_as_they_were(tmp_path):
     """Qwen 3.5's value heads are columns of a matrix of blocks too, and no block can be cut."""
     family, sizes = MODELS["qwen3_5_text"]
@@ -270,13 +327,13 @@ def test_columns_in_another_order_are_unpacked_and_saved_as_they_were(tmp_path):
     assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def split(path: Path, folder: Path, count: int) -> Path:
-    """A file in pieces, as gguf-split makes them; the first of them."""
+def split(path: Path, folder: Path, count: int, *, bare: bool = False) -> Path:
+    """A file in pieces, as gguf-split makes them; the first of them, `bare` without tensors."""
     reader, names = GGUFReader(path), []
-    share = -(-len(reader.tensors) // count)
+    share = -(-len(reader.tensors) // (count - bare))
     for at in range(count):
         names.append(folder / f"{path.stem}-{at + 1:05d}-of-{count:05d}.gguf")
-        writer = GGUFWriter(names[-1], "llama")
+        writer = GGUFWriter(names[-1], reader.fields["general.architecture"].contents())
         if at == 0:
             for key, value in reader.fields.items():
                 if not key.startswith(("GGUF.", "general.architecture")):
@@ -285,7 +342,7 @@ def split(path: Path, folder: Path, count: int) -> Path:
         writer.add_uint16("split.no", at)
         writer.add_uint16("split.count", count)
         writer.add_int32("split.tensors.count", len(reader.tensors))
-        for tensor in reader.tensors[at * share : (at + 1) * share]:
+        for tensor in reader.tensors[max(at - bare, 0) * share : (at + 1 - bare) * share]:
             writer.add_tensor(tensor.name, tensor.data)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -334,6 +391,10 @@ NOT_SAID = {
     "kimi_linear": {"attention.value_length", "expert_group_used_count"},  # of the small vector; 1
     "t5": {"attention.layer_norm_epsilon"},  # its norms are RMS norms
     "t5, gated": {"attention.layer_norm_epsilon"},
+    "dots3_note_text": {"expert_group_count", "expert_group_used_count"},  # 1
+    "dots3_note_text, few keys": {"expert_group_count", "expert_group_used_count"},
+    "mt5": {"attention.layer_norm_epsilon"},
+    "umt5": {"attention.layer_norm_epsilon"},
     "granitemoehybrid": {"rope.freq_base", "rope.dimension_count"},  # nothing is rotated
     "granitemoehybrid, without experts": {
         "rope.freq_base",
@@ -365,9 +426,53 @@ def test_what_is_written_is_what_the_converter_writes_and_leads_back(name, tmp_p
     assert largest_difference(folder, tmp_path / "back", (1, 5, 2, 7))[0] <= most
 
 
+@pytest.mark.parametrize("family", ["mt5", "apertus"])
+def test_a_head_that_is_the_embedding_is_written_as_a_matrix(family, tmp_path):
+    """mT5's, as T5's is scaled where there is no such matrix; Apertus', as llama.cpp asks for one."""
+    case = ref.case(family, "", "seq2seq-lm" if family == "mt5" else "causal-lm")
+    case = replace(case, config={**case.config, **MODELS[family][1], "tie_word_embeddings": True})
+    folder, path = ref.checkpoint(case, tmp_path), tmp_path / "m.gguf"
+    convert(folder, path, Options(), dtype="f32")
+    file = GgufFile(path)
+    assert torch.equal(file.tensor("output.weight"), file.tensor("token_embd.weight"))
+    assert largest_difference(folder, path, (1, 5, 2, 7))[0] == 0
+
+
+def test_a_file_of_the_encoder_alone_has_the_bias_of_every_layer(tmp_path):
+    """UMT5's, which models of pictures and films read their texts with."""
+    theirs, path = pair("umt5", tmp_path)
+    reader, writer = GGUFReader(path), GGUFWriter(tmp_path / "encoder.gguf", "t5encoder")
+    for key, value in reader.fields.items():
+        if key.startswith("t5."):
+            writer.add_key_value(f"t5encoder.{key.removeprefix('t5.')}", value.contents(), value.types[0])
+    for tensor in reader.tensors:
+        if not tensor.name.startswith("dec."):
+            writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    ours, ids = AutoModelForTextEncoding.from_pretrained(tmp_path / "encoder.gguf"), torch.arange(3, 12)[None]
+    wanted = theirs(ids, decoder_input_ids=ids).encoder_last_hidden_state
+    assert ours.spec.family == "umt5" and torch.equal(ref.first(ours(ids)), wanted)
+
+
+def test_a_bamba_is_refused(tmp_path, monkeypatch):
+    """llama.cpp's name for it is Granite 4's, and its file says another model than was meant."""
+
+    def turned(w: GGUFWriter, c: dict[str, Any]) -> None:
+        w.add_rope_scaling_finetuned(True)
+        w.add_rope_dimension_count(2)
+
+    monkeypatch.setattr(gguf_models, "scaling", turned)
+    _, path = pair("granitemoehybrid, without experts", tmp_path)
+    with pytest.raises(Unsupported, match="Bamba"):
+        AutoModelForCausalLM.from_pretrained(path)
+
+
 def rounded(name: str, path: Path) -> bool:
     """Whether one was added, and taken off; exp, and log; multiplied."""
-    turned = name in ("qwen3_next", "falcon_h1") or "gemma" in name or "qwen3_5" in name
+    turned = name in ("qwen3_next", "falcon_h1") or any(part in name for part in ("gemma", "qwen3_5", "dots3"))
     return turned or "blk.0.ssm_a" in gguf.read(path).tensors
 
 

@@ -34,7 +34,7 @@ ARCHITECTURES = {
     "gemma4": "gemma4_text", "jina-bert-v3": "jina_embeddings_v3", "cohere2moe": "cohere2_moe", "chatglm": "glm",
     "qwen2vl": "qwen2_vl", "qwen3vl": "qwen3_vl",
     "mimo2": "mimo_v2_flash", "deepseek32": "deepseek_v32", "glm-dsa": "glm_moe_dsa", "minimax-01": "minimax",
-    "bailingmoe3": "bailing_hybrid",
+    "bailingmoe3": "bailing_hybrid", "dots3note": "dots3_note_text",
     "qwen3next": "qwen3_next", "qwen35": "qwen3_5_text", "qwen35moe": "qwen3_5_moe_text", "kimi-linear": "kimi_linear",
 }  # fmt: skip
 
@@ -43,10 +43,12 @@ VARIANTS = {
     "llama": ("expert_count", "mixtral"), "olmo2": ("attention.sliding_window", "olmo3"),
     "deepseek2": ("expert_weights_norm", "deepseek_v3"),
     "granitemoe": ("expert_shared_feed_forward_length", "granitemoeshared"),
-    "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"),
+    "mamba": ("ssm.dt_b_c_rms", "falcon_mamba"), "granite_swa": ("expert_count", "granitemoe_swa"),
 }  # fmt: skip
 
 DENSE = {"deepseek2": "youtu"}  # the same, of files without experts
+# The same, of files whose second layer has a bias by distance of its own.
+BIASED = {"t5": "umt5", "t5encoder": "umt5"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ def described(path: Path) -> tuple[str, Said]:
         return variant[1], said
     if name in DENSE and not said.get("expert_count"):
         return DENSE[name], said
+    if name in BIASED and said.has("enc.blk.1.attn_rel_b.weight"):
+        return BIASED[name], said
     return ARCHITECTURES.get(name, name), said
 
 

@@ -51,9 +51,12 @@ FAMILY = {
     "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text",
 }  # fmt: skip
 # model_type -> general.architecture, where the two differ.
-NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"t5": "t5"}
+NAMES = {model_type: name for name, model_type in ARCHITECTURES.items()} | {"t5": "t5", "umt5": "t5"}
 NAMES |= {model_type: name for name, (_, model_type) in VARIANTS.items()}
 NAMES |= {model_type: name for name, model_type in DENSE.items()}
+# Families whose head is written also where it is the embedding: a T5's is scaled then and an mT5's is not, and
+# llama.cpp knows no Apertus without one.
+UNTIED = ("mt5", "apertus")
 TRAINING = ("dropout", "loss", "jitter")  # fields of a spec that no file says, and that change no result
 USUAL_CONTEXT = 2048  # where a model has no limit; files must say one
 FLAGS = {"use_parallel_residual": "use_parallel_residual", "norm_topk_prob": "expert_weights_norm"}
@@ -105,7 +108,8 @@ def _from_spec(spec: Spec) -> dict[str, Any]:
         "leading_dense_block_count": sparse.index(True) if sorted(sparse) == sparse and any(sparse) else None,
         "vocab_size": spec.stack.embed.vocab,
     }  # fmt: skip
-    for block in reversed(layers):  # the first of each kind says it
+    wide = [block for block in layers if getattr(block.attn, "window", None) is None]
+    for block in reversed(wide or layers):  # the first of each kind says it
         found |= _of_mixer(block.attn)
     found |= _of_attentions(attns) if attns else {}
     heads = [_key_heads(block.attn) for block in layers]

@@ -1,12 +1,16 @@
 """dots.3 Note, text: latent attention of two shapes, one with an indexer and one with a window."""
 
+from array import array
+from typing import Any
+
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import decoder, gated, layer_types, rms
 from pellucid.families._latent import DERIVED, INDEXER, MLA, further_layers
 from pellucid.families._moe import deepseek_router, experts, moe_weights, shared_experts, sparse_layers
 from pellucid.families._read import read_ropes
 from pellucid.spec import Block, Gate, Indexer, LatentAttention, PreNorm, Rope, Spec
-from pellucid.weights.table import Entry
+from pellucid.weights.table import Entry, Scaled, Share
 
 CLASSES = {None: "Dots3NoteTextModel", "causal-lm": "Dots3NoteForCausalLM"}
 DEFAULTS = {
@@ -49,12 +53,75 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
     return further_layers(c, MLA | INDEXER | own | moe_weights())
 
 
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    """What scales the small vectors is in the weights of their norms; both kinds of layers have their own sizes."""
+    table = _gguf.DECODER | _gguf.LATENT | _gguf.INDEXER | _gguf.experts(c.n_routed_experts) | {
+        "blk.{i}.attn_k_norm.{p}": "blocks.{i}.attn.rope_norm.{p}",
+        "blk.{i}.attn_gate.weight": "blocks.{i}.attn.gate.proj.weight",
+    }  # fmt: skip
+    width, own = c.size("hidden_size"), dict[str, Entry]()
+    for i, sizes in enumerate(kinds_and_shapes(c)[1]):
+        name, slot = f"blk.{i}.attn_", f"blocks.{i}.attn."
+        heads, nope = sizes["num_attention_heads"], sizes["qk_nope_head_dim"]
+        own |= {
+            f"{name}q_a_norm.weight": Scaled(f"{slot}q_norm.weight", (width / sizes["q_lora_rank"]) ** 0.5),
+            f"{name}kv_a_norm.weight": Scaled(f"{slot}kv_norm.weight", (width / sizes["kv_lora_rank"]) ** 0.5),
+            f"{name}k_b.weight": Share(f"{slot}kv_b.weight", heads, 0, nope, turned=True),
+            f"{name}v_b.weight": Share(f"{slot}kv_b.weight", heads, nope, nope + sizes["v_head_dim"]),
+        }
+    return _gguf.further_layers(c, own | table)
+
+
+def gguf_sizes(said: _gguf.Said) -> dict[str, Any]:
+    """Sizes of both kinds of layers; those with a window have no indexer, and all others have one."""
+    windows, turned = said.by_layer("attention.sliding_window_pattern") or [], said.get("rope.dimension_count")
+    count = said.get("block_count") - said.get("nextn_predict_layers", 0)
+    heads = said.by_layer("attention.head_count") or [said.get("attention.head_count")] * count
+    near = [own for own, window in zip(heads, windows) if window]
+    far = [own for own, window in zip(heads, windows) if not window]
+    key, swa_key = said.get("attention.key_length_mla"), said.get("attention.key_length_mla_swa")
+    return _gguf.rope(said) | _gguf.extra_layers(said) | {
+        "layer_types": ["sliding_attention" if window else "full_attention" for window in windows[:count]],
+        "num_attention_heads": next(iter(far), None), "qk_nope_head_dim": key - turned, "qk_rope_head_dim": turned,
+        "v_head_dim": said.get("attention.value_length_mla"), "kv_lora_rank": said.get("attention.kv_lora_rank"),
+        "swa_num_attention_heads": next(iter(near), None), "swa_qk_nope_head_dim": swa_key - turned,
+        "swa_qk_rope_head_dim": turned, "swa_head_dim": swa_key,
+        "swa_v_head_dim": said.get("attention.value_length_mla_swa"),
+        "swa_q_lora_rank": said.get("attention.q_lora_rank"),
+        "swa_kv_lora_rank": said.get("attention.kv_lora_rank_swa"),
+        "shared_experts_intermediate_size": said.get("expert_feed_forward_length"),
+    }  # fmt: skip
+
+
+def gguf_says(c: Config, spec: Spec) -> dict[str, Any]:
+    blocks = [block for block in spec.stack.blocks if isinstance(block, Block)]
+    attns = [block.attn for block in blocks if isinstance(block.attn, LatentAttention)]
+    near = next((attn for attn in attns if attn.window is not None), attns[0])
+    return {
+        "attention.head_count": array("i", [attn.heads for attn in attns]),
+        "attention.sliding_window": near.window,
+        "attention.sliding_window_pattern": [attn.window is not None for attn in attns],
+        "attention.indexer.types": [attn.indexer is not None for attn in attns],
+        "attention.kv_lora_rank_swa": near.kv_rank, "attention.key_length_swa": near.kv_rank + near.rope_dim,
+        "attention.value_length_swa": near.kv_rank, "attention.value_length_mla_swa": near.value_dim,
+        "attention.key_length_mla_swa": near.nope_dim + near.rope_dim,
+        "rope.freq_base_swa": near.rope and near.rope.theta,
+    }  # fmt: skip
+
+
+GGUF = _gguf.Gguf(
+    {
+        **{key: name for key, name in _gguf.KEYS.items() if key not in ("num_attention_heads", "num_key_value_heads")},
+        **{key: name for key, name in _gguf.ROUTED_EXPERTS.items() if key not in ("n_group", "topk_group")},
+        **_gguf.RMS, **_gguf.WINDOW, **_gguf.INDEXER_KEYS,
+        "q_lora_rank": "attention.q_lora_rank", "rope_local_base_freq": "rope.freq_base_swa",
+    },
+    gguf_weights, more=gguf_sizes, says=gguf_says,
+)  # fmt: skip
+
+
 def spec(c: Config) -> Spec:
-    by_layer = c.section("per_layer_config")
-    types = layer_types(c, TYPES, lambda i: "indexed_attention" if i < 2 or i % 4 == 1 else "sliding_attention")
-    if by_layer is None:  # released files call the layers with an indexer full
-        types = ["indexed_attention" if kind == "full_attention" else kind for kind in types]
-    shapes = [shape(c, by_layer, i, kind) for i, kind in enumerate(types)]
+    types, shapes = kinds_and_shapes(c)
     sections = c.section("rope_parameters")  # newer files say which share of a head turns
     wide = any(
         isinstance(one, dict) and "partial_rotary_factor" in one
@@ -69,6 +136,15 @@ def spec(c: Config) -> Spec:
     mixers = [attention(c, kind, own, ropes[kind]) for kind, own in zip(types, shapes)]
     blocks = [Block(attn=one, mlp=moe if s else dense, order=order) for one, s in zip(mixers, sparse)]
     return decoder(c, "dots3_note_text", blocks)
+
+
+def kinds_and_shapes(c: Config) -> tuple[list[str], list[dict[str, int]]]:
+    """What each layer sees, and the sizes of its attention."""
+    by_layer = c.section("per_layer_config")
+    types = layer_types(c, TYPES, lambda i: "indexed_attention" if i < 2 or i % 4 == 1 else "sliding_attention")
+    if by_layer is None:  # released files call the layers with an indexer full
+        types = ["indexed_attention" if kind == "full_attention" else kind for kind in types]
+    return list(types), [shape(c, by_layer, i, kind) for i, kind in enumerate(types)]
 
 
 def shape(c: Config, by_layer: Config | None, layer: int, kind: str) -> dict[str, int]:

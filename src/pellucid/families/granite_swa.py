@@ -33,8 +33,7 @@ def gguf_layers(said: Said) -> dict[str, Any]:
 
 def gguf_pattern(c: Config, spec: Spec) -> dict[str, Any]:
     attns = [block.attn for block in spec.stack.blocks if isinstance(block, Block)]
-    turned = [isinstance(attn, Attention) and attn.rope is not None for attn in attns]
-    return {"attention.rope_pattern": None if all(turned) else turned}
+    return {"attention.rope_pattern": [isinstance(attn, Attention) and attn.rope is not None for attn in attns]}
 
 
 GGUF = Gguf(

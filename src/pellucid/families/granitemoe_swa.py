@@ -1,9 +1,13 @@
 """Granite with experts, windows, attention sinks (arXiv 2309.17453), and a rotary base for each layer."""
 
+from dataclasses import replace
+
 from pellucid.config import Config
+from pellucid.families import _gguf, granite_swa
 from pellucid.families._decoder import attention, classes, windows
 from pellucid.families.granite_swa import by_theta
 from pellucid.families.granitemoe import ALIASES as ALIASES
+from pellucid.families.granitemoe import GGUF as GRANITEMOE_GGUF
 from pellucid.families.granitemoe import IGNORED as IGNORED
 from pellucid.families.granitemoe import WEIGHTS as GRANITEMOE
 from pellucid.families.granitemoe import sparse_granite
@@ -27,6 +31,20 @@ def WEIGHTS(c: Config) -> dict[str, Entry]:  # noqa: N802  the name of every fam
         "model.layers.{i}.self_attn.sinks": "blocks.{i}.attn.sinks",
         **GRANITEMOE(c),  # whose names for the same are read too
     }
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    """Gate and up lie in one matrix, the experts' and that of the shared MLP."""
+    experts, whole = _gguf.experts(c.num_local_experts), "blk.{i}.ffn_gate_up_exps.weight"
+    table: dict[str, Entry] = granite_swa.GGUF.entries(c) | {whole: experts[whole]}
+    table |= {name: slot for name, slot in experts.items() if "shexp" not in name}
+    return table | {
+        "blk.{i}.ffn_up_shexp.weight": Fused("blocks.{i}.mlp.shared.{}.weight", ("gate", "up")),
+        "blk.{i}.ffn_down_shexp.weight": "blocks.{i}.mlp.shared.down.weight",
+    }
+
+
+GGUF = replace(granite_swa.GGUF, keys={**granite_swa.GGUF.keys, **GRANITEMOE_GGUF.keys}, weights=gguf_weights)
 
 
 def spec(c: Config) -> Spec:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pellucid.config import Config
+from pellucid.errors import Unsupported
 from pellucid.families import _gguf
 from pellucid.families._decoder import ATTENTION, EMBEDDING, HEAD_WEIGHTS, attention, classes, gated, rms
 from pellucid.families._gguf import DECODER, LOCAL_EXPERTS, MAMBA2_KEYS, Gguf, Said, paired
@@ -52,8 +53,17 @@ def gguf_weights(c: Config) -> dict[str, Entry]:
 
 
 def gguf_sizes(said: Said) -> dict[str, Any]:
-    """Without experts, the part beside them is all there is; rotary positions are for models without Mamba."""
+    """Without experts, the part beside them is all there is; rotary positions are for models without Mamba.
+
+    Raises:
+        Unsupported: Bamba's, whose rows lie as if whole heads were rotated, where half of each is.
+    """
     hidden = said.get("expert_shared_feed_forward_length") or said.get("feed_forward_length")
+    turned, heads = said.get("rope.dimension_count"), said.get("attention.head_count")
+    whole = said.get("attention.key_length") or said.get("embedding_length") // heads
+    if said.get("rope.scaling.finetuned") and turned and turned < whole:
+        what = f"{turned} of {whole} channels of a head are rotated: a Bamba, laid out as if all were"
+        raise Unsupported(what, where=said.path, next="load the safetensors checkpoint")
     rope = "rope" if said.get("rope.scaling.finetuned") else None
     return _gguf.mixed_state(said) | {"shared_intermediate_size": hidden, "position_embedding_type": rope}
 

@@ -26,12 +26,16 @@ def HEADS(c: Config) -> dict[Task, dict[str, Entry]]:  # noqa: N802
 
 def own_bias(names: Mapping[str, Entry]) -> dict[str, Entry]:
     """T5's names, but for the bias of every layer."""
-    return {
-        name.replace("block.0.layer.0", "block.{i}.layer.0"): str(slot).replace("relative_bias", "blocks.{i}.attn.bias")
-        if str(slot).endswith("relative_bias.weight")
-        else slot
-        for name, slot in names.items()
-    }
+    found = {}
+    for name, slot in names.items():
+        if str(slot).endswith("relative_bias.weight"):
+            name = name.replace("block.0.layer.0", "block.{i}.layer.0").replace("blk.0.", "blk.{i}.")
+            slot = str(slot).replace("relative_bias", "blocks.{i}.attn.bias")
+        found[name] = slot
+    return found
+
+
+GGUF = replace(t5.GGUF, weights=own_bias(t5.GGUF.entries(Config({}))))
 
 
 def spec(c: Config) -> Spec:

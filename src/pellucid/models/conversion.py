@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ class Source:
             what = f"{name} has no place in a {self.spec.family} model with this config"
             raise WeightsError(what, where=self.weights.file_of(name), next="correct config.json")
         self.left.append(name)
+
+    def untie(self) -> None:
+        """Gives the head a matrix of its own, equal to the embedding that it is tied to."""
+        for tied, stored in self.outline.ties().items():
+            if tied.startswith("lm_head.") and stored in self._from:
+                shape, found = self.held[stored], self._from[stored]
+                self._from[tied] = [(name, replace(place, slots=(tied,))) for name, place in found]
+                self.held[tied] = shape
 
     def numbers(self, slot: str) -> Tensor:
         """A parameter, unpacked; in the file's dtype where that is one of floats."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from pellucid.spec import Moe, Spec
 from pellucid.text import fingerprint
 from pellucid.text.formats import gguf_write
 from pellucid.text.tokenizer import Tokenizer
-from pellucid.weights.gguf import GgufFile, Planned, metadata_bytes, write_planned
+from pellucid.weights.gguf import KEPT_IN_METADATA, GgufFile, Planned, metadata_bytes, write_planned
 from pellucid.weights.table import Place, Table
 
 NO_WORDS = {"tokenizer.ggml.model": "none"}
@@ -49,15 +50,20 @@ def quantize(source: Path, out: Path, options: Options, *, to: str) -> Report:
     importance = _importance(model, options)
     if model.container is not None:
         return _again(model, model.container, out, options, to, importance)
+    if model.spec.family in _gguf_write.UNTIED:
+        model.untie()
     table, config = gguf_table(model.spec, source), text_of(model, source)
     entries, usual = Table(table.entries(config.copy())).entries, Table(DECODER).entries
     own_first = sorted(entries.items(), key=lambda item: usual.get(item[0]) == item[1])  # where it can read both
     places, left = model.places(Table(dict(own_first)))
+    numbers = {place.name: place for place in places if place.name in KEPT_IN_METADATA}
+    places = [place for place in places if place.name not in numbers]
     shapes = {place.name: place.shape(model.held) for place in places}
     extra = _gguf_write.vectors(model.spec)
     shapes |= {name: (len(numbers),) for name, numbers in extra.items()}
     values = _metadata(model, table, shapes, source)
     values |= {f"{values['general.architecture']}.{key}": value for key, value in options.says.items()}
+    values |= {key: array("f", model.joined(place).tolist()) for key, place in numbers.items()}
     values |= gguf_card(source)
     words, notes = vocabulary(source, model.spec.stack.embed.vocab)
     values |= words | {VERSION: 2, FILE_TYPE: BASE[to][1]}
@@ -164,12 +170,11 @@ def _again(
     model: Source, file: GgufFile, out: Path, options: Options, to: str, importance: Mapping[str, Tensor] | None
 ) -> Report:
     """A GGUF file from another: its metadata byte for byte, tensors of the wanted kind as they are."""
-    matrices = {
-        name: entry.shape for name, entry in file.entries.items() if entry.dtype[0] != "I" or entry.dtype[1] == "Q"
-    }
+    tensors = {name: entry for name, entry in file.entries.items() if name not in KEPT_IN_METADATA}
+    matrices = {name: entry.shape for name, entry in tensors.items() if entry.dtype[0] != "I" or entry.dtype[1] == "Q"}
     kinds = mixture(matrices, to, _shape(model.spec), importance=importance is not None)
     planned = []
-    for name, entry in file.entries.items():
+    for name, entry in tensors.items():
         kind = kinds.get(name, entry.dtype)
         if kind != entry.dtype and len(entry.shape) < 2:
             kind = entry.dtype  # vectors stay what they are
@@ -188,7 +193,7 @@ def _again(
             return made
 
         planned.append(Planned(name, kind, entry.shape, make))
-    packed = sorted({entry.dtype for entry in file.entries.values()} & ENCODE.keys())
+    packed = sorted({entry.dtype for entry in tensors.values()} & ENCODE.keys())
     notes = [f"made from {', '.join(packed)}, not from the whole numbers: both roundings add up"] if packed else []
     set_anew = {VERSION: 2, FILE_TYPE: BASE[to][1]}
     dropped = {*set_anew, *gguf.SPLIT}

@@ -1,7 +1,8 @@
 """The tensors of a GGUF file, mapped like those of safetensors (`pellucid/gguf.py` reads the header).
 
 A tensor of plain numbers is itself. One of packed blocks is its bytes here, [..., bytes of a row]: its entry has the
-shape of the numbers and the name of the kind ("Q4_K"), and `quant/gguf.py` knows what they mean.
+shape of the numbers and the name of the kind ("Q4_K"), and `quant/gguf.py` knows what they mean. A few parameters are
+arrays of the metadata, with a number for each layer: they are tensors here too, under the names of their keys.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".gguf"
+# Keys of metadata that are trained numbers: those of Apertus' activation.
+KEPT_IN_METADATA = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 
 
 class GgufFile(SafetensorsFile):
@@ -50,6 +53,11 @@ class GgufFile(SafetensorsFile):
                 raise Unsupported(what, where=path, next="use a newer version, or a file of another kind")
             stop = tensor.start + tensor.nbytes
             self.entries[name] = Entry(name, tensor.type.name, tensor.shape, tensor.start, stop)
+        for key in KEPT_IN_METADATA:
+            values = self.header.metadata.get(key)
+            if isinstance(values, array) and values.typecode == "f":
+                stop = self.header.entries[key].stop  # which the array is the end of
+                self.entries[key] = Entry(key, "F32", (len(values),), stop - 4 * len(values), stop)
         self.metadata = {"format": "gguf"}
         self._lock = threading.Lock()
         self._private = self._clean = None
@@ -75,8 +83,12 @@ class GgufFile(SafetensorsFile):
         """What a file of all its tensors is called."""
         return self.path.name
 
-    def metadata_bytes(self, without: Collection[str] = ()) -> bytes:
-        """The entries as they are in the file, for another one of version 3; but for some keys."""
+    def metadata_bytes(self, without: Collection[str] = (), numbers: Mapping[str, Tensor] | None = None) -> bytes:
+        """The entries as they are in the file, for another one of version 3; but for some keys.
+
+        Args:
+            numbers: of KEPT_IN_METADATA, in the place of the file's.
+        """
         if self.header.version == 1:
             next = "convert the model again"
             raise Unsupported("the metadata of version 1 is not written", where=self.path, next=next)
@@ -87,6 +99,9 @@ class GgufFile(SafetensorsFile):
                 if same
                 else bytes(memoryview(self._map())[: self.header.metadata_end])
             )
+        for key, values in (numbers or {}).items():
+            begin, stop = self.entries[key].start, self.entries[key].stop
+            data = data[:begin] + struct.pack(f"<{len(values)}f", *values.tolist()) + data[stop:]
         if not without:
             return data[24:]
         return b"".join(data[where] for key, where in self.header.entries.items() if key not in without)
@@ -127,11 +142,14 @@ def write(
     Raises:
         WeightsError: the disk is full, or the file cannot be written.
     """
+    numbers = {name: tensors[name][2] for name in tensors if name in KEPT_IN_METADATA}
     planned = [
         Planned(name, kind, shape, lambda name=name: tensors[name][2])  # type: ignore[misc]  # bound here
         for name, (kind, shape, _) in tensors.items()
+        if name not in numbers
     ]
-    write_planned(path, like.metadata_bytes(), len(like.header.metadata), planned, alignment=alignment)
+    entries = like.metadata_bytes(numbers=numbers)
+    write_planned(path, entries, len(like.header.metadata), planned, alignment=alignment)
 
 
 def write_planned(

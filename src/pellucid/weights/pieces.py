@@ -5,7 +5,7 @@ The first has the metadata; each has a directory of its own tensors. It is saved
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +33,10 @@ class GgufPieces(GgufFile):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.header = gguf.read_whole(path)
-        files = dict.fromkeys(tensor.file for tensor in self.header.tensors.values())
+        files = dict.fromkeys([self.path, *(tensor.file for tensor in self.header.tensors.values())])
         pieces = {file: GgufFile(file) for file in files if file is not None}
         self._home = {name: piece for piece in pieces.values() for name in piece.entries}
-        self.entries = {name: self._home[name].entries[name] for name in self.header.tensors}
+        self.entries = {name: piece.entries[name] for name, piece in self._home.items()}
 
     @property
     def whole_name(self) -> str:
@@ -51,5 +51,5 @@ class GgufPieces(GgufFile):
     def dirty(self, name: str) -> bool | None:
         return self._home[name].dirty(name)
 
-    def metadata_bytes(self, without: Collection[str] = ()) -> bytes:
-        return super().metadata_bytes({*gguf.SPLIT, *without})
+    def metadata_bytes(self, without: Collection[str] = (), numbers: Mapping[str, Tensor] | None = None) -> bytes:
+        return super().metadata_bytes({*gguf.SPLIT, *without}, numbers)

@@ -293,8 +293,8 @@ def _shape(layout: Layout, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
         case Viewed(found=found):
             return found
         case Stacked(of, count, flat):
-            first, *others = _shape(of, shapes[: len(shapes) // count])
-            return (count * first, *others) if flat else (count, first, *others)
+            each = _shape(of, shapes[: len(shapes) // count])
+            return (count * each[0], *each[1:]) if flat else (count, *each)
 
 
 def _split(layout: Layout, tensor: Tensor, rows: Sequence[int]) -> list[Tensor]:

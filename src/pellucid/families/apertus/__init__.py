@@ -1,10 +1,11 @@
 """Apertus. Paper: arXiv 2509.14233."""
 
 from pellucid.config import Config
+from pellucid.families import _gguf
 from pellucid.families._decoder import LLAMA, QK_NORM, attention, classes, decoder, rms
 from pellucid.families._read import activation
 from pellucid.spec import Block, Custom, Mlp, PreNorm, QkNorm, Spec
-from pellucid.weights.table import over
+from pellucid.weights.table import Entry, Stacked, over
 
 CLASSES = classes("Apertus", "causal-lm", "token-classification")
 DEFAULTS = {
@@ -28,6 +29,21 @@ WEIGHTS = over(LLAMA | QK_NORM, {
     "model.layers.{i}.mlp.act_fn.beta": "blocks.{i}.mlp.act.beta",
     "model.layers.{i}.mlp.act_fn.eps": "blocks.{i}.mlp.act.eps",
 })  # fmt: skip
+
+
+def gguf_weights(c: Config) -> dict[str, Entry]:
+    """The numbers of the activation are arrays of the metadata, with one for each layer."""
+    act, count = "blocks.{e}.mlp.act.", c.layers("num_hidden_layers")
+    return _gguf.DECODER | {
+        **{f"xielu.{name}": Stacked(act + name, count, flat=True) for name in ("alpha_p", "alpha_n")},
+        **{f"xielu.{name}": Stacked(act + name, count) for name in ("beta", "eps")},
+    }
+
+
+GGUF = _gguf.Gguf(
+    _gguf.KEYS | _gguf.RMS | _gguf.HEAD_DIM, gguf_weights,
+    more=lambda said: _gguf.rope(said) | {"attention_bias": said.has("blk.0.attn_q.bias")},
+)  # fmt: skip
 
 
 def spec(c: Config) -> Spec:
