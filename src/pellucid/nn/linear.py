@@ -8,7 +8,7 @@ Storage is one plain matrix, as in the file. What multiplies is chosen for each 
     packed   oneDNN's own layout, made at the first inference forward on a CPU, after which the file's pages go back
              to the operating system: float32 (2 to 6 times as fast for few rows; those go through our own kernel, which
              reads the same layout at twice oneDNN's rate), bfloat16 where the processor multiplies it in tiles, and
-             where it multiplies it in pairs that of layers that read whole texts (`Linear.many`)
+             where it multiplies it in pairs that of layers that read whole texts (`Linear.many`: by our own kernel)
     tiles    a matrix that stays in a format of its own (ops/packed.py): by the format's native kernel, where there is
              one, which is decided once; else by unpacking some rows at a time, and multiplying by them as by any others
 

@@ -429,9 +429,10 @@ struct Laid {
   Vector factor = {};  // of each row, in its lanes
   void turn() {
     if constexpr (SCALE)
-      for (int i = 0; i < PASSES; i++, row[i - 1].place++) {
-        const float by = row[i].scale();
-        for (int lane = 0; lane < 4; lane++) factor[4 * i + lane] = by;
+      for (Open &open : row) {
+        const float by = open.scale();
+        for (int lane = 0; lane < 4; lane++) factor[4 * (&open - row) + lane] = by;
+        open.place++;
       }
   }
   Words words(std::int64_t k) const { return *(const Words *)(at + bytes(k)); }
