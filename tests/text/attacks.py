@@ -1,6 +1,6 @@
 """Templates that came with a malicious model. `python attacks.py` renders each and prints what became of it.
 
-    {"name": …, "seconds": CPU time, "mb": growth of the peak of memory, "error": what was raised, "text": …}
+    {"name": …, "pace": CPU time of a fixed loop, "seconds": CPU time, "mb": growth of the peak of memory, "error": what was raised, "text": …}
 
 It runs in a process of its own with 1.5 GB of address space, so that an attack that works does not take the tests along.
 """
@@ -165,6 +165,9 @@ def peak_kb() -> int:
 
 
 def attack(name: str) -> dict[str, object]:
+    start = time.thread_time()
+    sum(i * i for i in range(200_000))
+    pace = time.thread_time() - start
     before, start = peak_kb(), time.thread_time()
     result: dict[str, object] = {"name": name, "error": "", "text": ""}
     try:
@@ -173,7 +176,7 @@ def attack(name: str) -> dict[str, object]:
         result["error"] = f"{type(e).__name__ if isinstance(e, TemplateError) else 'other'}: {e.what}"[:300]
     except BaseException as e:
         result["error"] = f"escaped: {e!r}"[:300]
-    return result | {"seconds": time.thread_time() - start, "mb": (peak_kb() - before) / 1024}
+    return result | {"pace": pace, "seconds": time.thread_time() - start, "mb": (peak_kb() - before) / 1024}
 
 
 if __name__ == "__main__":

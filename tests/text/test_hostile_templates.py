@@ -30,7 +30,8 @@ def results() -> dict[str, dict[str, Any]]:
 def test_an_attack_is_refused_in_bounded_time_and_memory(name: str) -> None:
     found = results()[name]
     assert found["error"].startswith("TemplateError: "), found
-    assert found["seconds"] < 20, found  # of CPU. A second is the limit; compiling is as slow as the machine
+    # A second is the limit; compiling takes as long as the machine lets it, here as much again at most.
+    assert found["seconds"] < 1.1 + 100 * found["pace"], found
     assert found["mb"] < 200, found
 
 

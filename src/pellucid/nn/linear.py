@@ -208,7 +208,7 @@ def tile_product(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tens
 
 
 def packable(weight_OI: Tensor, x: Tensor, many: bool = False) -> bool:
-    """Whether oneDNN's packed product computes this layer."""
+    """Whether the packed form computes this layer."""
     return (
         weight_OI.dtype in packed_dtypes(many)
         and x.dtype == weight_OI.dtype

@@ -237,7 +237,8 @@ def panels(matrix: Tensor, outputs: int, inputs: int) -> Panels | None:
     address = torch.ops.mkldnn.data_ptr(matrix)
     size = torch.ops.mkldnn._nbytes(matrix) // matrix.element_size()
     rows = min(max(2, NOISE // outputs), 4096) if half else 2
-    x_NI = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(0), device="cpu").to(matrix.dtype)
+    x_NI = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    x_NI = x_NI.to(matrix.dtype)
     wanted_NO = torch.ops.mkldnn._linear_pointwise(x_NI, matrix, None, "none", [], "")
     tried = rows if half else 1
     for wide in (wide for wide in WIDTHS if wide % library.pellucid_vector() == 0):

@@ -213,7 +213,7 @@ inline void store(Vector value, T *to, std::int64_t count) {
 }
 
 // Rows of x as tiles of at most `most` of them read them: in turn what each row has for a pass of STEP numbers, zeros up to
-// a whole step; and the passes of a block one after the other.
+// a whole step; and the passes of a block, so many times, one after the other.
 struct Tiles {
   std::int64_t rows, count, in;
   Value *x;
@@ -225,13 +225,13 @@ struct Tiles {
   std::int64_t rows_of(std::int64_t t) const { return first(t + 1) - first(t); }
   const Value *at(std::int64_t t, std::int64_t block) const { return x + first(t) * in + rows_of(t) * block; }
 
-  template <class S, int PASSES, class T>
+  template <class S, int TIMES, class T>
   void lay_out(const T *from, std::int64_t stride, std::int64_t count_in) {
-    constexpr int numbers = STEP / PASSES, parts = sizeof(Value) / 2;  // at once, and those from 0 and from WIDTH on
+    constexpr int numbers = STEP / TIMES, parts = sizeof(Value) / 2;  // at once, and those from 0 and from WIDTH on
     for (std::int64_t t = 0; t < count; t++)
       for (std::int64_t m = 0, beside = rows_of(t); m < beside; m++, from += stride)
         for (std::int64_t block = 0; block < in; block += BLOCK) {
-          const std::int64_t end = block + BLOCK < in ? block + BLOCK : in, pass = (end - block) / PASSES * beside;
+          const std::int64_t end = block + BLOCK < in ? block + BLOCK : in, pass = (end - block) / TIMES * beside;
           Value *to = x + first(t) * in + block * beside + m * numbers;
           for (std::int64_t k = block; k < end; k += STEP, to += numbers * beside) {
             alignas(64) Value step[STEP];
@@ -243,7 +243,7 @@ struct Tiles {
               keep<S>(last, step);
             }
 #pragma GCC unroll 4
-            for (int i = 0; i < PASSES; i++)
+            for (int i = 0; i < TIMES; i++)
 #pragma GCC unroll 2
               for (int j = 0; j < parts; j++)
                 std::memcpy(to + i * pass + j * numbers / 2, step + j * WIDTH + i * numbers / parts,

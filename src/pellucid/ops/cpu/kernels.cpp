@@ -83,15 +83,42 @@ Level panels_level(const Product &p) {
   return p.half ? nullptr : level;
 }
 
-// A thread's share: some of the panels, or of the rows where there are more of them than outputs.
-bool share_of(Product p, Level run, int thread, int threads) {
-  const std::int64_t panels = (p.out + p.wide - 1) / p.wide, size = p.half ? 2 : 4;
-  if (p.rows <= p.out) return run(p, panels * thread / threads, panels * (thread + 1) / threads);
-  const std::int64_t first = p.rows * thread / threads;
-  p.x = (const char *)p.x + first * p.in * size;
+// Leaves of a product the rows of one of the threads.
+template <class P>
+void keep_rows(P &p, std::int64_t x_stride, int thread, int threads) {
+  const std::int64_t first = p.rows * thread / threads, size = p.half ? 2 : 4;
+  p.x = (const char *)p.x + first * x_stride * size;
   p.y = (char *)p.y + first * p.out * size;
   p.rows = p.rows * (thread + 1) / threads - first;
+}
+
+// A thread's share: some of the panels, or of the rows where there are more of them than outputs.
+bool share_of(Product p, Level run, int thread, int threads) {
+  const std::int64_t panels = (p.out + p.wide - 1) / p.wide;
+  if (p.rows <= p.out) return run(p, panels * thread / threads, panels * (thread + 1) / threads);
+  keep_rows(p, p.in, thread, threads);
   return run(p, 0, panels);
+}
+
+// The same of outputs. Each thread lays out the rows and outputs that it multiplies, so what all of them lay out is the
+// smaller of x and W.
+bool share_of(RowProduct p, RowLevel run, int thread, int threads) {
+  if (p.rows > p.out) {
+    keep_rows(p, p.x_stride, thread, threads);
+    return run(p, 0, p.rows ? p.out : 0);
+  }
+  const std::int64_t fours = (p.out + 3) / 4, end = fours * (thread + 1) / threads * 4;
+  return run(p, fours * thread / threads * 4, end < p.out ? end : p.out);
+}
+
+// A product on so many threads; 1 where the processor has no such level, or there is no memory.
+template <class P, class L>
+int multiplied(const P &p, L run, int threads) {
+  if (!run) return 1;
+  bool done = true;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
+  for (int thread = 0; thread < threads; thread++) done = share_of(p, run, thread, threads) && done;
+  return !done;
 }
 
 }  // namespace
@@ -101,12 +128,7 @@ extern "C" int pellucid_few_rows(const void *w, const void *x, const void *bias,
                                  std::int64_t out, std::int64_t in, std::int64_t depth, std::int64_t wide,
                                  std::int64_t block, int half, int threads) {
   const Product p{w, x, bias, y, rows, out, in, depth, wide, block, half};
-  const Level run = panels_level(p);
-  if (!run) return 1;
-  bool done = true;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
-  for (int thread = 0; thread < threads; thread++) done = share_of(p, run, thread, threads) && done;
-  return !done;
+  return multiplied(p, panels_level(p), threads);
 }
 
 // Ways to multiply in bfloat16: 1 AVX2, 2 AVX-512, 3 AVX-512 with products in pairs, 4 NEON, 5 NEON with products in
@@ -139,30 +161,6 @@ RowLevel row_level(std::int64_t way) {
   return nullptr;
 }
 
-// A thread's share: some of the outputs, or of the rows where there are more of them. Each thread lays out the rows and
-// outputs that it multiplies, so what all of them lay out is the smaller of x and W.
-bool multiplied_by(RowProduct p, RowLevel run, int thread, int threads) {
-  if (p.rows > p.out) {
-    const std::int64_t first = p.rows * thread / threads, size = p.half ? 2 : 4;
-    p.x = (const char *)p.x + first * p.x_stride * size;
-    p.y = (char *)p.y + first * p.out * size;
-    p.rows = p.rows * (thread + 1) / threads - first;
-    return run(p, 0, p.rows ? p.out : 0);
-  }
-  const std::int64_t fours = (p.out + 3) / 4, end = fours * (thread + 1) / threads * 4;
-  return run(p, fours * thread / threads * 4, end < p.out ? end : p.out);
-}
-
-// y = x W^T + b on so many threads; 1 where the processor has not that way, or there is no memory.
-int multiplied(const RowProduct &p, int way, int threads) {
-  const RowLevel run = row_level(way);
-  if (!run) return 1;
-  bool done = true;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : done) if (threads > 1)
-  for (int thread = 0; thread < threads; thread++) done = multiplied_by(p, run, thread, threads) && done;
-  return !done;
-}
-
 }  // namespace
 
 // y = x W^T + b in bfloat16 on so many threads; 1, and y untouched, where the processor has not that way.
@@ -171,13 +169,13 @@ extern "C" int pellucid_bfloat16(const Half *w, const Half *x, const Half *bias,
                                  int threads) {
   RowProduct p{{w, w_stride * 2, BFLOAT16}, x, bias, y, rows, out, in, x_stride, true};
   p.w.group = std::int64_t(1) << 60, p.w.height = 1;
-  return multiplied(p, way, threads);
+  return multiplied(p, row_level(way), threads);
 }
 
 // The same for a packed matrix, or one of float16; x, bias and y in bfloat16 or float32.
 extern "C" int pellucid_packed(const Matrix *w, const void *x, const void *bias, void *y, std::int64_t rows,
                                std::int64_t out, std::int64_t in, std::int64_t x_stride, int half, int way, int threads) {
-  return multiplied(RowProduct{*w, x, bias, y, rows, out, in, x_stride, half != 0}, way, threads);
+  return multiplied(RowProduct{*w, x, bias, y, rows, out, in, x_stride, half != 0}, row_level(way), threads);
 }
 
 // The same products in a step.
@@ -190,7 +188,7 @@ static_assert(sizeof(Product) == 11 * 8 && sizeof(RowWork) == 23 * 8, "as Python
 
 extern "C" std::int64_t pellucid_rows_share(const void *work, const Team &team) {
   const RowWork &w = *static_cast<const RowWork *>(work);
-  return !multiplied_by(w.product, row_level(w.way), team.thread, team.threads);
+  return !share_of(w.product, row_level(w.way), team.thread, team.threads);
 }
 
 extern "C" std::int64_t pellucid_few_rows_share(const void *work, const Team &team) {
